@@ -1,0 +1,427 @@
+//! The two doors of the core: what goes in, what comes out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ids::{BlobId, ContentHash, NodeId, VersionId};
+use crate::item::{RecordKey, StateHash};
+use crate::member::{Member, MemberState};
+use crate::record::Record;
+use crate::store::{Missing, StoreFault};
+use crate::summary::Root;
+use crate::version::Payload;
+use crate::wire::{Answer, Envelope, Join, Request};
+
+/// A client's call, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientCall(pub u64);
+
+/// A peer's request waiting for its answer, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerCall(pub u64);
+
+/// A call to another node, numbered by the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnCall(pub u64);
+
+/// A persist, numbered by the core in the order in which they are to be made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A transfer of payloads from one holder, numbered by the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransferId(pub u64);
+
+/// What happens to a node.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A client wants something.
+    Command(ClientCall, Command),
+    /// A peer asks.
+    Request(PeerCall, Envelope<Request>),
+    /// A peer answered a call, or did not.
+    Answered(OwnCall, Result<Envelope<Answer>, CallFault>),
+    /// A bootstrap node answered, or did not.
+    Joined(OwnCall, Result<Vec<Member>, CallFault>),
+    /// A persist is durable, or never will be.
+    Persisted(Token, Result<(), StoreFault>),
+    /// A transfer ended: for each payload, whether it is here durably now.
+    Fetched(TransferId, Vec<(ContentHash, Result<(), FetchFault>)>),
+}
+
+/// What a node wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Call another node; report with [`Input::Answered`].
+    Call(OwnCall, Target, Envelope<Request>),
+    /// Register with a bootstrap node at that address; report with [`Input::Joined`].
+    Join(OwnCall, String, Envelope<Join>),
+    /// Answer a peer.
+    Answer(PeerCall, Result<Envelope<Answer>, Refusal>),
+    /// Answer a client.
+    Reply(ClientCall, Reply),
+    /// Make this durable; report with [`Input::Persisted`].
+    Persist(Persist),
+    /// Fetch payloads from a holder, verify them, make them durable; report with [`Input::Fetched`].
+    Fetch(Fetch),
+    /// Something for logs and metrics.
+    Event(Event),
+    /// This core is at its end: build a new one from the store.
+    Stop(StoreFault),
+}
+
+/// Outputs in the order in which they are to be performed.
+pub type Outbox = Vec<Output>;
+
+/// Whom to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The node expected there; unknown when an address was given by hand.
+    pub id: Option<NodeId>,
+    /// Base URL.
+    pub address: String,
+}
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallFault {
+    /// No connection, no answer in time.
+    Unreachable,
+    /// It is there and asks to come back later.
+    Busy,
+    /// It refused: another cluster, another protocol version.
+    Refused(String),
+    /// What it sent is not an answer.
+    Malformed(String),
+}
+
+/// Why a peer's request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// From a node of another cluster.
+    #[error("this node belongs to the cluster {ours:?}, the message to {theirs:?}")]
+    OtherCluster {
+        /// This node's.
+        ours: String,
+        /// The sender's.
+        theirs: String,
+    },
+    /// Of a protocol version that is not spoken here.
+    #[error("this node speaks protocol version {ours}, the message is of version {theirs}")]
+    UnknownVersion {
+        /// This node's.
+        ours: u32,
+        /// The sender's.
+        theirs: u32,
+    },
+    /// Its body breaks a rule.
+    #[error("{0}")]
+    Malformed(String),
+    /// It claims to come from this very node.
+    #[error("the message bears this node's own id")]
+    FromSelf,
+}
+
+/// One atomic change of the durable state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Persist {
+    /// Its number.
+    pub token: Token,
+    /// Records to replace.
+    pub records: Vec<RecordChange>,
+    /// Members to replace.
+    pub members: Vec<Member>,
+    /// This node's incarnation, if it grew.
+    pub incarnation: Option<u64>,
+    /// The addresses introduced by hand that never answered yet, if they changed.
+    pub contacts: Option<Vec<String>>,
+}
+
+/// The new state of one record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordChange {
+    /// Which.
+    pub key: RecordKey,
+    /// Its versions.
+    pub record: Record,
+    /// Their hash, to be kept beside them so that a scan of items reads no record.
+    pub state: StateHash,
+}
+
+/// Payloads to fetch from one holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Its number.
+    pub transfer: TransferId,
+    /// The holder.
+    pub from: Target,
+    /// What to fetch: one payload of any size, or several small ones.
+    pub wants: Vec<Missing>,
+}
+
+/// Why a payload did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchFault {
+    /// The holder does not have it.
+    Absent,
+    /// The holder does not answer, or went silent midway.
+    Unreachable,
+    /// The bytes do not match the hash, or ended early. Misbehaviour.
+    WrongBytes,
+    /// It could not be stored here.
+    Local,
+}
+
+/// What clients want.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Write, delete or restore a blob.
+    Write(Write),
+    /// The payload is not here and a reader waits: fetch it now.
+    Want(Missing),
+    /// Who holds the winner's payload durably?
+    Holders(BlobId),
+    /// There is a node at that address.
+    Introduce(String),
+    /// How is this node?
+    Status,
+    /// Whom does this node know?
+    Members,
+    /// This node is about to stop.
+    Leave,
+}
+
+/// A write.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The blob; the core makes a new GUID where none is given.
+    pub blob: Option<BlobId>,
+    /// What it becomes.
+    pub change: Change,
+    /// What must hold before, checked in one step with the write.
+    pub condition: Condition,
+    /// On how many nodes it must be durable before the reply; at least 1, this one.
+    pub copies: usize,
+    /// How long to wait for the others.
+    pub timeout: Duration,
+}
+
+/// What a write makes of a blob.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// These bytes, durably stored or on their way to disk ahead of the record.
+    Put(Payload),
+    /// Deleted.
+    Delete,
+    /// The content of that live version again, over all others.
+    Restore(VersionId),
+}
+
+/// HTTP's preconditions on a write (RFC 9110 section 13), about the winner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// `If-Match`.
+    pub if_match: Option<Tags>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<Tags>,
+}
+
+/// Entity tags of a precondition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tags {
+    /// `*`: any live winner.
+    Any,
+    /// One of these: the first 16 bytes of the hash.
+    Of(Vec<[u8; 16]>),
+}
+
+impl Tags {
+    /// Whether a winner of that hash is among them; `None` is an unknown or deleted blob.
+    pub fn matches(&self, winner: Option<ContentHash>) -> bool {
+        match (self, winner) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::Of(tags), Some(hash)) => tags.contains(&hash.tag()),
+        }
+    }
+}
+
+impl Condition {
+    /// Whether a write may go on, in the order of RFC 9110 section 13.2.2.
+    pub fn holds(&self, winner: Option<ContentHash>) -> bool {
+        self.if_match.as_ref().is_none_or(|tags| tags.matches(winner))
+            && self.if_none_match.as_ref().is_none_or(|tags| !tags.matches(winner))
+    }
+}
+
+/// Answers to clients.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To [`Command::Write`].
+    Write(Result<Written, WriteFault>),
+    /// To [`Command::Want`]: it is here durably; or no holder could be reached.
+    Want(Result<(), NoHolder>),
+    /// To [`Command::Holders`]; `None` of a blob that has no payload.
+    Holders(Option<Holders>),
+    /// To [`Command::Introduce`].
+    Introduce(Result<Member, CallFault>),
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Members`].
+    Members(Vec<MemberView>),
+    /// To [`Command::Leave`].
+    Left,
+}
+
+/// No holder of a payload could be reached for now; the search goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoHolder;
+
+/// A write that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The blob.
+    pub blob: BlobId,
+    /// The version made.
+    pub version: VersionId,
+    /// What it says; `None` of a delete.
+    pub payload: Option<Payload>,
+    /// Whether a live winner was replaced.
+    pub replaced: bool,
+    /// On how many nodes it is known to be durable, this one included.
+    pub copies: usize,
+}
+
+/// Why a write was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteFault {
+    /// A precondition does not hold; the winner's hash, if there is a live winner.
+    Condition(Option<ContentHash>),
+    /// To be deleted or restored, but never written.
+    Unknown,
+    /// To be deleted, but deleted already, by that version.
+    Deleted(VersionId),
+    /// To be restored, but that version is not live, or is a tombstone.
+    NoSuchVersion,
+    /// Too many writes wait for the disk.
+    Busy,
+    /// The disk refused.
+    Store(StoreFault),
+}
+
+/// Who holds a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holders {
+    /// The winner.
+    pub version: VersionId,
+    /// The nodes that said so, this one included where it does.
+    pub holders: Vec<(NodeId, String)>,
+    /// How many members were asked.
+    pub asked: usize,
+    /// How many live members there are, this one included.
+    pub members: usize,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster: String,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Root of the record set; the count includes tombstones.
+    pub root: Root,
+    /// Bytes of all payloads here.
+    pub payload_bytes: u64,
+    /// Payloads wanted and not here yet, of those at hand.
+    pub wanted: usize,
+    /// Live members, this one included.
+    pub live_members: usize,
+    /// Counters since the start.
+    pub counters: Counters,
+    /// Misbehaviour by sender and kind.
+    pub misbehaviour: BTreeMap<(NodeId, Misbehaviour), u64>,
+}
+
+/// Counters since the start of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Exchanges begun by this node.
+    pub exchanges: u64,
+    /// Exchanges that found both sets equal.
+    pub exchanges_equal: u64,
+    /// Calls that brought no answer.
+    pub calls_failed: u64,
+    /// Clients' writes, deletes included.
+    pub writes: u64,
+    /// Records pushed as rumors, once for each peer.
+    pub rumors_sent: u64,
+    /// Records received, by rumor or reconciliation.
+    pub records_received: u64,
+    /// Of them, those that changed something.
+    pub records_changed: u64,
+    /// Writes found concurrent with others.
+    pub conflicts: u64,
+    /// Payloads fetched.
+    pub payloads_fetched: u64,
+    /// Fetches of a payload that failed at one holder.
+    pub fetches_failed: u64,
+    /// Stamps too far ahead of the local clock to be followed.
+    pub stamps_far_ahead: u64,
+    /// Times this node refuted a rumor of its death.
+    pub refutations: u64,
+}
+
+/// A member as shown to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// The claim held.
+    pub member: Member,
+    /// Whether it is this node.
+    pub is_self: bool,
+    /// How long ago it was last heard; `None` if never since the start.
+    pub last_heard: Option<Duration>,
+}
+
+/// What a peer did that it must not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Misbehaviour {
+    /// A message that breaks a rule.
+    Malformed,
+    /// Payload bytes that do not match their hash.
+    WrongBytes,
+    /// A message of another cluster or protocol version.
+    Foreign,
+}
+
+impl Misbehaviour {
+    /// As it is written in JSON and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::WrongBytes => "wrong_bytes",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// Something for logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A member is believed in another state, or is new.
+    MemberChanged(NodeId, MemberState),
+    /// Concurrent versions of a blob met.
+    Conflict(BlobId),
+    /// A peer did what it must not do.
+    Misbehaved(NodeId, Misbehaviour, String),
+    /// This node was believed suspect, dead or gone and raised its incarnation.
+    Refuted(u64),
+    /// A payload could not be had from any holder so far.
+    NoHolder(ContentHash),
+    /// An address answered with another id than the member known there.
+    AddressTaken(NodeId, NodeId),
+}

@@ -1,0 +1,133 @@
+//! A version: one write of one blob.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ContentHash, NodeId, Sha256Digest, VersionId};
+use crate::stamp::Stamp;
+use crate::vector_clock::VectorClock;
+
+/// Longest media type and file name of a payload, in bytes. File systems stop at 255; the rest is headroom for other scripts.
+pub const MAX_TEXT: usize = 1024;
+
+/// What a version says its blob is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Option<Payload>", into = "Option<Payload>")]
+pub enum Content {
+    /// Deleted.
+    Tombstone,
+    /// These bytes.
+    Payload(Payload),
+}
+
+impl Content {
+    /// The payload, unless this is a tombstone.
+    pub fn payload(&self) -> Option<&Payload> {
+        match self {
+            Self::Payload(payload) => Some(payload),
+            Self::Tombstone => None,
+        }
+    }
+}
+
+impl From<Option<Payload>> for Content {
+    fn from(payload: Option<Payload>) -> Self {
+        payload.map_or(Self::Tombstone, Self::Payload)
+    }
+}
+
+impl From<Content> for Option<Payload> {
+    fn from(content: Content) -> Self {
+        match content {
+            Content::Tombstone => None,
+            Content::Payload(payload) => Some(payload),
+        }
+    }
+}
+
+/// The description of a payload, as its uploader gave it and as it was measured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Payload {
+    /// BLAKE3 of the bytes.
+    pub hash: ContentHash,
+    /// SHA-256 of the bytes.
+    pub sha256: Sha256Digest,
+    /// Length in bytes.
+    pub size: u64,
+    /// Media type, at most [`MAX_TEXT`] bytes.
+    pub media_type: String,
+    /// File name, at most [`MAX_TEXT`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+}
+
+/// One write of one blob.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version {
+    /// When it was written, on the hybrid clock of its origin.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub origin: NodeId,
+    /// The bytes, or a tombstone.
+    pub content: Content,
+    /// What its writer had seen of this blob, this write included.
+    pub clock: VectorClock,
+}
+
+/// Why a version from outside is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Its stamp must be its origin's entry in its clock.
+    #[error("the stamp of a version is not its origin's entry in its clock")]
+    StampNotInClock,
+    /// What it covers must be older than it is.
+    #[error("the stamp of a version is not the greatest entry of its clock")]
+    StampNotGreatest,
+    /// It must be writable by RFC 3339.
+    #[error("the stamp of a version lies beyond the year 9999")]
+    StampBeyondEnd,
+    /// Media type or file name beyond [`MAX_TEXT`].
+    #[error("the media type or file name of a version is longer than {MAX_TEXT} bytes")]
+    TextTooLong,
+    /// A record without versions says nothing.
+    #[error("a record has no version")]
+    NoVersion,
+    /// Beyond [`crate::record::MAX_BYTES`].
+    #[error("a record is larger than 1 MiB")]
+    RecordTooLarge,
+}
+
+impl Version {
+    /// Its name.
+    pub fn id(&self) -> VersionId {
+        VersionId { stamp: self.stamp, origin: self.origin }
+    }
+
+    /// Whether this version replaces `other`: its writer had seen it.
+    ///
+    /// Equal clocks come from a cloned disk; then the greater content replaces, so that every node keeps the same one.
+    pub fn dominates(&self, other: &Self) -> bool {
+        match self.clock.causal_cmp(&other.clock) {
+            Some(std::cmp::Ordering::Greater) => true,
+            Some(std::cmp::Ordering::Equal) => (&self.content, self.id()) > (&other.content, other.id()),
+            Some(std::cmp::Ordering::Less) | None => false,
+        }
+    }
+
+    /// Checks what must hold of every version, whoever sent it.
+    pub fn validate(&self) -> Result<(), Malformed> {
+        if self.clock.entry(self.origin) != self.stamp {
+            return Err(Malformed::StampNotInClock);
+        }
+        if self.clock.iter().any(|(node, stamp)| node != self.origin && stamp >= self.stamp) {
+            return Err(Malformed::StampNotGreatest);
+        }
+        if self.stamp >= Stamp::END {
+            return Err(Malformed::StampBeyondEnd);
+        }
+        let too_long = |text: &String| text.len() > MAX_TEXT;
+        if self.content.payload().is_some_and(|payload| too_long(&payload.media_type) || payload.file_name.as_ref().is_some_and(too_long)) {
+            return Err(Malformed::TextTooLong);
+        }
+        Ok(())
+    }
+}
