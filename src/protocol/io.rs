@@ -119,6 +119,12 @@ pub enum Refusal {
     /// Its body breaks a rule.
     #[error("{0}")]
     Malformed(String),
+    /// The node is at its end and about to be built anew.
+    #[error("this node of the cluster {cluster:?} cannot read or write its store for now")]
+    Stopped {
+        /// This node's.
+        cluster: String,
+    },
     /// It claims to come from this very node.
     #[error("the message bears this node's own id")]
     FromSelf,
@@ -307,6 +313,8 @@ pub enum WriteFault {
     NoSuchVersion,
     /// Too many writes wait for the disk.
     Busy,
+    /// Some version of this blob bears the last stamp before the year 10000: nothing can be written after it.
+    StampsExhausted,
     /// The disk refused.
     Store(StoreFault),
 }
