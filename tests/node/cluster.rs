@@ -202,7 +202,8 @@ fn command(data: &Path, listen: &str, flags: &[String]) -> Command {
 /// A bootstrap node; its folder lives as long as the value beside it.
 pub fn bootstrap() -> (Server, TempDir) {
     let folder = TempDir::new().unwrap();
-    let server = Server::start(Command::new(bootstrap_binary()).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data")));
+    let server =
+        Server::start(Command::new(bootstrap_binary()).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data")));
     (server, folder)
 }
 
