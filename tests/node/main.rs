@@ -2,4 +2,8 @@
 //!
 //! Tests read as claims. What is eventually true is waited for, never slept for.
 
+mod bad_input;
 mod cluster;
+mod durability;
+mod fake_peer;
+mod gossip;
