@@ -100,7 +100,7 @@ impl Running {
     pub async fn stop(self) {
         self.server.stop(true).await;
         ended(self.task.await);
-        self.network.save();
+        self.network.close();
     }
 
     /// Resolves if the server ends by itself, which it only does when it fails.
@@ -177,4 +177,22 @@ fn description() -> OpenApi {
         .description(Some("Remembers the members of a network and introduces newcomers."))
         .build();
     OpenApiBuilder::new().info(info).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn one_that_was_stopped_can_start_again_in_the_same_process() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            let running = start(Config::new(SocketAddr::from(([127, 0, 0, 1], 0)), dir.path())).await.unwrap();
+            assert!(matches!(
+                start(Config::new(SocketAddr::from(([127, 0, 0, 1], 0)), dir.path())).await,
+                Err(StartError::Registry(OpenError::Locked { .. }))
+            ));
+            running.stop().await;
+        }
+    }
 }

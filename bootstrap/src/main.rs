@@ -30,7 +30,7 @@ struct Flags {
     #[arg(long, value_name = "FORMAT", default_value_t)]
     log_format: LogFormat,
     /// What is logged, such as info or warn,gossip_cdn_bootstrap=debug
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = logging::DEFAULT_FILTER)]
     log: String,
 }
 

@@ -21,7 +21,8 @@ pub struct Network {
     id: NodeId,
     clock: Clock,
     registry: Mutex<Registry>,
-    disk: Mutex<Disk>,
+    /// None once it is closed.
+    disk: Mutex<Option<Disk>>,
     failed: AtomicBool,
 }
 
@@ -30,7 +31,7 @@ impl Network {
     pub fn new(cluster: String, clock: Clock, disk: Disk, found: Found, seed: [u8; 32]) -> Self {
         let registry = Registry::new(clock.now(), found.members, seed);
         let id = NodeId::from_public_key(&found.key);
-        Self { cluster, id, clock, registry: Mutex::new(registry), disk: Mutex::new(disk), failed: AtomicBool::new(false) }
+        Self { cluster, id, clock, registry: Mutex::new(registry), disk: Mutex::new(Some(disk)), failed: AtomicBool::new(false) }
     }
 
     /// The name of the cluster.
@@ -66,6 +67,7 @@ impl Network {
     pub fn save(&self) {
         // Who waits here finds its change saved by the commit before, most times.
         let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(disk) = disk.as_ref() else { return };
         let rows = self.registry().take_unsaved();
         if rows.is_empty() {
             return;
@@ -84,6 +86,12 @@ impl Network {
                 }
             }
         }
+    }
+
+    /// Saves and closes the file, whoever still holds this network: the threads of a server end a little later than it says.
+    pub fn close(&self) {
+        self.save();
+        drop(self.disk.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Whether the registry is being kept on disk.

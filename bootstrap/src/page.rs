@@ -80,9 +80,9 @@ fn counts(f: &mut fmt::Formatter<'_>, nodes: &[NodeView]) -> fmt::Result {
     roots.sort_unstable();
     roots.dedup();
     let agreement = match roots.len() {
-        0 => "nothing reported yet",
-        1 => "all alive nodes hold the same records",
-        _ => "different record sets among the alive nodes",
+        0 => return f.write_str("</ul>\n"),
+        1 => "record set: all alive nodes agree",
+        _ => "record sets among the alive nodes",
     };
     writeln!(f, "<li><b>{}</b>{agreement}</li>\n</ul>", roots.len())
 }

@@ -17,6 +17,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::page;
+use crate::registry::Taken;
 use crate::views::{Map, Members};
 
 /// Largest body of a claim, in bytes: [`MAX_EXCHANGED`] ids of 39 bytes, and what is around them.
@@ -75,8 +76,12 @@ pub async fn join(request: HttpRequest, body: Result<Bytes, actix_web::Error>, c
         problem
     };
     let join = read_join(&request, body, context.network.cluster()).map_err(refused)?;
+    let (id, address, incarnation) = (join.member.id, join.member.address.clone(), join.member.incarnation);
     let (taken, answer) = context.network.join(join);
     context.metrics.joined(taken);
+    if taken != Taken::Renewed {
+        tracing::info!(%id, address, incarnation, ?taken, "a member introduces itself");
+    }
     save(Arc::clone(&context.network)).await?;
     Ok(HttpResponse::Ok().json(answer))
 }
