@@ -63,6 +63,8 @@ use writer::{PayloadRow, Queue, Request};
 /// Largest payload kept inside the database, in bytes; larger ones are files. A value takes the next power of two of key, value and 8
 /// bytes, so this is just below one.
 pub const INLINE_MAX: usize = 65_472;
+// What peers ask for in batches is exactly what is kept inside the database.
+const _: () = assert!(INLINE_MAX as u64 == gossip_cdn_protocol::transfer::SMALL);
 
 /// How much of the disk is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -28,8 +28,9 @@ pub const REFILL_BELOW: usize = 1024;
 pub const MAX_RUNNING: usize = 8;
 /// Most transfers from one peer at once.
 pub const MAX_RUNNING_PER_PEER: usize = 2;
-/// Largest payload that travels in a batch.
-pub const SMALL: u64 = 64 << 10;
+/// Largest payload that travels in a batch. Also the largest that the node's store keeps inside its database, where a value
+/// takes the next power of two of itself and some 60 bytes.
+pub const SMALL: u64 = (64 << 10) - 64;
 /// Most payloads in a batch.
 pub const MAX_BATCH: usize = 128;
 /// Most bytes in a batch.

@@ -12,7 +12,9 @@ const UNKNOWN: &str = "/blobs/67e55044-10b1-426f-9247-bb680e5fe0c8";
 #[test]
 fn an_id_that_is_no_guid_is_400_and_says_what_a_guid_looks_like() {
     let node = Node::alone();
-    for id in ["x", "67E55044-10B1-426F-9247-BB680E5FE0C8", "67e5504410b1426f9247bb680e5fe0c8", "%00", "67e55044-10b1-426f-9247-bb680e5fe0c8x"] {
+    for id in
+        ["x", "67E55044-10B1-426F-9247-BB680E5FE0C8", "67e5504410b1426f9247bb680e5fe0c8", "%00", "67e55044-10b1-426f-9247-bb680e5fe0c8x"]
+    {
         let path = format!("/blobs/{id}");
         for answer in [node.get(&path), node.put(&path, b"x"), node.delete(&path), node.get(&format!("{path}/versions"))] {
             let detail = answer.problem(400);
@@ -214,7 +216,9 @@ fn a_node_that_cannot_start_says_why_in_one_sentence_and_touches_nothing() {
     let locked = refusal(&["--listen", "127.0.0.1:0", "--data", &data(&node.data), "--no-bootstrap"]);
     assert!(locked.contains("--data"), "{locked}");
 
-    for flags in [["--max-blob", "0"], ["--max-uploads", "0"], ["--advertise", "ftp://x"], ["--cluster", ""], ["--write-token", "/does/not/exist"]] {
+    for flags in
+        [["--max-blob", "0"], ["--max-uploads", "0"], ["--advertise", "ftp://x"], ["--cluster", ""], ["--write-token", "/does/not/exist"]]
+    {
         let said = refusal(&[&flags[..], &["--listen", "127.0.0.1:0", "--data", &data(&elsewhere), "--no-bootstrap"]].concat());
         assert!(said.contains(flags[0]), "{said}");
         assert!(!elsewhere.exists());

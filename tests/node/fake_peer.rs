@@ -125,7 +125,8 @@ fn serve(stream: TcpStream, manners: &Mutex<Manners>, id: NodeId, address: &str)
 /// How often a node counted that kind of misbehaviour, by whomever.
 fn counted(node: &Node, kind: &str) -> u64 {
     let metrics = node.get("/metrics").text();
-    let lines = metrics.lines().filter(|line| line.starts_with("gossip_cdn_misbehaviour_total{") && line.contains(&format!("kind=\"{kind}\"")));
+    let lines =
+        metrics.lines().filter(|line| line.starts_with("gossip_cdn_misbehaviour_total{") && line.contains(&format!("kind=\"{kind}\"")));
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
@@ -191,7 +192,8 @@ fn junk_in_an_answer_is_counted_and_changes_nothing() {
         fake.meet(&node);
         eventually("the junk is counted", || counted(&node, "malformed") > before);
     }
-    let elsewhere = json!({"v": 1, "c": "elsewhere", "n": fake.id, "i": 1, "b": {"r": format!("{}.9", "1".repeat(32)), "m": "0000000000000000"}});
+    let elsewhere =
+        json!({"v": 1, "c": "elsewhere", "n": fake.id, "i": 1, "b": {"r": format!("{}.9", "1".repeat(32)), "m": "0000000000000000"}});
     fake.behave(Manners { exchange: Some(elsewhere.to_string()), ..Manners::default() });
     eventually("the foreign answer is counted", || counted(&node, "foreign") > 0);
     assert_eq!(node.root(), root);

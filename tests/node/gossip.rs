@@ -204,9 +204,8 @@ fn a_bootstrap_node_that_comes_back_is_joined_again() {
     let data = folder.path().join("data");
     bootstrap.kill();
     std::fs::remove_dir_all(&data).unwrap();
-    let again = Server::start(
-        std::process::Command::new(crate::cluster::bootstrap_binary()).args(["--listen", &listen, "--data"]).arg(&data),
-    );
+    let again =
+        Server::start(std::process::Command::new(crate::cluster::bootstrap_binary()).args(["--listen", &listen, "--data"]).arg(&data));
     eventually("the node has registered again", || {
         let members = send("GET", &format!("{}/members", again.url), &[], None).json();
         members["members"].as_array().unwrap().iter().any(|member| member["id"] == node.id() && member["state"] == "alive")
