@@ -23,6 +23,8 @@
 //! | `opening` | the first transaction: identity, incarnation, sweep |
 
 mod commit;
+#[cfg(test)]
+mod fixture;
 mod folder;
 mod incoming;
 mod list;

@@ -16,7 +16,6 @@ use redb::{Error, ReadableTable};
 
 use super::pins::Pins;
 use super::tables::{self, KeyBytes, PairBytes, Tables};
-use super::writer::PayloadRow;
 use super::{INLINE_MAX, Usage};
 
 /// One commit in the making.
@@ -211,20 +210,20 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
     }
 
     /// The bytes of a payload are here.
-    pub(super) fn payload(&mut self, row: &PayloadRow) -> Result<(), Error> {
-        self.candidates.insert(row.hash);
-        self.settled.push(row.hash);
-        if self.tables.payloads.insert(&row.hash.0, row.size)?.is_some() {
+    pub(super) fn payload(&mut self, hash: ContentHash, size: u64, inline: Option<&[u8]>) -> Result<(), Error> {
+        self.candidates.insert(hash);
+        self.settled.push(hash);
+        if self.tables.payloads.insert(&hash.0, size)?.is_some() {
             return Ok(());
         }
-        if let Some(bytes) = &row.inline {
-            self.tables.inline.insert(&row.hash.0, &bytes[..])?;
+        if let Some(bytes) = inline {
+            self.tables.inline.insert(&hash.0, bytes)?;
         }
         self.usage.payloads += 1;
-        self.usage.payload_bytes = self.usage.payload_bytes.saturating_add(row.size);
-        self.tables.missing.remove(&row.hash.0)?;
-        for (key, _) in self.claimants(row.hash)? {
-            self.redirect(&key, row.hash, None)?;
+        self.usage.payload_bytes = self.usage.payload_bytes.saturating_add(size);
+        self.tables.missing.remove(&hash.0)?;
+        for (key, _) in self.claimants(hash)? {
+            self.redirect(&key, hash, None)?;
         }
         Ok(())
     }
