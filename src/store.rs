@@ -23,6 +23,8 @@
 //! | `opening` | the first transaction: identity, incarnation, sweep |
 
 mod commit;
+#[cfg(test)]
+mod fixture;
 mod folder;
 mod incoming;
 mod list;
@@ -348,4 +350,96 @@ fn fault(error: Error) -> StoreFault {
 /// Locks; a panic elsewhere leaves these small values whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::records::{first_key, next_key};
+    use gossip_cdn_protocol::{Content, MemberState, Sha256Digest, Store as _};
+
+    use super::fixture::{CLUSTER, Fixture, blob, content, noise, persist, write};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scan_of_items_equals_the_records() {
+        let fixture = Fixture::new();
+        let hasher = ItemHasher::new(CLUSTER);
+        let mut expected = Vec::new();
+        for n in 0..50 {
+            let mut record = write(&Record::default(), 1, 5 + n, content(&[1], Some("name")));
+            if n % 3 == 0 {
+                record = write(&record, 2, 100 + n, Content::Tombstone);
+            }
+            fixture.persist(&[(blob(u128::from(n)), &record)]).await;
+            expected.push((hasher.key(blob(u128::from(n))), hasher.item(blob(u128::from(n)), &record)));
+        }
+        expected.sort_unstable();
+        let fixture = fixture.after_a_crash();
+        for limit in [1, 7, 50, 51] {
+            let mut found = Vec::new();
+            let mut from = Some(first_key(KeyHash(0)));
+            while let Some(start) = from {
+                let page = fixture.store.items(start, limit).unwrap();
+                from = page.last().and_then(|(key, _)| next_key(*key));
+                found.extend(page);
+            }
+            assert_eq!(found, expected);
+        }
+        for (key, _) in &expected {
+            assert_eq!(fixture.store.keys(key.hash).unwrap(), [*key]);
+            assert_eq!(fixture.store.record(*key).unwrap(), fixture.store.blob(key.blob).unwrap());
+        }
+        assert_eq!(fixture.store.keys(KeyHash(1)).unwrap(), []);
+        assert_eq!(fixture.store.blob(blob(1000)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn keys_whose_hashes_collide_are_all_found() {
+        let fixture = Fixture::new();
+        let record = write(&Record::default(), 1, 5, content(&[1], None));
+        let mut change = persist(&[(blob(1), &record), (blob(2), &record)]);
+        change.records.iter_mut().for_each(|change| change.key.hash = KeyHash(7));
+        let keys: Vec<RecordKey> = change.records.iter().map(|change| change.key).collect();
+        fixture.store.persist(change).await.await.unwrap().unwrap();
+        assert_eq!(fixture.store.keys(KeyHash(7)).unwrap(), keys);
+    }
+
+    #[tokio::test]
+    async fn members_and_contacts_read_back_after_a_crash() {
+        let fixture = Fixture::new();
+        let member = |n: u8, incarnation| Member {
+            id: NodeId::from_public_key(&[n; 32]),
+            address: format!("http://127.0.0.1:{n}"),
+            incarnation,
+            state: MemberState::Alive,
+            key: Sha256Digest([n; 32]),
+        };
+        assert_eq!(fixture.store.contacts().unwrap(), Vec::<String>::new());
+        let mut change = Persist { members: vec![member(1, 1), member(2, 1)], contacts: Some(vec!["http://a".into()]), ..persist(&[]) };
+        fixture.store.persist(change.clone()).await.await.unwrap().unwrap();
+        change.members = vec![member(2, 5)];
+        change.contacts = None;
+        fixture.store.persist(change).await.await.unwrap().unwrap();
+        let fixture = fixture.after_a_crash();
+        let mut expected = vec![member(1, 1), member(2, 5)];
+        expected.sort_unstable_by_key(|member| member.id);
+        assert_eq!(fixture.store.members().unwrap(), expected);
+        assert_eq!(fixture.store.contacts().unwrap(), ["http://a"]);
+    }
+
+    #[tokio::test]
+    async fn small_payloads_from_peers_are_checked() {
+        let fixture = Fixture::new();
+        let record = write(&Record::default(), 1, 5, content(b"right", None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        let hash = ContentHash::of(b"right");
+        assert!(matches!(fixture.store.put_verified(hash, Bytes::from_static(b"wrong")).await, Err(PutFault::WrongBytes)));
+        let large = noise(INLINE_MAX + 1, 1);
+        assert!(matches!(fixture.store.put_verified(ContentHash::of(&large), large.into()).await, Err(PutFault::TooLarge)));
+        assert!(!fixture.store.holds(hash).unwrap());
+        fixture.store.put_verified(hash, Bytes::from_static(b"right")).await.unwrap();
+        let fixture = fixture.after_a_crash();
+        assert!(fixture.store.holds(hash).unwrap());
+        assert_eq!(fixture.store.payload_bytes(), Ok(5));
+    }
 }

@@ -184,6 +184,16 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether there is any payload file.
+    pub(super) fn has_payloads(&self) -> io::Result<bool> {
+        for shelf in fs::read_dir(self.dir.join("payloads"))? {
+            if fs::read_dir(shelf?.path())?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn empty_tmp(&self) -> io::Result<()> {
         let tmp = self.dir.join("tmp");
         make_dir(&tmp)?;

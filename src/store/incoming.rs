@@ -183,13 +183,17 @@ impl Incoming {
             return Err(PutFault::Incomplete);
         }
         // On the blocking pool to the end, so that a caller who goes away leaves nothing halfway.
-        let durable = spawn_blocking(move || self.settle()).await.map_err(io::Error::other)??;
+        let durable = spawn_blocking(move || {
+            // A failure may leave one of two files under its name: the next transfer begins anew.
+            self.settle().inspect_err(|_| self.shared.arrivals.forget(self.arrival.hash))
+        });
+        let durable = durable.await.map_err(io::Error::other)??;
         durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
         Ok(())
     }
 
-    fn settle(self) -> Result<Durable, PutFault> {
-        let Self { shared, arrival } = &self;
+    fn settle(&self) -> Result<Durable, PutFault> {
+        let Self { shared, arrival } = self;
         let (hash, size) = (arrival.hash, arrival.size);
         let mut row = PayloadRow { hash, size, inline: None, _pin: Pin::new(shared, hash) };
         if size > INLINE_MAX as u64 {
@@ -240,5 +244,164 @@ impl Arriving {
     /// The file: its verified prefix may be read with `read_at`, also after it has got its name.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::{Record, Store as _};
+
+    use super::super::fixture::{Fixture, blob, content, noise, read, write};
+    use super::super::tree::GROUP;
+    use super::*;
+
+    const SIZE: usize = 20 * GROUP + 100;
+
+    /// A holder with a payload, and a node that misses it.
+    async fn two_nodes(bytes: &[u8]) -> (Fixture, Fixture) {
+        let (holder, node) = (Fixture::new(), Fixture::new());
+        let record = write(&Record::default(), 1, 5, content(bytes, None));
+        let stored = holder.upload(bytes).await;
+        holder.persist(&[(blob(1), &record)]).await;
+        node.persist(&[(blob(1), &record)]).await;
+        drop(stored);
+        (holder, node)
+    }
+
+    fn encoded(holder: &Fixture, hash: ContentHash, offset: u64) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        assert!(holder.store.encode(hash, offset, &mut encoded).unwrap());
+        encoded
+    }
+
+    #[tokio::test]
+    async fn a_transfer_goes_on_from_another_holder_where_a_short_one_stopped() {
+        let bytes = noise(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        assert_eq!(node.store.missing(None, 9).unwrap().len(), 1);
+        let short = encoded(&holder, hash, 0);
+        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
+        assert!(matches!(incoming.receive(&short[..short.len() / 2]), Err(ReceiveFault::Ended)));
+        let offset = incoming.offset();
+        assert!(offset >= 8 * GROUP as u64 && offset.is_multiple_of(GROUP as u64), "{offset}");
+        drop(incoming);
+
+        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
+        assert_eq!(incoming.offset(), offset);
+        let rest = encoded(&holder, hash, offset);
+        assert!(rest.len() < SIZE - 7 * GROUP, "only what is missing is sent");
+        incoming.receive(&rest[..]).unwrap();
+        incoming.finish().await.unwrap();
+        assert!(node.bytes(hash) == Some(bytes));
+        assert_eq!(node.store.missing(None, 9).unwrap(), []);
+        assert!(node.files("tmp").is_empty());
+
+        // And what was received in two parts is a holder like any other, also after a crash.
+        let node = node.after_a_crash();
+        for offset in [0, GROUP as u64, 20 * GROUP as u64] {
+            assert!(encoded(&node, hash, offset) == encoded(&holder, hash, offset), "{offset}");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_are_found_at_their_group_and_what_came_before_stays() {
+        let bytes = noise(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let good = encoded(&holder, hash, 0);
+        let fifth = good.windows(64).position(|window| *window == bytes[5 * GROUP..5 * GROUP + 64]).unwrap();
+        let mut bad = good.clone();
+        bad[fifth + 70] ^= 1;
+        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
+        assert!(matches!(incoming.receive(&bad[..]), Err(ReceiveFault::WrongBytes)));
+        assert_eq!(incoming.offset(), 5 * GROUP as u64);
+        assert!(matches!(incoming.receive(&noise(SIZE, 9)[..]), Err(ReceiveFault::WrongBytes)));
+        incoming.receive(&encoded(&holder, hash, 5 * GROUP as u64)[..]).unwrap();
+        incoming.finish().await.unwrap();
+        assert!(node.bytes(hash) == Some(bytes));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_size_is_wrong_bytes_and_an_unfinished_payload_is_not_finished() {
+        let bytes = noise(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        for size in [0, 1, SIZE - 1, SIZE + 1, 2 * SIZE] {
+            let mut incoming = node.store.incoming(hash, size as u64).unwrap();
+            assert!(incoming.receive(&encoded(&holder, hash, 0)[..]).is_err(), "{size}");
+            assert!(matches!(incoming.finish().await, Err(PutFault::Incomplete)), "{size}");
+        }
+        assert!(!node.store.holds(hash).unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_holder_at_a_time() {
+        let fixture = Fixture::new();
+        let hash = ContentHash::of(b"x");
+        let incoming = fixture.store.incoming(hash, SIZE as u64).unwrap();
+        assert!(fixture.store.incoming(hash, SIZE as u64).is_err());
+        drop(incoming);
+        assert!(fixture.store.incoming(hash, SIZE as u64).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reader_follows_what_is_verified_and_reads_on_after_the_end() {
+        let bytes = noise(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        assert!(node.store.arriving(hash).is_none());
+        let waiting = node.store.clone();
+        let reader = async move { waiting.next_arriving(hash).await };
+        let transfer = async {
+            let short = encoded(&holder, hash, 0);
+            let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
+            incoming.receive(&short[..short.len() / 2]).unwrap_err();
+            incoming
+        };
+        let (mut reader, mut incoming) = futures_util::future::join(reader, transfer).await;
+        assert_eq!(reader.size, SIZE as u64);
+        let verified = reader.wait_beyond(0).await.unwrap();
+        assert_eq!(verified, incoming.offset());
+        assert!(bytes.starts_with(&read(&reader.file(), verified)));
+        incoming.receive(&encoded(&holder, hash, verified)[..]).unwrap();
+        assert_eq!(reader.wait_beyond(verified).await, Ok(SIZE as u64));
+        incoming.finish().await.unwrap();
+        assert!(node.store.arriving(hash).is_none());
+        assert_eq!(reader.wait_beyond(SIZE as u64).await, Ok(SIZE as u64));
+        assert!(read(&reader.file(), SIZE as u64) == bytes);
+    }
+
+    #[tokio::test]
+    async fn partial_bytes_go_when_nobody_misses_the_payload_any_more_and_readers_are_told() {
+        let bytes = noise(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
+        incoming.receive(&encoded(&holder, hash, 0)[..SIZE / 2]).unwrap_err();
+        let mut reader = node.store.arriving(hash).unwrap();
+        drop(incoming);
+        assert!(node.store.arriving(hash).is_none(), "nobody is at it");
+        assert_eq!(node.files("tmp").len(), 2);
+        let deleted = write(&node.store.blob(blob(1)).unwrap().unwrap(), 1, 9, gossip_cdn_protocol::Content::Tombstone);
+        node.persist(&[(blob(1), &deleted)]).await;
+        assert!(node.files("tmp").is_empty());
+        let verified = reader.wait_beyond(0).await.unwrap();
+        assert_eq!(reader.wait_beyond(verified).await, Err(Stalled));
+        assert!(bytes.starts_with(&read(&reader.file(), verified)));
+    }
+
+    #[tokio::test]
+    async fn small_payloads_may_come_the_same_way() {
+        for size in [0, 1, GROUP, GROUP + 1, INLINE_MAX] {
+            let bytes = noise(size, 1);
+            let hash = ContentHash::of(&bytes);
+            let (holder, node) = two_nodes(&bytes).await;
+            let mut incoming = node.store.incoming(hash, size as u64).unwrap();
+            incoming.receive(&encoded(&holder, hash, 0)[..]).unwrap();
+            incoming.finish().await.unwrap();
+            assert!(node.bytes(hash) == Some(bytes), "{size}");
+            assert!(node.files("payloads").is_empty() && node.files("tmp").is_empty());
+        }
     }
 }

@@ -205,3 +205,111 @@ fn name_key(mut key: Vec<u8>) -> Result<(String, [u8; 16]), ListFault> {
     let id = key.split_off(at).try_into().map_err(|_| ListFault::BadCursor)?;
     Ok((String::from_utf8(key).map_err(|_| ListFault::BadCursor)?, id))
 }
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::Content;
+    use proptest::prelude::*;
+
+    use super::super::fixture::{Fixture, blob, content, write};
+    use super::*;
+
+    fn query(order: Order) -> ListQuery {
+        ListQuery { order, limit: 100, ..ListQuery::default() }
+    }
+
+    /// All pages of a query, as the numbers of the blobs.
+    fn walk(fixture: &Fixture, query: &ListQuery) -> Vec<u128> {
+        let mut query = query.clone();
+        let mut found = Vec::new();
+        loop {
+            let page = fixture.store.list(&query).unwrap();
+            assert!(page.entries.len() <= query.limit);
+            found.extend(page.entries.iter().map(|(blob, _)| blob.0.as_u128()));
+            match page.next {
+                Some(cursor) => query.after = Some(cursor),
+                None => return found,
+            }
+        }
+    }
+
+    async fn seven_blobs() -> Fixture {
+        let fixture = Fixture::new();
+        let names = [Some("b/2"), Some("a"), None, Some("b/1"), Some("b/1"), Some("é"), Some("b")];
+        for (n, name) in (1..).zip(names) {
+            let stamp = if n % 2 == 0 { 100 + n } else { n };
+            let record = write(&Record::default(), 1, stamp, content(&[1], name));
+            fixture.persist(&[(blob(u128::from(n)), &record)]).await;
+        }
+        fixture
+    }
+
+    #[tokio::test]
+    async fn every_order_lists_everything_once_whatever_the_size_of_a_page() {
+        let fixture = seven_blobs().await;
+        for limit in [1, 2, 3, 6, 7, 8] {
+            let walk = |order| walk(&fixture, &ListQuery { limit, ..query(order) });
+            assert_eq!(walk(Order::Newest), [6, 4, 2, 7, 5, 3, 1]);
+            assert_eq!(walk(Order::Id), [1, 2, 3, 4, 5, 6, 7]);
+            assert_eq!(walk(Order::Name), [3, 2, 7, 4, 5, 1, 6]);
+        }
+        for (prefix, expected) in [("b", vec![7, 4, 5, 1]), ("b/", vec![4, 5, 1]), ("b/1", vec![4, 5]), ("é", vec![6]), ("z", vec![])] {
+            for limit in [1, 2, 9] {
+                assert_eq!(
+                    walk(&fixture, &ListQuery { limit, name_prefix: Some(prefix.into()), ..query(Order::Name) }),
+                    expected,
+                    "{prefix}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_blob_moves_to_the_deleted_ones_and_back() {
+        let fixture = seven_blobs().await;
+        let deleted = ListQuery { deleted: true, ..query(Order::Newest) };
+        for n in [4, 2] {
+            let tombstone = write(&fixture.store.blob(blob(n)).unwrap().unwrap(), 1, 300 - u64::try_from(n).unwrap(), Content::Tombstone);
+            fixture.persist(&[(blob(n), &tombstone)]).await;
+        }
+        assert_eq!(walk(&fixture, &deleted), [2, 4]);
+        assert_eq!(walk(&fixture, &query(Order::Newest)), [6, 7, 5, 3, 1]);
+        assert_eq!(walk(&fixture, &query(Order::Name)), [3, 7, 5, 1, 6]);
+        assert_eq!(walk(&fixture, &query(Order::Id)), [1, 3, 5, 6, 7]);
+        let usage = fixture.store.usage();
+        assert_eq!((usage.live_blobs, usage.tombstones), (5, 2));
+        let again = write(&fixture.store.blob(blob(4)).unwrap().unwrap(), 1, 400, content(&[1], Some("new")));
+        fixture.persist(&[(blob(4), &again)]).await;
+        assert_eq!(walk(&fixture, &deleted), [2]);
+        assert_eq!(walk(&fixture, &query(Order::Newest)), [4, 6, 7, 5, 3, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_is_good_for_its_own_order_only() {
+        let fixture = seven_blobs().await;
+        let next = |order| fixture.store.list(&ListQuery { limit: 2, ..query(order) }).unwrap().next;
+        let after = |order, cursor| fixture.store.list(&ListQuery { after: cursor, ..query(order) });
+        assert_eq!(after(Order::Id, next(Order::Newest)), Err(ListFault::BadCursor));
+        assert_eq!(after(Order::Newest, next(Order::Name)), Err(ListFault::BadCursor));
+        let page = after(Order::Id, next(Order::Id)).unwrap();
+        assert_eq!((page.entries.len(), page.next), (5, None));
+        assert_eq!(fixture.store.list(&ListQuery { name_prefix: Some("b".into()), ..query(Order::Id) }), Err(ListFault::NoIndex));
+        assert_eq!(fixture.store.list(&ListQuery { deleted: true, ..query(Order::Name) }), Err(ListFault::NoIndex));
+    }
+
+    #[test]
+    fn strange_cursors_are_refused_or_harmless() {
+        let fixture = Fixture::new();
+        proptest!(ProptestConfig::with_cases(64), |(bytes in prop::collection::vec(any::<u8>(), 0..40), letter in prop::sample::select(b"nmidx".to_vec()), text in ".{0,20}")| {
+            let forged = URL_SAFE_NO_PAD.encode([&[letter], &bytes[..]].concat());
+            for after in [forged, text.clone()] {
+                for order in [Order::Newest, Order::Name, Order::Id] {
+                    let answer = fixture.store.list(&ListQuery { after: Some(after.clone()), ..query(order) });
+                    let refused = answer == Err(ListFault::BadCursor);
+                    let harmless = answer.is_ok_and(|page| page.entries.is_empty() && page.next.is_none());
+                    prop_assert!(harmless || refused);
+                }
+            }
+        });
+    }
+}

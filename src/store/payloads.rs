@@ -152,3 +152,51 @@ impl bao_tree::io::sync::WriteAt for Positioned<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use gossip_cdn_protocol::Record;
+
+    use super::super::fixture::{Fixture, blob, content, noise, write};
+    use super::*;
+
+    async fn with_payload(bytes: &[u8]) -> (Fixture, ContentHash) {
+        let fixture = Fixture::new();
+        let stored = fixture.upload(bytes).await;
+        let record = write(&Record::default(), 1, 5, content(bytes, None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        (fixture, stored.hash)
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_or_not_asked_for_at_a_group_is_not_encoded() {
+        let (fixture, hash) = with_payload(&noise(100_000, 1)).await;
+        assert!(!fixture.store.encode(ContentHash::of(b"other"), 0, Vec::new()).unwrap());
+        for offset in [1, GROUP as u64 - 1, 7 * GROUP as u64] {
+            assert_eq!(fixture.store.encode(hash, offset, Vec::new()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        let (fixture, hash) = with_payload(b"").await;
+        assert!(fixture.store.encode(hash, 0, Vec::new()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_group_is_never_sent() {
+        let bytes = noise(10 * GROUP, 1);
+        let (fixture, hash) = with_payload(&bytes).await;
+        let file = std::fs::OpenOptions::new().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap();
+        file.write_all_at(b"damaged", 5 * GROUP as u64).unwrap();
+        let mut sent = Vec::new();
+        let error = fixture.store.encode(hash, 0, &mut sent).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(sent.len() < 6 * GROUP && !sent.windows(7).any(|window| window == b"damaged"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_somebody_removed_is_a_fault_and_not_an_absent_payload() {
+        let (fixture, hash) = with_payload(&noise(100_000, 1)).await;
+        std::fs::remove_file(fixture.store.shared.folder.payload(hash)).unwrap();
+        assert!(fixture.store.payload(hash).is_err());
+    }
+}

@@ -118,3 +118,62 @@ impl std::fmt::Debug for Pin {
         f.debug_tuple("Pin").field(&self.hash).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::{Content, Record};
+
+    use super::super::PayloadReader;
+    use super::super::fixture::{Fixture, blob, content, noise, read, write};
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_collected_while_it_is_pinned_and_a_running_reader_goes_on() {
+        let fixture = Fixture::new();
+        let bytes = noise(300_000, 1);
+        let stored = fixture.upload(&bytes).await;
+        let first = write(&Record::default(), 1, 5, content(&bytes, None));
+        fixture.persist(&[(blob(1), &first)]).await;
+        fixture.persist(&[(blob(1), &write(&first, 1, 6, Content::Tombstone))]).await;
+        fixture.settle().await;
+        let Some(PayloadReader::File { file, size }) = fixture.store.payload(stored.hash).unwrap() else { panic!("it is pinned") };
+        let hash = stored.hash;
+        drop(stored);
+        fixture.settle().await;
+        assert!(fixture.bytes(hash).is_none() && fixture.files("payloads").is_empty());
+        assert!(read(&file, size) == bytes, "who has it open reads on");
+    }
+
+    #[tokio::test]
+    async fn a_payload_pinned_again_before_its_collection_is_spared() {
+        let fixture = Fixture::new();
+        let stored = fixture.upload(b"x").await;
+        let again = Pin::new(&fixture.store.shared, stored.hash);
+        let hash = stored.hash;
+        drop(stored);
+        fixture.settle().await;
+        assert!(fixture.bytes(hash).is_some());
+        let record = write(&Record::default(), 1, 5, content(b"x", None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        drop(again);
+        fixture.settle().await;
+        assert!(fixture.bytes(hash).is_some(), "and a record claims it now");
+    }
+
+    #[tokio::test]
+    async fn no_file_is_placed_under_a_name_that_is_being_unlinked() {
+        let fixture = Fixture::new();
+        let pins = &fixture.store.shared.pins;
+        let hash = ContentHash::of(b"x");
+        assert!(pins.condemn(hash));
+        let pin = Pin::new(&fixture.store.shared, hash);
+        std::thread::scope(|scope| {
+            let placing = scope.spawn(|| pins.wait_until_spared(hash));
+            assert!(!placing.is_finished());
+            pins.spare(&[hash]);
+            placing.join().unwrap();
+        });
+        assert!(!pins.condemn(hash), "pinned, it cannot be condemned again");
+        drop(pin);
+    }
+}

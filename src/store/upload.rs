@@ -145,3 +145,98 @@ impl Spill {
         self.tree.update(block)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::{Record, Store as _};
+
+    use super::super::fixture::{Fixture, blob, content, noise, options, write};
+    use super::super::{PayloadReader, Reserve, Store};
+    use super::*;
+
+    #[tokio::test]
+    async fn payloads_of_every_size_read_back_also_after_a_crash() {
+        let fixture = Fixture::new();
+        let sizes = [0, 1, INLINE_MAX, INLINE_MAX + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77];
+        let mut payloads = Vec::new();
+        for (n, size) in (1..).zip(sizes) {
+            let bytes = noise(size, n);
+            let stored = fixture.upload(&bytes).await;
+            assert_eq!((stored.hash, stored.size), (ContentHash::of(&bytes), size as u64));
+            assert_eq!(stored.sha256.0, <[u8; 32]>::from(Sha256::digest(&bytes)));
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            fixture.persist(&[(blob(u128::from(n)), &record)]).await;
+            payloads.push(bytes);
+        }
+        let crashed = fixture.after_a_crash();
+        for store in [&fixture, &crashed] {
+            for bytes in &payloads {
+                let hash = ContentHash::of(bytes);
+                assert!(store.store.holds(hash).unwrap());
+                assert!(store.bytes(hash).as_ref() == Some(bytes), "{}", bytes.len());
+                let inline = matches!(store.store.payload(hash).unwrap(), Some(PayloadReader::Inline(_)));
+                assert_eq!(inline, bytes.len() <= INLINE_MAX);
+            }
+        }
+        assert!(fixture.files("tmp").is_empty());
+        assert_eq!(fixture.files("payloads").len(), 2 * 5, "a file and a tree each");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_upload_leaves_nothing() {
+        let fixture = Fixture::new();
+        let mut upload = fixture.store.upload();
+        for _ in 0..3 {
+            upload.write(noise(BLOCK, 1).into()).await.unwrap();
+        }
+        let spilled = upload.landed().await.unwrap();
+        assert_eq!(fixture.files("tmp").len(), 2);
+        drop(spilled);
+        drop(upload);
+        assert!(fixture.files("tmp").is_empty() && fixture.files("payloads").is_empty());
+        assert_eq!(fixture.store.usage().payloads, 0);
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_record_never_comes_is_collected_when_its_pin_goes() {
+        for size in [10, 100_000] {
+            let fixture = Fixture::new();
+            let stored = fixture.upload(&noise(size, 1)).await;
+            fixture.settle().await;
+            assert_eq!(fixture.store.usage().payload_bytes, size as u64, "kept while it is pinned");
+            let hash = stored.hash;
+            drop(stored);
+            fixture.settle().await;
+            assert!(fixture.bytes(hash).is_none());
+            assert_eq!(fixture.store.usage(), super::super::Usage::default());
+            assert!(fixture.files("payloads").is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reserve_of_the_disk_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = super::super::Options { reserve: Reserve::Bytes(u64::MAX), ..options() };
+        let (store, _writer) = Store::open(dir.path(), options).unwrap();
+        assert!(!store.room_for(1).unwrap());
+        let mut upload = store.upload();
+        upload.write(noise(BLOCK, 1).into()).await.unwrap();
+        let full = upload.write(noise(BLOCK, 2).into()).await.unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert!(upload.finish().await.is_err(), "a failed upload is not finished");
+        assert!(super::super::fixture::files(&dir.path().join("tmp")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_same_bytes_uploaded_twice_are_stored_once() {
+        let fixture = Fixture::new();
+        let bytes = noise(200_000, 1);
+        let (one, two) = (fixture.upload(&bytes).await, fixture.upload(&bytes).await);
+        let record = write(&Record::default(), 1, 5, content(&bytes, None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        drop((one, two));
+        fixture.settle().await;
+        assert_eq!((fixture.store.usage().payloads, fixture.files("payloads").len()), (1, 2));
+        assert!(fixture.bytes(ContentHash::of(&bytes)) == Some(bytes));
+    }
+}

@@ -190,7 +190,7 @@ impl Writer {
         for request in batch {
             match request {
                 Request::Persist(persist, _) => changes.persist(persist)?,
-                Request::Payload(row, _) => changes.payload(row)?,
+                Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
                 Request::Wake => (),
             }
         }
@@ -226,5 +226,119 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Nothing is collected any more, whatever was condemned when the writing ended: nobody may wait for it.
         self.shared.pins.spare_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::Record;
+
+    use super::super::fixture::{Fixture, blob, content, noise, options, persist, start, write};
+    use super::super::{Store, tables};
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_committed_in_the_order_of_the_queue_and_answered_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let first = write(&Record::default(), 1, 5, content(b"a", None));
+        let second = write(&first, 1, 6, content(b"b", None));
+        let third = write(&second, 1, 7, content(b"c", None));
+        let mut answers = Vec::new();
+        for record in [&first, &second, &third] {
+            answers.push(store.persist(persist(&[(blob(1), record)])).await);
+        }
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        assert_eq!(batch.len(), 3, "one commit takes everything that waits");
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "nothing is answered before the commit");
+        writer.write(batch).unwrap();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
+        assert_eq!(store.blob(blob(1)).unwrap(), Some(third));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_in_requests_and_in_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        for _ in 0..MAX_REQUESTS + 10 {
+            drop(store.persist(persist(&[])).await);
+        }
+        let head = writer.requests.try_recv().unwrap();
+        assert_eq!(writer.gather(head).len(), MAX_REQUESTS);
+        let head = writer.requests.try_recv().unwrap();
+        assert_eq!(writer.gather(head).len(), 10);
+        for n in 0..=u8::MAX {
+            for m in 0..2 {
+                let mut upload = store.upload();
+                upload.write(noise(super::super::INLINE_MAX - m, n).into()).await.unwrap();
+                drop(upload.finish().await.unwrap());
+            }
+        }
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        assert!(batch.iter().map(Request::weight).sum::<usize>() < MAX_BYTES + super::super::INLINE_MAX);
+        assert!(batch.len() > 250, "{}", batch.len());
+    }
+
+    #[tokio::test]
+    async fn closing_commits_what_is_queued_and_refuses_what_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let queued = store.persist(persist(&[(blob(1), &record)])).await;
+        store.close();
+        let late = store.persist(persist(&[])).await;
+        start(writer).join().unwrap().unwrap();
+        assert_eq!(queued.await.unwrap(), Ok(()));
+        assert!(late.await.unwrap().is_err());
+        assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn a_fault_fails_its_batch_and_everything_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let transaction = store.shared.database.begin_write().unwrap();
+        let damaged = tables::key_bytes(store.shared.hasher.key(blob(1)));
+        transaction.open_table(tables::RECORDS).unwrap().insert(&damaged, &b"damaged"[..]).unwrap();
+        transaction.commit().unwrap();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let before = store.persist(persist(&[(blob(2), &record)])).await;
+        let faulty = store.persist(persist(&[(blob(1), &record)])).await;
+        let writer = start(writer);
+        assert!(faulty.await.unwrap().is_err());
+        let fault = writer.join().unwrap().unwrap_err();
+        assert_eq!(before.await.unwrap(), Err(fault.clone()), "of a batch all or nothing is written");
+        assert_eq!(store.blob(blob(2)).unwrap(), None);
+        let behind = store.persist(persist(&[(blob(2), &record)])).await;
+        assert_eq!(behind.await.unwrap(), Err(fault));
+    }
+
+    #[tokio::test]
+    async fn a_record_is_never_durable_before_its_payload() {
+        for size in [10, 300_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+            let bytes = noise(size, 1);
+            let mut upload = store.upload();
+            upload.write(bytes.clone().into()).await.unwrap();
+            let stored = upload.finish().await.unwrap();
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            let durable = store.persist(persist(&[(blob(1), &record)])).await;
+            // The power goes after a commit of the first request alone: the shortest prefix.
+            let first = writer.requests.try_recv().unwrap();
+            writer.write(vec![first]).unwrap();
+            assert!(gossip_cdn_protocol::Store::holds(&store, stored.hash).unwrap());
+            assert_eq!(store.blob(blob(1)).unwrap(), None);
+            store.close();
+            start(writer).join().unwrap().unwrap();
+            assert_eq!(durable.await.unwrap(), Ok(()));
+            drop(stored);
+            drop(store);
+            let opened = Fixture::at(dir).unwrap();
+            assert_eq!(opened.store.blob(blob(1)).unwrap(), Some(record));
+            assert_eq!(opened.bytes(ContentHash::of(&bytes)), Some(bytes));
+        }
     }
 }
