@@ -1,1 +1,3 @@
-//! x
+//! The node of Gossip CDN.
+
+pub mod store;
