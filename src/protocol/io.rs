@@ -119,6 +119,12 @@ pub enum Refusal {
     /// Its body breaks a rule.
     #[error("{0}")]
     Malformed(String),
+    /// The node is at its end and about to be built anew.
+    #[error("this node of the cluster {cluster:?} cannot read or write its store for now")]
+    Stopped {
+        /// This node's.
+        cluster: String,
+    },
     /// It claims to come from this very node.
     #[error("the message bears this node's own id")]
     FromSelf,
@@ -168,8 +174,10 @@ pub enum FetchFault {
     Absent,
     /// The holder does not answer, or went silent midway.
     Unreachable,
-    /// The bytes do not match the hash, or ended early. Misbehaviour.
+    /// The bytes do not match the hash. Misbehaviour.
     WrongBytes,
+    /// The bytes ended early. Misbehaviour, though a holder that is killed midway looks alike.
+    ShortBody,
     /// It could not be stored here.
     Local,
 }
@@ -307,6 +315,8 @@ pub enum WriteFault {
     NoSuchVersion,
     /// Too many writes wait for the disk.
     Busy,
+    /// Some version of this blob bears the last stamp before the year 10000: nothing can be written after it.
+    StampsExhausted,
     /// The disk refused.
     Store(StoreFault),
 }
@@ -394,6 +404,8 @@ pub enum Misbehaviour {
     Malformed,
     /// Payload bytes that do not match their hash.
     WrongBytes,
+    /// Payload bytes that ended early.
+    ShortBody,
     /// A message of another cluster or protocol version.
     Foreign,
 }
@@ -404,6 +416,7 @@ impl Misbehaviour {
         match self {
             Self::Malformed => "malformed",
             Self::WrongBytes => "wrong_bytes",
+            Self::ShortBody => "short_body",
             Self::Foreign => "foreign",
         }
     }

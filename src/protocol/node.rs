@@ -1,0 +1,349 @@
+//! One node: the machines put together behind one door.
+//!
+//! [`Node::handle`] takes an input, lets the machine it concerns move, and then does what has become due: the calls, transfers,
+//! rumors and receipts that follow. See the crate documentation for the contract.
+//!
+//! What leaves before the disk has it, and what does not:
+//!
+//! 1. This node's own versions leave (as rumors, in reconciliation, as replies) only after [`Input::Persisted`].
+//! 2. Its incarnation in envelopes and lists is the persisted one.
+//! 3. Receipts are sent only for persisted records and held payloads.
+//! 4. What others made may be passed on at once.
+
+mod commands;
+mod peers;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use crate::ids::{NodeId, Sha256Digest};
+use crate::io::{
+    ClientCall, Command, Counters, Event, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply, Token,
+    WriteFault, Written,
+};
+use crate::item::{ItemHasher, RecordKey};
+use crate::member::{Member, MemberState};
+use crate::membership::Membership;
+use crate::receipts::{Copies, Owed};
+use crate::reconciliation::Reconciliation;
+use crate::records::Records;
+use crate::spread::Spread;
+use crate::stamp::HybridClock;
+use crate::store::{Store, StoreFault};
+use crate::time::{Instant, Now};
+use crate::transfer::Transfers;
+use crate::wire::{Envelope, VERSION};
+
+/// Time between two exchanges that a node begins, jittered by a tenth.
+pub const EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Most senders whose misbehaviour is counted; beyond it further senders are not told apart.
+pub const MAX_SENDERS: usize = 1024;
+
+/// Beyond so many persists under way a reconciliation is left to the next exchange.
+const MAX_RECONCILED_AT_ONCE: usize = 64;
+
+/// What a node is told at its birth.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Base URL under which others reach this node.
+    pub address: String,
+    /// Base URLs of the bootstrap nodes.
+    pub bootstraps: Vec<String>,
+}
+
+/// Who a node is.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// Public key; the node id is made from it.
+    pub key: Sha256Digest,
+    /// Incarnation of this life, already on disk.
+    pub incarnation: u64,
+}
+
+/// What a call of this node's own is about.
+#[derive(Debug, Clone)]
+enum Purpose {
+    Exchange(NodeId),
+    Partitions(NodeId, Option<u64>),
+    Records(NodeId),
+    Members(NodeId),
+    Rumors(NodeId),
+    Receipts(NodeId),
+    Holds(NodeId, ClientCall),
+    Introduction(String, Option<ClientCall>),
+    Farewell,
+    Join(String),
+}
+
+/// What follows when a persist is on disk.
+#[derive(Debug, Default)]
+struct After {
+    keys: Vec<RecordKey>,
+    write: Option<(ClientCall, Written, RecordKey, Copying)>,
+    incarnation: Option<u64>,
+}
+
+/// How many copies a write wants, and until when it waits for them.
+#[derive(Debug, Clone, Copy)]
+struct Copying {
+    wanted: usize,
+    timeout: Duration,
+}
+
+/// A search for holders under way.
+#[derive(Debug)]
+struct HolderSearch {
+    found: crate::io::Holders,
+    open: usize,
+}
+
+/// One member of the network, without its sockets, files, clock and threads.
+#[derive(Debug)]
+pub struct Node<S> {
+    cluster: String,
+    records: Records<S>,
+    clock: HybridClock,
+    membership: Membership,
+    spread: Spread,
+    reconciliation: Reconciliation,
+    transfers: Transfers,
+    copies: Copies,
+    owed: Owed,
+    searches: BTreeMap<ClientCall, HolderSearch>,
+    calls: BTreeMap<OwnCall, Purpose>,
+    after: BTreeMap<Token, After>,
+    /// Records whose receipts may have become due.
+    unsettled: BTreeSet<RecordKey>,
+    receipts_due: BTreeMap<NodeId, BTreeSet<crate::wire::Receipt>>,
+    exchanged: BTreeSet<NodeId>,
+    counters: Counters,
+    misbehaviour: BTreeMap<(NodeId, Misbehaviour), u64>,
+    rng: ChaCha8Rng,
+    next_number: u64,
+    next_exchange: Instant,
+    next_refill: Instant,
+    refill_after: Option<crate::ids::ContentHash>,
+    leaving: bool,
+    stopped: Option<StoreFault>,
+}
+
+impl<S: Store> Node<S> {
+    /// A node over `store`, with what it remembers of others. Counts the store's items once.
+    ///
+    /// The same `seed` and inputs give the same outputs.
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        members: Vec<Member>,
+        introduced: Vec<String>,
+        store: S,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Result<Self, StoreFault> {
+        let me = Member {
+            id: NodeId::from_public_key(&identity.key.0),
+            address: config.address,
+            incarnation: identity.incarnation,
+            state: MemberState::Alive,
+            key: identity.key,
+        };
+        Ok(Self {
+            records: Records::open(store, ItemHasher::new(&config.cluster))?,
+            cluster: config.cluster,
+            clock: HybridClock::default(),
+            membership: Membership::new(me, members, &config.bootstraps, introduced, now.instant),
+            spread: Spread::default(),
+            reconciliation: Reconciliation::default(),
+            transfers: Transfers::default(),
+            copies: Copies::default(),
+            owed: Owed::default(),
+            searches: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            after: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            receipts_due: BTreeMap::new(),
+            exchanged: BTreeSet::new(),
+            counters: Counters::default(),
+            misbehaviour: BTreeMap::new(),
+            rng: ChaCha8Rng::from_seed(seed),
+            next_number: 0,
+            next_exchange: now.instant,
+            next_refill: now.instant,
+            refill_after: None,
+            leaving: false,
+            stopped: None,
+        })
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.membership.me().id
+    }
+
+    /// The record set, for the simulator's checks.
+    pub fn records(&self) -> &Records<S> {
+        &self.records
+    }
+
+    /// Takes an input; what follows is appended to `out`.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
+        if let Some(fault) = &self.stopped {
+            refuse(fault, input, &self.cluster, out);
+            return;
+        }
+        if let Err(fault) = self.take(now, input, out).and_then(|()| self.work(now, out)) {
+            self.stop(fault, out);
+        }
+        #[cfg(debug_assertions)]
+        self.check();
+    }
+
+    /// When [`Input::Tick`] is wanted at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        let timers = [
+            self.membership.deadline(),
+            self.transfers.deadline(),
+            self.copies.deadline(),
+            Some(self.next_exchange),
+            Some(self.next_refill),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    fn take(&mut self, now: Now, input: Input, out: &mut Outbox) -> Result<(), StoreFault> {
+        match input {
+            Input::Tick => Ok(()),
+            Input::Command(call, command) => self.on_command(now, call, command, out),
+            Input::Request(call, request) => {
+                let answer = self.on_request(now, request, out)?;
+                out.push(Output::Answer(call, answer));
+                Ok(())
+            }
+            Input::Answered(call, result) => self.on_answered(now, call, result, out),
+            Input::Joined(call, result) => {
+                self.on_joined(now, call, result, out);
+                Ok(())
+            }
+            Input::Persisted(token, result) => self.on_persisted(now, token, result, out),
+            Input::Fetched(transfer, results) => self.on_fetched(now, transfer, results, out),
+        }
+    }
+
+    fn on_persisted(&mut self, now: Now, token: Token, result: Result<(), StoreFault>, out: &mut Outbox) -> Result<(), StoreFault> {
+        let Some(after) = self.after.remove(&token) else { return Ok(()) };
+        if let Err(fault) = result {
+            if let Some((call, ..)) = after.write {
+                out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone())))));
+            }
+            return Err(fault);
+        }
+        self.records.on_persisted(token, &after.keys);
+        self.unsettled.extend(after.keys);
+        if let Some(incarnation) = after.incarnation {
+            self.membership.raise(incarnation);
+            self.counters.refutations += 1;
+            out.push(Output::Event(Event::Refuted(incarnation)));
+        }
+        if let Some((call, written, key, copying)) = after.write {
+            self.push_fresh(key, &[]);
+            if copying.wanted > 1 {
+                self.copies.wait(call, written, key, copying.wanted, now.instant, now.instant + copying.timeout);
+            } else {
+                out.push(Output::Reply(call, Reply::Write(Ok(written))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The core is at its end: who waits for the disk, a payload or copies is told.
+    fn stop(&mut self, fault: StoreFault, out: &mut Outbox) {
+        for after in std::mem::take(&mut self.after).into_values() {
+            if let Some((call, ..)) = after.write {
+                out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone())))));
+            }
+        }
+        for (call, written) in self.copies.on_deadline(Instant(u64::MAX)) {
+            out.push(Output::Reply(call, Reply::Write(Ok(written))));
+        }
+        for call in self.transfers.drop_all() {
+            out.push(Output::Reply(call, Reply::Want(Err(NoHolder))));
+        }
+        for (call, search) in std::mem::take(&mut self.searches) {
+            out.push(Output::Reply(call, Reply::Holders(Some(search.found))));
+        }
+        out.push(Output::Stop(fault.clone()));
+        self.stopped = Some(fault);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn envelope<T>(&self, body: T) -> Envelope<T> {
+        let me = self.membership.me();
+        Envelope { version: VERSION, cluster: self.cluster.clone(), sender: me.id, incarnation: me.incarnation, body }
+    }
+
+    /// Counts and reports what a peer must not do.
+    fn misbehaved(&mut self, sender: NodeId, kind: Misbehaviour, what: String, out: &mut Outbox) {
+        let known = self.misbehaviour.contains_key(&(sender, kind));
+        let sender = if known || self.misbehaviour.len() < MAX_SENDERS { sender } else { NodeId(uuid::Uuid::nil()) };
+        *self.misbehaviour.entry((sender, kind)).or_default() += 1;
+        out.push(Output::Event(Event::Misbehaved(sender, kind, what)));
+    }
+
+    /// Asks for members to be persisted and reports how they are seen now.
+    fn keep_members(&mut self, changed: Vec<Member>, refute: Option<u64>, out: &mut Outbox) {
+        let refute = refute.filter(|_| !self.leaving);
+        if changed.is_empty() && refute.is_none() {
+            return;
+        }
+        out.extend(changed.iter().map(|member| Output::Event(Event::MemberChanged(member.id, member.state))));
+        let persist = Persist { token: self.token(), records: vec![], members: changed, incarnation: refute, contacts: None };
+        self.after.insert(persist.token, After { incarnation: refute, ..After::default() });
+        out.push(Output::Persist(persist));
+    }
+
+    fn token(&mut self) -> Token {
+        Token(self.number())
+    }
+
+    /// What must hold at all times; asserted in debug builds after every input.
+    pub fn check(&self) {
+        self.membership.check();
+        self.spread.check();
+        self.transfers.check();
+        self.owed.check();
+    }
+}
+
+/// What a stopped core says.
+fn refuse(fault: &StoreFault, input: Input, cluster: &str, out: &mut Outbox) {
+    match input {
+        Input::Command(call, Command::Write(_)) => out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone()))))),
+        Input::Command(call, Command::Want(_)) => out.push(Output::Reply(call, Reply::Want(Err(NoHolder)))),
+        Input::Command(call, Command::Holders(_)) => out.push(Output::Reply(call, Reply::Holders(None))),
+        Input::Command(call, Command::Leave) => out.push(Output::Reply(call, Reply::Left)),
+        Input::Command(call, Command::Introduce(_)) => {
+            out.push(Output::Reply(call, Reply::Introduce(Err(crate::io::CallFault::Refused(fault.to_string())))));
+        }
+        Input::Command(call, Command::Members) => out.push(Output::Reply(call, Reply::Members(vec![]))),
+        Input::Request(call, _) => out.push(Output::Answer(call, Err(Refusal::Stopped { cluster: cluster.to_owned() }))),
+        Input::Command(_, Command::Status)
+        | Input::Tick
+        | Input::Answered(..)
+        | Input::Joined(..)
+        | Input::Persisted(..)
+        | Input::Fetched(..) => {}
+    }
+}

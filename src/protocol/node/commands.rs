@@ -1,0 +1,207 @@
+//! What clients want.
+
+use crate::ids::BlobId;
+use crate::io::{
+    Change, ClientCall, Command, Holders, MemberView, Outbox, Output, Persist, RecordChange, Reply, Status, Write, WriteFault, Written,
+};
+use crate::item::RecordKey;
+use crate::member::is_base_url;
+use crate::node::{After, Copying, HolderSearch, Node, Purpose};
+use crate::record::Record;
+use crate::stamp::Stamp;
+use crate::store::{Missing, Store, StoreFault};
+use crate::time::Now;
+use crate::version::{Content, Version};
+use crate::wire::{Holds, MemberList, Request};
+
+/// How many members are asked whether they hold a payload.
+const MAX_ASKED: usize = 32;
+/// How many live members are told of a graceful stop.
+const FAREWELLS: usize = 8;
+
+impl<S: Store> Node<S> {
+    pub(super) fn on_command(&mut self, now: Now, call: ClientCall, command: Command, out: &mut Outbox) -> Result<(), StoreFault> {
+        match command {
+            Command::Write(write) => {
+                if let Err(fault) = self.on_write(now, call, write, out)? {
+                    out.push(Output::Reply(call, Reply::Write(Err(fault))));
+                }
+            }
+            Command::Want(missing) => self.on_want(now, call, missing, out)?,
+            Command::Holders(blob) => self.on_holders(call, blob, out)?,
+            Command::Introduce(address) => self.on_introduce(call, address, out),
+            Command::Status => {
+                let status = self.status()?;
+                out.push(Output::Reply(call, Reply::Status(Box::new(status))));
+            }
+            Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
+            Command::Leave => self.on_leave(call, out),
+        }
+        Ok(())
+    }
+
+    /// Makes a new version and asks for it to be persisted; the reply follows when it is. The inner error is for the client.
+    fn on_write(&mut self, now: Now, call: ClientCall, write: Write, out: &mut Outbox) -> Result<Result<(), WriteFault>, StoreFault> {
+        if self.records.is_full() || write.copies > 1 && self.copies.is_full() {
+            return Ok(Err(WriteFault::Busy));
+        }
+        let blob = write.blob.unwrap_or_else(|| self.new_blob_id());
+        let key = self.records.key(blob);
+        let before = self.records.record(key)?;
+        let content = match new_content(&write, &before) {
+            Ok(content) => content,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut clock = before.join();
+        let stamp = self.clock.stamp(now.wall, clock.greatest());
+        if stamp >= Stamp::END {
+            return Ok(Err(WriteFault::StampsExhausted));
+        }
+        let origin = self.id();
+        clock.include(origin, stamp);
+        let version = Version { stamp, origin, content, clock };
+        let replaced = before.winner().is_some_and(|winner| winner.content.payload().is_some());
+        let written = Written { blob, version: version.id(), payload: version.content.payload().cloned(), replaced, copies: 1 };
+        let mut record = before.clone();
+        let changed = record.insert(version);
+        debug_assert!(changed && record.versions().len() == 1, "a write covers everything it has seen");
+        self.counters.writes += 1;
+        let write_after = Some((call, written, key, Copying { wanted: write.copies, timeout: write.timeout }));
+        self.persist_records(vec![(key, before, record)], true, After { write: write_after, ..After::default() }, out);
+        Ok(Ok(()))
+    }
+
+    /// Changes records in the overlay and asks for them to be persisted together.
+    pub(super) fn persist_records(&mut self, changes: Vec<(RecordKey, Record, Record)>, own: bool, mut after: After, out: &mut Outbox) {
+        let token = self.token();
+        let mut records = Vec::with_capacity(changes.len());
+        for (key, before, record) in changes {
+            let state = self.records.hasher().state(&record);
+            self.records.put(key, &before, record.clone(), token, own);
+            after.keys.push(key);
+            records.push(RecordChange { key, record, state });
+        }
+        self.after.insert(token, after);
+        out.push(Output::Persist(Persist { token, records, members: vec![], incarnation: None, contacts: None }));
+    }
+
+    fn new_blob_id(&mut self) -> BlobId {
+        use rand::Rng;
+        let mut bytes = [0; 16];
+        self.rng.fill_bytes(&mut bytes);
+        BlobId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    fn on_want(&mut self, now: Now, call: ClientCall, missing: Missing, out: &mut Outbox) -> Result<(), StoreFault> {
+        if self.records.holds(missing.hash)? {
+            out.push(Output::Reply(call, Reply::Want(Ok(()))));
+            return Ok(());
+        }
+        let origin = self.names(&missing)?;
+        let Some(origin) = origin.filter(|_| self.membership.live_count() > 0) else {
+            out.push(Output::Reply(call, Reply::Want(Err(crate::io::NoHolder))));
+            return Ok(());
+        };
+        if !self.transfers.want(missing, &[origin], Some(call), now.instant) {
+            out.push(Output::Reply(call, Reply::Want(Err(crate::io::NoHolder))));
+        }
+        Ok(())
+    }
+
+    fn on_holders(&mut self, call: ClientCall, blob: BlobId, out: &mut Outbox) -> Result<(), StoreFault> {
+        let record = self.records.record(self.records.key(blob))?;
+        let winner = record.winner().and_then(|winner| Some((winner.id(), winner.content.payload()?.hash)));
+        let Some((version, hash)) = winner else {
+            out.push(Output::Reply(call, Reply::Holders(None)));
+            return Ok(());
+        };
+        let me = self.membership.me();
+        let holders = if self.records.holds(hash)? { vec![(me.id, me.address.clone())] } else { vec![] };
+        let asked = self.membership.pick_some(MAX_ASKED, &[], &mut self.rng);
+        let found = Holders { version, holders, asked: asked.len(), members: self.membership.live_count() + 1 };
+        if asked.is_empty() {
+            out.push(Output::Reply(call, Reply::Holders(Some(found))));
+            return Ok(());
+        }
+        self.searches.insert(call, HolderSearch { found, open: asked.len() });
+        for target in asked {
+            if let Some(id) = target.id {
+                self.call(target, Request::Holds(Holds { hash }), Purpose::Holds(id, call), out);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_introduce(&mut self, call: ClientCall, address: String, out: &mut Outbox) {
+        let address = address.trim_end_matches('/').to_owned();
+        if !is_base_url(&address) {
+            let fault = crate::io::CallFault::Malformed("an address is a base URL such as http://127.0.0.1:7701".into());
+            out.push(Output::Reply(call, Reply::Introduce(Err(fault))));
+            return;
+        }
+        self.introduce(address, Some(call), out);
+    }
+
+    /// Exchanges member lists with whoever answers at that address.
+    pub(super) fn introduce(&mut self, address: String, call: Option<ClientCall>, out: &mut Outbox) {
+        let request = Request::Members(MemberList { members: self.membership.list() });
+        let target = crate::io::Target { id: None, address: address.clone() };
+        self.call(target, request, Purpose::Introduction(address, call), out);
+    }
+
+    fn on_leave(&mut self, call: ClientCall, out: &mut Outbox) {
+        self.leaving = true;
+        self.membership.leave();
+        for target in self.membership.pick_some(FAREWELLS, &[], &mut self.rng) {
+            let request = Request::Members(MemberList { members: vec![self.membership.me().clone()] });
+            self.call(target, request, Purpose::Farewell, out);
+        }
+        self.join_all(out);
+        out.push(Output::Reply(call, Reply::Left));
+    }
+
+    fn status(&self) -> Result<Status, StoreFault> {
+        Ok(Status {
+            id: self.id(),
+            cluster: self.cluster.clone(),
+            incarnation: self.membership.me().incarnation,
+            root: self.records.summary().root(),
+            payload_bytes: self.records.store().payload_bytes()?,
+            wanted: self.transfers.len(),
+            live_members: self.membership.live_count() + 1,
+            counters: self.counters,
+            misbehaviour: self.misbehaviour.clone(),
+        })
+    }
+
+    fn members_seen(&self, now: Now) -> Vec<MemberView> {
+        let me = MemberView { member: self.membership.me().clone(), is_self: true, last_heard: Some(std::time::Duration::ZERO) };
+        let others = self.membership.others().map(|(member, heard)| MemberView {
+            member: member.clone(),
+            is_self: false,
+            last_heard: heard.map(|at| now.instant.since(at)),
+        });
+        std::iter::once(me).chain(others).collect()
+    }
+}
+
+/// What a write makes of a blob that is `before`; or why it must not. A precondition is looked at only where the write could
+/// succeed otherwise (RFC 9110 section 13.2.1).
+fn new_content(write: &Write, before: &Record) -> Result<Content, WriteFault> {
+    let winner = before.winner();
+    let content = match &write.change {
+        Change::Put(payload) => Content::Payload(payload.clone()),
+        Change::Delete => match winner {
+            None => return Err(WriteFault::Unknown),
+            Some(winner) if winner.content == Content::Tombstone => return Err(WriteFault::Deleted(winner.id())),
+            Some(_) => Content::Tombstone,
+        },
+        Change::Restore(version) => {
+            winner.ok_or(WriteFault::Unknown)?;
+            let source = before.version(*version).and_then(|version| version.content.payload());
+            Content::Payload(source.ok_or(WriteFault::NoSuchVersion)?.clone())
+        }
+    };
+    let live = winner.and_then(|winner| winner.content.payload()).map(|payload| payload.hash);
+    if write.condition.holds(live) { Ok(content) } else { Err(WriteFault::Condition(live)) }
+}
