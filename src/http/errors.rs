@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse};
 use gossip_cdn_protocol::ids::BadName;
 use gossip_cdn_protocol::io::{NoHolder, WriteFault};
 use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
 use super::BODY_IDLE;
+use super::body::{Body, GivenUp};
 use super::conditional::entity_tag;
 use crate::driver::Stopped;
 use crate::store::ListFault;
@@ -243,13 +244,10 @@ pub(super) fn store(fault: &StoreFault) -> Problem {
     Fault::Store(fault.clone()).into()
 }
 
-/// The answer to an upload. Where the body was left in the middle the connection is of no more use, and is closed.
-pub(super) fn refuse_upload(fault: Fault) -> HttpResponse {
-    let in_the_middle =
-        matches!(fault, Fault::TooLarge(_) | Fault::BodyStalled(_) | Fault::BodyCut(_) | Fault::TooManyUploads | Fault::DiskFull);
-    let mut answer = HttpResponse::from_error(fault.problem());
-    if in_the_middle {
-        answer.head_mut().set_connection_type(ConnectionType::Close);
+/// The answer to an upload, whose body may have been left in the middle.
+pub(super) fn refuse_upload(request: &HttpRequest, fault: Fault, body: Body) -> HttpResponse {
+    if let Some(given_up) = request.conn_data::<GivenUp>() {
+        given_up.hold(body);
     }
-    answer
+    HttpResponse::from_error(fault.problem())
 }
