@@ -10,13 +10,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use awc::Client;
-use awc::error::{ConnectError, SendRequestError};
+use awc::error::SendRequestError;
 use gossip_cdn_protocol::Member;
 use gossip_cdn_protocol::io::CallFault;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Join, MAX_BODY, MemberList, Request};
 use serde::Serialize;
 
-pub use self::transfers::{Courier, Transfers, frames};
+pub use self::transfers::{Courier, Transfers, frame_head};
 
 /// How long a peer has to answer a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -100,9 +100,9 @@ impl Peers {
 /// A call that brought no answer at all, or something that is not HTTP.
 fn unreachable(url: &str, fault: &SendRequestError) -> CallFault {
     tracing::debug!(url, "no answer: {fault}");
-    match fault {
-        SendRequestError::Response(fault) => CallFault::Malformed(format!("not an HTTP answer: {fault}")),
-        SendRequestError::Connect(ConnectError::Unresolved | ConnectError::InvalidInput) => CallFault::Unreachable,
-        _ => CallFault::Unreachable,
+    if let SendRequestError::Response(fault) = fault {
+        CallFault::Malformed(format!("not an HTTP answer: {fault}"))
+    } else {
+        CallFault::Unreachable
     }
 }

@@ -93,13 +93,9 @@ async fn carry(client: Client, store: Store, head: Envelope<()>, fetch: Fetch, m
         }
     };
     tokio::select! {
-        // The driver has ended: what was verified so far is kept for the next time only in memory, so there is nothing to save.
-        () = done.closed() => return,
-        results = results => {
-            // A driver that has ended meanwhile asks the store again when it starts.
-            drop(done.send(results));
-            return;
-        }
+        // The driver has ended: nobody wants the rest.
+        () = done.closed() => {}
+        results = results => drop(done.send(results)),
     }
 }
 
@@ -109,7 +105,8 @@ async fn post<T: serde::Serialize>(
     head: &Envelope<()>,
     body: T,
 ) -> Result<awc::ClientResponse<impl Stream<Item = Result<Bytes, awc::error::PayloadError>> + Unpin>, FetchFault> {
-    let envelope = Envelope { version: head.version, cluster: head.cluster.clone(), sender: head.sender, incarnation: head.incarnation, body };
+    let envelope =
+        Envelope { version: head.version, cluster: head.cluster.clone(), sender: head.sender, incarnation: head.incarnation, body };
     let json = serde_json::to_vec(&envelope).map_err(|_| FetchFault::Local)?;
     let request = client.post(url).content_type("application/json").no_decompress().timeout(IDLE).send_body(json);
     let response = request.await.map_err(|_| FetchFault::Unreachable)?;
@@ -140,9 +137,12 @@ async fn fetch_large(client: &Client, store: &Store, head: &Envelope<()>, addres
                 tracing::debug!(hash = %missing.hash, "a transfer broke off: {fault}");
                 break false;
             }
-            // The receiver stops at the last byte or the first wrong one.
-            Ok(Some(Ok(piece))) if pieces.send(piece).await.is_err() => break false,
-            Ok(Some(Ok(_))) => {}
+            Ok(Some(Ok(piece))) => {
+                // The receiver stops at the last byte or the first wrong one.
+                if pieces.send(piece).await.is_err() {
+                    break false;
+                }
+            }
         }
     };
     drop(pieces);
@@ -211,7 +211,7 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
                 Some(None) => Err(FetchFault::Absent),
                 Some(Some(bytes)) => store.put_verified(*hash, bytes).await.map_err(|fault| match fault {
                     PutFault::WrongBytes => FetchFault::WrongBytes,
-                    PutFault::Store(fault) => {
+                    fault @ (PutFault::TooLarge | PutFault::Incomplete | PutFault::Local(_) | PutFault::Store(_)) => {
                         tracing::error!(%hash, "cannot store a payload: {fault}");
                         FetchFault::Local
                     }
@@ -226,7 +226,7 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
 
 /// Splits the framed answer to a [`PayloadsRequest`]: for each hash its bytes, or `None` where the holder lacks it. A frame cut
 /// short is left out.
-pub fn frames(mut body: Bytes) -> Vec<(ContentHash, Option<Bytes>)> {
+fn frames(mut body: Bytes) -> Vec<(ContentHash, Option<Bytes>)> {
     let mut frames = Vec::new();
     while body.len() >= 40 {
         let mut hash = [0; 32];

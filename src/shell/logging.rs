@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 
+/// What is logged where nobody says otherwise.
+pub const DEFAULT_FILTER: &str = "info,actix_server=warn";
+
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

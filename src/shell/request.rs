@@ -3,7 +3,8 @@
 //! 1. A request has one id: the client's own `X-Request-Id` where it is sane, else one made here. It is in the log, in the answer's
 //!    header and in every problem.
 //! 2. The routes of peers (`/gossip/`) carry no id: their bytes are counted.
-//! 3. A request costs one line: at `info`, or at `debug` for the routes of peers and of probes, which come every second.
+//! 3. A request costs one line: at `info`, or at `debug` for the routes of nodes (`/join` too) and of probes, which come every few
+//!    seconds.
 //! 4. Neither the query nor a header is logged: they may hold secrets.
 
 use std::sync::LazyLock;
@@ -61,7 +62,7 @@ pub async fn observe<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
     let start = Instant::now();
     let of_peer = request.path().starts_with("/gossip/");
-    let quiet = of_peer || matches!(request.path(), "/healthz" | "/readyz" | "/metrics");
+    let quiet = of_peer || matches!(request.path(), "/join" | "/healthz" | "/readyz" | "/metrics");
     let id = (!of_peer).then(|| request.headers().get(&HEADER).and_then(RequestId::accept).unwrap_or_else(RequestId::fresh));
     let text = id.as_ref().map(RequestId::as_str);
     let method = request.method().clone();

@@ -368,8 +368,12 @@ impl<S: Store> Node<S> {
                 Err(fault) => {
                     self.counters.fetches_failed += 1;
                     match fault {
-                        FetchFault::WrongBytes => self.misbehaved(holder, Misbehaviour::WrongBytes, format!("bytes that are not {hash}"), out),
-                        FetchFault::ShortBody => self.misbehaved(holder, Misbehaviour::ShortBody, format!("the bytes of {hash} ended early"), out),
+                        FetchFault::WrongBytes => {
+                            self.misbehaved(holder, Misbehaviour::WrongBytes, format!("bytes that are not {hash}"), out)
+                        }
+                        FetchFault::ShortBody => {
+                            self.misbehaved(holder, Misbehaviour::ShortBody, format!("the bytes of {hash} ended early"), out)
+                        }
                         FetchFault::Absent | FetchFault::Unreachable | FetchFault::Local => {}
                     }
                     silent |= fault == FetchFault::Unreachable;
