@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
-use actix_web::rt::{Arbiter, ArbiterHandle};
+use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use gossip_cdn_protocol::wire::{Envelope, VERSION};
@@ -28,7 +28,7 @@ use gossip_cdn_shell::{problem, request, serve};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-pub use self::demo::run_demo;
+pub use self::demo::{RunningDemo, run_demo};
 use crate::clock::{self, Clock};
 use crate::config::NodeConfig;
 use crate::driver::{self, Driver, Handle};
@@ -48,6 +48,9 @@ pub enum StartError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The data folder was opened, but what is in it cannot be read.
+    #[error("--data: {0}")]
+    Unreadable(StoreFault),
     /// What the configuration says cannot be.
     #[error("{0}")]
     Config(String),
@@ -144,7 +147,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (store, writer) = open(&config, address).await?;
     let writer = spawn_writer(writer)?;
     let clock = Clock::new();
-    let identity = *store.identity();
+    let identity = store.identity();
+    let id = identity.id;
     let (handle, inbox) = driver::channel();
     let head = Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
     let (transfers, courier) = Transfers::new(store.clone(), head);
@@ -153,12 +157,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers };
     let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox)?;
     if let Ok(Err(fault)) = ready.await {
-        return Err(StartError::Store(fault.into()));
+        return Err(StartError::Unreadable(fault));
     }
     let tasks = TaskTracker::new();
     let server = serve(&config, listener, &advertised, &store, &handle, &tasks)?;
-    tracing::info!(node = %identity.id, %address, %advertised, incarnation = identity.incarnation, "serving");
-    Ok(RunningNode { id: identity.id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
+    tracing::info!(node = %id, %address, %advertised, "serving");
+    Ok(RunningNode { id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
 }
 
 async fn open(config: &NodeConfig, address: SocketAddr) -> Result<(Store, Writer), StartError> {
@@ -185,7 +189,7 @@ fn spawn_writer(writer: Writer) -> std::io::Result<std::thread::JoinHandle<()>> 
 
 /// Runs a future that is not `Send` on an arbiter's thread.
 fn spawn_on<F: Future<Output = ()> + 'static>(arbiter: &ArbiterHandle, make: impl FnOnce() -> F + Send + 'static) {
-    let spawned = arbiter.spawn_fn(move || drop(actix_web::rt::spawn(make())));
+    let spawned = arbiter.spawn_fn(move || drop(actix_rt::spawn(make())));
     debug_assert!(spawned, "an arbiter that was just made takes work");
 }
 
@@ -243,7 +247,7 @@ fn serve(
     let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone()));
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
-    let settings = config.http_settings(advertised)?;
+    let settings = config.http_settings(advertised);
     let public = http::configure(http::Context::new(store.clone(), driver.clone(), settings, tasks, wall));
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
@@ -265,7 +269,7 @@ fn serve(
     let shared = serve::Settings { workers: config.workers, drain: DRAIN };
     let server = gossip_cdn_shell::tuned!(HttpServer::new(app), &shared).listen(listener)?.run();
     let handle = server.handle();
-    actix_web::rt::spawn(server);
+    actix_rt::spawn(server);
     Ok(handle)
 }
 

@@ -24,12 +24,13 @@ mod described;
 mod digests;
 mod disposition;
 mod download;
-pub(crate) mod errors;
+pub mod errors;
 mod holders;
 mod list;
 mod members;
 pub mod metrics;
 mod page;
+pub mod peers;
 mod range;
 mod status;
 mod stream;
@@ -47,8 +48,7 @@ use actix_web::dev::{Extensions, HttpServiceFactory, ServiceRequest, ServiceResp
 use actix_web::middleware::Next;
 use actix_web::web::{Data, ServiceConfig};
 use gossip_cdn_protocol::WallTime;
-use gossip_cdn_protocol::item::ItemHasher;
-use gossip_cdn_shell::{request, service};
+use gossip_cdn_shell::{problem, request, service};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder, Paths};
@@ -58,13 +58,14 @@ use crate::driver::Handle;
 use crate::store::Store;
 use metrics::Metrics;
 
+/// How long a body may bring no byte.
+pub const BODY_IDLE: Duration = Duration::from_secs(30);
+
 /// What an operator decides about the public routes.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The base URL under which others reach this node.
     pub address: String,
-    /// The name of the cluster.
-    pub cluster: String,
     /// Largest payload taken, in bytes.
     pub max_blob: u64,
     /// Most bodies received at once.
@@ -80,12 +81,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             address: "http://127.0.0.1:7701".to_owned(),
-            cluster: "gossip-cdn".to_owned(),
             max_blob: 64 << 30,
             // A guess: some hundred MiB at the most, were every one of them in the middle of a large chunk.
             max_uploads: 256,
             write_token: None,
-            body_idle: Duration::from_secs(30),
+            body_idle: BODY_IDLE,
         }
     }
 }
@@ -132,7 +132,6 @@ pub struct Context {
     pub tasks: Tasks,
     /// What time it is, for showing it.
     pub wall: fn() -> WallTime,
-    hasher: ItemHasher,
     uploads: Arc<Semaphore>,
     started: Instant,
 }
@@ -143,7 +142,6 @@ impl Context {
         Self {
             store,
             driver,
-            hasher: ItemHasher::new(&settings.cluster),
             uploads: Arc::new(Semaphore::new(settings.max_uploads)),
             settings: Arc::new(settings),
             metrics: Arc::new(Metrics::default()),
@@ -167,13 +165,11 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
         let mut routes = Routes { config, api: OpenApiBuilder::new().info(info()).paths(Paths::new()).build() };
         mount(&mut routes);
         let Routes { config, mut api } = routes;
-        match service::Document::new(&api) {
-            Ok(document) => _ = config.app_data(Data::new(document)),
-            Err(fault) => tracing::error!(%fault, "the routes cannot be described"),
-        }
+        config.app_data(Data::new(service::Document::new(&api)));
         // Any path of one segment takes a PUT. For the wrong method elsewhere that is no help: who mistypes /status wants a 404.
         api.paths.paths.remove(upload::NAMED);
-        config.app_data(Data::new(service::routes(&api))).app_data(context.clone());
+        let known = service::routes(&api).and(problem::Routes::new(peers::routes()));
+        config.app_data(Data::new(known)).app_data(context.clone());
     }
 }
 

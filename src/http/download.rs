@@ -201,15 +201,15 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
     if let Some(reader) = context.store.payload(hash)? {
         return Ok(Found::of(reader, true));
     }
-    let missing = Missing { hash, size: selected.payload.size, key: context.hasher.key(selected.blob) };
+    let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
     let want = context.driver.want(missing);
     if selected.payload.size <= INLINE_MAX as u64 {
-        want.await??;
+        want.await?;
         return here_now(context, selected);
     }
     tokio::select! {
         wanted = want => {
-            wanted??;
+            wanted?;
             here_now(context, selected)
         }
         mut arriving = context.store.next_arriving(hash) => {

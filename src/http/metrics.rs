@@ -73,7 +73,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
 
 fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &Usage) {
     let shown = [
-        ("blobs", "Live blobs", usage.blobs),
+        ("blobs", "Live blobs", usage.live_blobs),
         ("tombstones", "Deleted blobs", usage.tombstones),
         ("payloads", "Payloads here", usage.payloads),
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),

@@ -121,7 +121,11 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         let piece = piece.map_err(|fault| malformed(request, context, &fault))?;
         if bytes.len() + piece.len() > MAX_BODY {
             context.strangers.count(request, "malformed");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", format!("messages of peers have at most {MAX_BODY} bytes")));
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("messages of peers have at most {MAX_BODY} bytes"),
+            ));
         }
         bytes.extend_from_slice(&piece);
     }

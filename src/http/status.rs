@@ -80,7 +80,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         incarnation: status.incarnation,
         uptime: context.started.elapsed().as_secs(),
         records: status.root.count,
-        blobs: usage.blobs,
+        blobs: usage.live_blobs,
         tombstones: usage.tombstones,
         payloads: usage.payloads,
         payload_bytes: status.payload_bytes,
