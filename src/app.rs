@@ -244,11 +244,12 @@ fn serve(
     driver: &Handle,
     tasks: &TaskTracker,
 ) -> Result<ServerHandle, StartError> {
-    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone()));
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
     let settings = config.http_settings(advertised);
-    let public = http::configure(http::Context::new(store.clone(), driver.clone(), settings, tasks, wall));
+    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks, wall);
+    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers)));
+    let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
     let healthy = Arc::new(AtomicBool::new(true));
