@@ -5,13 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::StatusCode;
 use gossip_cdn_protocol::ids::BadName;
 use gossip_cdn_protocol::io::{NoHolder, WriteFault};
 use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
 use super::BODY_IDLE;
+use super::body::Body;
 use super::conditional::entity_tag;
 use crate::driver::Stopped;
 use crate::store::ListFault;
@@ -243,13 +244,12 @@ pub(super) fn store(fault: &StoreFault) -> Problem {
     Fault::Store(fault.clone()).into()
 }
 
-/// The answer to an upload. Where the body was left in the middle the connection is of no more use, and is closed.
-pub(super) fn refuse_upload(fault: Fault) -> HttpResponse {
-    let in_the_middle =
-        matches!(fault, Fault::TooLarge(_) | Fault::BodyStalled(_) | Fault::BodyCut(_) | Fault::TooManyUploads | Fault::DiskFull);
+/// The answer to an upload.
+///
+/// `body` goes with it to the connection: a body that is dropped in the middle, chunked, would be drained by the server for as long as
+/// its sender likes; one that is held makes the server close the connection behind the answer.
+pub(super) fn refuse_upload(fault: Fault, body: Body) -> HttpResponse {
     let mut answer = HttpResponse::from_error(fault.problem());
-    if in_the_middle {
-        answer.head_mut().set_connection_type(ConnectionType::Close);
-    }
+    answer.extensions_mut().insert(body);
     answer
 }

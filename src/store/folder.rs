@@ -45,7 +45,9 @@ pub enum OpenError {
         ours: u32,
     },
     /// It belongs to a node of another cluster.
-    #[error("the data folder belongs to the cluster {found:?}, not to {wanted:?}: name that cluster with --cluster, or another folder with --data")]
+    #[error(
+        "the data folder belongs to the cluster {found:?}, not to {wanted:?}: name that cluster with --cluster, or another folder with --data"
+    )]
     OtherCluster {
         /// The cluster it belongs to.
         found: String,
