@@ -11,13 +11,13 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
-use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use gossip_cdn_protocol::wire::{Envelope, VERSION};
@@ -150,7 +150,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let identity = store.identity();
     let id = identity.id;
     let (handle, inbox) = driver::channel();
-    let head = Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
+    let head =
+        Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
     let (transfers, courier) = Transfers::new(store.clone(), head);
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
@@ -229,7 +230,10 @@ impl Core {
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
         };
-        let own = gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::Sha256Digest(identity.public), incarnation: identity.incarnation };
+        let own = gossip_cdn_protocol::node::Identity {
+            key: gossip_cdn_protocol::Sha256Digest(identity.public),
+            incarnation: identity.incarnation,
+        };
         let (members, contacts) = (self.store.members()?, self.store.contacts()?);
         let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
         Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))
@@ -244,11 +248,12 @@ fn serve(
     driver: &Handle,
     tasks: &TaskTracker,
 ) -> Result<ServerHandle, StartError> {
-    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone()));
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
     let settings = config.http_settings(advertised);
-    let public = http::configure(http::Context::new(store.clone(), driver.clone(), settings, tasks, wall));
+    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks, wall);
+    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers)));
+    let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
     let healthy = Arc::new(AtomicBool::new(true));
@@ -267,7 +272,7 @@ fn serve(
             .wrap(from_fn(request::observe))
     };
     let shared = serve::Settings { workers: config.workers, drain: DRAIN };
-    let server = gossip_cdn_shell::tuned!(HttpServer::new(app), &shared).listen(listener)?.run();
+    let server = gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect), &shared).listen(listener)?.run();
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok(handle)

@@ -57,6 +57,7 @@ use utoipa_actix_web::OpenApiFactory;
 use crate::driver::Handle;
 use crate::store::Store;
 use metrics::Metrics;
+use peers::Strangers;
 
 /// How long a body may bring no byte.
 pub const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -126,6 +127,8 @@ pub struct Context {
     pub driver: Handle,
     /// What the operator decided.
     pub settings: Arc<Settings>,
+    /// Who sent what is no message of a peer.
+    pub strangers: Arc<Strangers>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where commits go.
@@ -144,6 +147,7 @@ impl Context {
             driver,
             uploads: Arc::new(Semaphore::new(settings.max_uploads)),
             settings: Arc::new(settings),
+            strangers: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             tasks,
             wall,

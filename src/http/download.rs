@@ -207,16 +207,19 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
         want.await?;
         return here_now(context, selected);
     }
+    // A problem can be answered until the first byte is here, and no longer.
+    let begun = async {
+        let mut arriving = context.store.next_arriving(hash).await;
+        arriving.wait_beyond(part.start).await.map(|_| arriving)
+    };
     tokio::select! {
+        // First: a transfer that has failed everywhere may look like one that is about to begin.
+        biased;
         wanted = want => {
             wanted?;
             here_now(context, selected)
         }
-        mut arriving = context.store.next_arriving(hash) => {
-            // A problem can be answered until the first byte is here, and no longer.
-            arriving.wait_beyond(part.start).await.map_err(|_| Fault::NoHolder)?;
-            Ok(Found::Arriving(arriving))
-        }
+        arriving = begun => Ok(Found::Arriving(arriving.map_err(|_| Fault::NoHolder)?)),
     }
 }
 
