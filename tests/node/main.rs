@@ -7,3 +7,4 @@ mod cluster;
 mod durability;
 mod fake_peer;
 mod gossip;
+mod uploads;
