@@ -96,7 +96,7 @@ pub(super) async fn put_named(
 ) -> HttpResponse {
     let body = Body::new(payload, context.settings.body_idle);
     let target = Target { blob: None, name: Some(name.into_inner()), form_is_curl: false };
-    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Stores a new blob without a file name; what `curl -T - http://node/` sends.
@@ -114,7 +114,7 @@ pub(super) async fn put_unnamed(
 ) -> HttpResponse {
     let body = Body::new(payload, context.settings.body_idle);
     let target = Target { blob: None, name: None, form_is_curl: false };
-    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Stores a new blob from the raw body, or one for each file of a form.
@@ -139,7 +139,7 @@ pub(super) async fn post(
     } else {
         raw(&request, &context, &query, body.clone(), Target { blob: None, name: None, form_is_curl: true }).await
     };
-    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
+    answer.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Creates or replaces a blob.
@@ -167,7 +167,7 @@ pub(super) async fn put(
             raw(&request, &context, &query, body.clone(), Target { blob: Some(blob), name: None, form_is_curl: false }).await
         }
     };
-    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
+    answer.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// What a raw body becomes.
