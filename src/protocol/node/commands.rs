@@ -98,7 +98,7 @@ impl<S: Store> Node<S> {
             return Ok(());
         }
         let origin = self.names(&missing)?;
-        let Some(origin) = origin.filter(|_| self.membership.live_count() > 0) else {
+        let Some(origin) = origin.filter(|_| self.membership.live_count() > 0 && !self.leaving) else {
             out.push(Output::Reply(call, Reply::Want(Err(crate::io::NoHolder))));
             return Ok(());
         };
@@ -157,6 +157,7 @@ impl<S: Store> Node<S> {
             self.call(target, request, Purpose::Farewell, out);
         }
         self.join_all(out);
+        self.let_go(out);
         out.push(Output::Reply(call, Reply::Left));
     }
 
