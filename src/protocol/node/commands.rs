@@ -52,6 +52,12 @@ impl<S: Store> Node<S> {
             Ok(content) => content,
             Err(fault) => return Ok(Err(fault)),
         };
+        // An upload brings its bytes; a restored version must find them here. Elsewhere they may be deleted meanwhile, as covered.
+        if let (Change::Restore(_), Content::Payload(payload)) = (&write.change, &content)
+            && !self.records.holds(payload.hash)?
+        {
+            return Ok(Err(WriteFault::NotHere(payload.hash)));
+        }
         let mut clock = before.join();
         let stamp = self.clock.stamp(now.wall, clock.greatest());
         if stamp >= Stamp::END {
