@@ -20,7 +20,7 @@ use gossip_cdn_protocol::io::{RecordChange, Written};
 use gossip_cdn_protocol::wire::{Entry, Receipt};
 use gossip_cdn_protocol::{BlobId, Content, Record, Version, VersionId};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Dropped};
 
 /// A version that some node made.
 #[derive(Debug)]
@@ -174,11 +174,11 @@ impl Checker {
         }
     }
 
-    /// A node deleted the bytes of a version when `record` became durable.
-    pub(crate) fn on_dropped(&mut self, host: usize, blob: BlobId, version: &Version, disk: &Disk, record: &Record) {
-        let here = |other: &&Version| other.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some());
-        let covered = record.versions().iter().filter(here).any(|other| self.covers(blob, other.id(), version.id()));
-        self.require(covered, || format!("n{host} deleted the bytes of {} of {blob} too early", version.id()));
+    /// A node deleted the bytes of a version.
+    pub(crate) fn on_dropped(&mut self, host: usize, dropped: &Dropped) {
+        let Dropped { key, version, held } = dropped;
+        let covered = held.iter().any(|other| self.covers(key.blob, *other, *version));
+        self.require(covered, || format!("n{host} deleted the bytes of {version} of {} too early", key.blob));
     }
 
     /// Of every blob the durable versions that no durable version covers.
@@ -224,11 +224,5 @@ impl Checker {
         }
         let nobodys = disk.payloads().into_iter().find(|(hash, _)| !named.contains(hash));
         nobodys.map(|(hash, _)| format!("n{host} keeps the bytes {hash}, which no version names"))
-    }
-
-    /// How many versions were made, and how many of them became durable.
-    pub(crate) fn versions(&self) -> (usize, usize) {
-        let all = || self.made.values().flat_map(BTreeMap::values);
-        (all().count(), all().filter(|made| made.durable).count())
     }
 }

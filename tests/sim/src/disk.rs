@@ -16,7 +16,7 @@ use gossip_cdn_protocol::io::{RecordChange, TransferId};
 use gossip_cdn_protocol::item::{Item, KeyHash, RecordKey, StateHash};
 use gossip_cdn_protocol::records::first_key;
 use gossip_cdn_protocol::store::Missing;
-use gossip_cdn_protocol::{Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version};
+use gossip_cdn_protocol::{Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version, VersionId};
 
 use crate::plant::Plant;
 
@@ -49,7 +49,16 @@ pub(crate) enum Queued {
 pub(crate) struct Committed {
     pub(crate) queued: Queued,
     /// Covered versions whose bytes were deleted with it.
-    pub(crate) dropped: Vec<(RecordKey, Version)>,
+    pub(crate) dropped: Vec<Dropped>,
+}
+
+/// A version whose bytes were deleted.
+#[derive(Debug)]
+pub(crate) struct Dropped {
+    pub(crate) key: RecordKey,
+    pub(crate) version: VersionId,
+    /// The live versions at that moment whose bytes are here.
+    pub(crate) held: Vec<VersionId>,
 }
 
 /// What is durable.
@@ -83,7 +92,10 @@ impl Platter {
                     let before = self.record(change.key).versions().to_vec();
                     let had: Vec<Version> = before.into_iter().filter(|version| self.has_bytes_of(version)).collect();
                     self.put_record(change);
-                    dropped.extend(had.into_iter().filter(|version| !self.has_bytes_of(version)).map(|version| (change.key, version)));
+                    let record = self.record(change.key);
+                    let held = || record.versions().iter().filter(|version| self.has_bytes_of(version)).map(Version::id).collect();
+                    let gone = had.into_iter().filter(|version| !self.has_bytes_of(version));
+                    dropped.extend(gone.map(|version| Dropped { key: change.key, version: version.id(), held: held() }));
                 }
                 for member in &persist.members {
                     self.members.insert(member.id, member.clone());

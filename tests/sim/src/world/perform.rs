@@ -185,10 +185,7 @@ impl World {
         for change in &persist.records {
             self.checker.on_durable(number, change);
         }
-        for (key, version) in &committed.dropped {
-            let disk = &self.hosts[number].disk;
-            self.checker.on_dropped(number, key.blob, version, disk, &disk.record(*key));
-        }
+        committed.dropped.iter().for_each(|dropped| self.checker.on_dropped(number, dropped));
     }
 
     fn check_sent(&mut self, number: usize, incarnation: u64, entries: &[Entry], members: &[Member]) {
