@@ -174,8 +174,10 @@ pub enum FetchFault {
     Absent,
     /// The holder does not answer, or went silent midway.
     Unreachable,
-    /// The bytes do not match the hash, or ended early. Misbehaviour.
+    /// The bytes do not match the hash. Misbehaviour.
     WrongBytes,
+    /// The bytes ended early. Misbehaviour, though a holder that is killed midway looks alike.
+    ShortBody,
     /// It could not be stored here.
     Local,
 }
@@ -404,6 +406,8 @@ pub enum Misbehaviour {
     Malformed,
     /// Payload bytes that do not match their hash.
     WrongBytes,
+    /// Payload bytes that ended early.
+    ShortBody,
     /// A message of another cluster or protocol version.
     Foreign,
 }
@@ -414,6 +418,7 @@ impl Misbehaviour {
         match self {
             Self::Malformed => "malformed",
             Self::WrongBytes => "wrong_bytes",
+            Self::ShortBody => "short_body",
             Self::Foreign => "foreign",
         }
     }

@@ -28,8 +28,9 @@ pub const REFILL_BELOW: usize = 1024;
 pub const MAX_RUNNING: usize = 8;
 /// Most transfers from one peer at once.
 pub const MAX_RUNNING_PER_PEER: usize = 2;
-/// Largest payload that travels in a batch.
-pub const SMALL: u64 = 64 << 10;
+/// Largest payload that travels in a batch. Also the largest that the node's store keeps inside its database, where a value
+/// takes the next power of two of itself and some 60 bytes.
+pub const SMALL: u64 = (64 << 10) - 64;
 /// Most payloads in a batch.
 pub const MAX_BATCH: usize = 128;
 /// Most bytes in a batch.
@@ -38,6 +39,8 @@ pub const MAX_BATCH_BYTES: u64 = 4 << 20;
 pub const MAX_WAITERS: usize = 256;
 /// How many random members are tried beside the candidates before a pause.
 const RANDOM_TRIES: usize = 3;
+/// How long to wait when all who may hold a payload are busy. The end of a transfer may come sooner, but is not waited for.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -53,6 +56,14 @@ struct Want {
     ready: (Instant, u64),
     pause: Duration,
     waiters: Vec<ClientCall>,
+}
+
+/// Whom to ask for a payload.
+enum Choice {
+    Holder(NodeId),
+    /// As many transfers as may be run from each of those who may hold it.
+    AllBusy,
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -95,20 +106,12 @@ impl Transfers {
         let surplus = want.candidates.len().saturating_sub(8);
         want.candidates.drain(..surplus);
         let hurry = waiter.is_some() || !candidates.is_empty();
+        let taken = waiter.is_none() || want.waiters.len() < MAX_WAITERS;
+        want.waiters.extend(waiter.filter(|_| taken));
         if hurry && want.running.is_none() && want.ready.0 > now {
-            let ready = (now, want.ready.1);
-            self.ready.remove(&(want.ready.0, want.ready.1, hash));
-            self.ready.insert((ready.0, ready.1, hash));
-            want.ready = ready;
+            self.defer(hash, now);
         }
-        match waiter {
-            Some(_) if want.waiters.len() >= MAX_WAITERS => false,
-            Some(call) => {
-                want.waiters.push(call);
-                true
-            }
-            None => true,
-        }
+        taken
     }
 
     fn number(&mut self) -> u64 {
@@ -145,8 +148,13 @@ impl Transfers {
         now: Instant,
     ) -> Result<Option<Fetch>, Vec<ClientCall>> {
         let Some(want) = self.wants.get(&hash) else { return Ok(None) };
-        let Some(from) = self.choose(want, members, rng) else {
-            return Err(self.pause(hash, now));
+        let from = match self.choose(want, members, rng) {
+            Choice::Holder(from) => from,
+            Choice::AllBusy => {
+                self.defer(hash, now + BUSY_PAUSE);
+                return Ok(None);
+            }
+            Choice::Nobody => return Err(self.pause(hash, now)),
         };
         let Some(target) = members.target(from) else { return Ok(None) };
         let hashes = self.batch(hash, from, now);
@@ -163,18 +171,36 @@ impl Transfers {
         Ok(Some(Fetch { transfer, from: target, wants }))
     }
 
-    fn choose(&self, want: &Want, members: &Membership, rng: &mut ChaCha8Rng) -> Option<NodeId> {
+    fn choose(&self, want: &Want, members: &Membership, rng: &mut ChaCha8Rng) -> Choice {
         let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node);
-        let free = |node: &NodeId| self.running.values().filter(|running| running.from == *node).count() < MAX_RUNNING_PER_PEER;
         let candidates: Vec<NodeId> = want.candidates.iter().rev().filter(usable).copied().collect();
-        if let Some(candidate) = candidates.iter().find(|node| free(node)).or(candidates.first()) {
-            return Some(*candidate);
+        if let Some(candidate) = candidates.iter().find(|node| self.is_free(**node)) {
+            return Choice::Holder(*candidate);
+        }
+        if !candidates.is_empty() {
+            return Choice::AllBusy;
         }
         let random_tries = want.tried.iter().filter(|node| !want.candidates.contains(node)).count();
         if random_tries >= RANDOM_TRIES {
-            return None;
+            return Choice::Nobody;
         }
-        members.pick_some(1, &want.tried, rng).pop().and_then(|target| target.id)
+        match members.pick_some(1, &want.tried, rng).pop().and_then(|target| target.id) {
+            Some(stranger) if self.is_free(stranger) => Choice::Holder(stranger),
+            Some(_) => Choice::AllBusy,
+            None => Choice::Nobody,
+        }
+    }
+
+    fn is_free(&self, node: NodeId) -> bool {
+        self.running.values().filter(|running| running.from == node).count() < MAX_RUNNING_PER_PEER
+    }
+
+    /// Moves a want that is not running to another place in the queue.
+    fn defer(&mut self, hash: ContentHash, until: Instant) {
+        let Some(want) = self.wants.get_mut(&hash) else { return };
+        self.ready.remove(&(want.ready.0, want.ready.1, hash));
+        want.ready.0 = until;
+        self.ready.insert((until, want.ready.1, hash));
     }
 
     /// The hash itself, and if it is small, other small ones that are due and have `from` as a candidate.
@@ -203,12 +229,12 @@ impl Transfers {
     /// Everybody was asked in vain: asks again after a pause. Returns those who waited.
     fn pause(&mut self, hash: ContentHash, now: Instant) -> Vec<ClientCall> {
         let Some(want) = self.wants.get_mut(&hash) else { return vec![] };
-        self.ready.remove(&(want.ready.0, want.ready.1, hash));
         want.tried.clear();
-        want.ready.0 = now + want.pause;
+        let until = now + want.pause;
         want.pause = (want.pause * 2).min(LONGEST_PAUSE);
-        self.ready.insert((want.ready.0, want.ready.1, hash));
-        std::mem::take(&mut want.waiters)
+        let waiters = std::mem::take(&mut want.waiters);
+        self.defer(hash, until);
+        waiters
     }
 
     /// The holder of a running transfer.
@@ -336,11 +362,25 @@ mod tests {
         let members = members(2);
         let mut transfers = Transfers::default();
         for n in 0..10 {
-            transfers.want(missing(n, if n < 8 { 100 } else { SMALL + 1 }), &[node(1)], None, Instant(0));
+            let holders = [node(if n < 9 { 1 } else { 2 })];
+            transfers.want(missing(n, if n < 8 { 100 } else { SMALL + 1 }), &holders, None, Instant(0));
         }
         let sizes: Vec<usize> = std::iter::from_fn(|| start(&mut transfers, &members, Instant(0))).map(|fetch| fetch.wants.len()).collect();
         assert_eq!(sizes, [8, 1, 1]);
         assert!(transfers.due(Instant(0)).is_none(), "each payload is fetched once at a time");
+    }
+
+    #[test]
+    fn a_peer_that_sends_enough_already_is_asked_later() {
+        let members = members(1);
+        let mut transfers = Transfers::default();
+        (0..3).for_each(|n| _ = transfers.want(missing(n, SMALL + 1), &[node(1)], None, Instant(0)));
+        let running: Vec<Fetch> = std::iter::from_fn(|| start(&mut transfers, &members, Instant(0))).collect();
+        assert_eq!(running.len(), MAX_RUNNING_PER_PEER);
+        assert!(transfers.deadline() > Some(Instant(0)), "the third does not make the node spin");
+        transfers.drop_want(running[0].wants[0].hash);
+        transfers.on_ended(running[0].transfer, Instant(0));
+        assert!(start(&mut transfers, &members, Instant(0) + BUSY_PAUSE).is_some());
     }
 
     #[test]

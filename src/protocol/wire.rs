@@ -88,8 +88,9 @@ pub struct Digest {
     pub members: u64,
 }
 
-/// What a node asks of another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a node asks of another. Serialises as what is inside; which one it is says the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Request {
     /// Opens an exchange; also a heartbeat.
     Exchange(Digest),
@@ -107,8 +108,9 @@ pub enum Request {
     Holds(Holds),
 }
 
-/// What a node answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a node answers. Serialises as what is inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Answer {
     /// To [`Request::Exchange`].
     Exchange(Digest),
@@ -213,6 +215,23 @@ pub struct HoldsAnswer {
     pub holds: bool,
 }
 
+/// Asks a holder for one payload from an offset on, encoded with its hash tree. Answered by bytes, not JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadRequest {
+    /// The payload.
+    pub hash: ContentHash,
+    /// Where to begin: a multiple of the tree's group size of 16 KiB.
+    pub offset: u64,
+}
+
+/// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its hash (32 bytes), its length (8
+/// bytes, big-endian; all ones if the holder lacks it), its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadsRequest {
+    /// The payloads, at most [`crate::transfer::MAX_BATCH`].
+    pub hashes: Vec<ContentHash>,
+}
+
 /// Nothing to say but that it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {}
@@ -291,18 +310,86 @@ impl Request {
         }
     }
 
-    /// The path under which it is posted.
-    pub fn path(&self) -> &'static str {
+    /// Which of the messages it is.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Exchange(_) => "/gossip/exchange",
-            Self::Partitions(_) => "/gossip/partitions",
-            Self::Records(_) => "/gossip/records",
-            Self::Members(_) => "/gossip/members",
-            Self::Rumors(_) => "/gossip/rumors",
-            Self::Receipts(_) => "/gossip/receipts",
-            Self::Holds(_) => "/gossip/holds",
+            Self::Exchange(_) => Kind::Exchange,
+            Self::Partitions(_) => Kind::Partitions,
+            Self::Records(_) => Kind::Records,
+            Self::Members(_) => Kind::Members,
+            Self::Rumors(_) => Kind::Rumors,
+            Self::Receipts(_) => Kind::Receipts,
+            Self::Holds(_) => Kind::Holds,
         }
     }
+}
+
+/// The messages, each posted under a path of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`Request::Exchange`]
+    Exchange,
+    /// [`Request::Partitions`]
+    Partitions,
+    /// [`Request::Records`]
+    Records,
+    /// [`Request::Members`]
+    Members,
+    /// [`Request::Rumors`]
+    Rumors,
+    /// [`Request::Receipts`]
+    Receipts,
+    /// [`Request::Holds`]
+    Holds,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [Self::Exchange, Self::Partitions, Self::Records, Self::Members, Self::Rumors, Self::Receipts, Self::Holds];
+
+    /// The last segment of the path under `/gossip/`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Partitions => "partitions",
+            Self::Records => "records",
+            Self::Members => "members",
+            Self::Rumors => "rumors",
+            Self::Receipts => "receipts",
+            Self::Holds => "holds",
+        }
+    }
+
+    /// Reads a request of this kind.
+    pub fn read_request(self, json: &[u8]) -> Result<Envelope<Request>, serde_json::Error> {
+        match self {
+            Self::Exchange => read(json, Request::Exchange),
+            Self::Partitions => read(json, Request::Partitions),
+            Self::Records => read(json, Request::Records),
+            Self::Members => read(json, Request::Members),
+            Self::Rumors => read(json, Request::Rumors),
+            Self::Receipts => read(json, Request::Receipts),
+            Self::Holds => read(json, Request::Holds),
+        }
+    }
+
+    /// Reads the answer to a request of this kind.
+    pub fn read_answer(self, json: &[u8]) -> Result<Envelope<Answer>, serde_json::Error> {
+        match self {
+            Self::Exchange => read(json, Answer::Exchange),
+            Self::Partitions => read(json, Answer::Partitions),
+            Self::Records => read(json, Answer::Records),
+            Self::Members => read(json, Answer::Members),
+            Self::Rumors | Self::Receipts => read(json, Answer::Taken),
+            Self::Holds => read(json, Answer::Holds),
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>, U>(json: &'a [u8], wrap: fn(T) -> U) -> Result<Envelope<U>, serde_json::Error> {
+    let envelope: Envelope<T> = serde_json::from_slice(json)?;
+    let Envelope { version, cluster, sender, incarnation, body } = envelope;
+    Ok(Envelope { version, cluster, sender, incarnation, body: wrap(body) })
 }
 
 impl Answer {

@@ -367,8 +367,14 @@ impl<S: Store> Node<S> {
                 Ok(()) => self.on_payload_here(hash, out),
                 Err(fault) => {
                     self.counters.fetches_failed += 1;
-                    if fault == FetchFault::WrongBytes {
-                        self.misbehaved(holder, Misbehaviour::WrongBytes, format!("bytes that are not {hash}"), out);
+                    match fault {
+                        FetchFault::WrongBytes => {
+                            self.misbehaved(holder, Misbehaviour::WrongBytes, format!("bytes that are not {hash}"), out)
+                        }
+                        FetchFault::ShortBody => {
+                            self.misbehaved(holder, Misbehaviour::ShortBody, format!("the bytes of {hash} ended early"), out)
+                        }
+                        FetchFault::Absent | FetchFault::Unreachable | FetchFault::Local => {}
                     }
                     silent |= fault == FetchFault::Unreachable;
                     self.transfers.on_failed(transfer, hash, now.instant);

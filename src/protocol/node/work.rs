@@ -18,6 +18,8 @@ use crate::wire::{Join, MAX_RECEIPTS, Receipts, Request, Rumors};
 
 /// How often the store is asked for payloads that are still missing.
 const REFILL_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many payloads whose holders are all busy the search for one whose are not is given up, for this input.
+const MAX_DEFERRED: u32 = 16;
 /// How many missing payloads are taken from the store at a time.
 const REFILL_PAGE: usize = 512;
 
@@ -111,6 +113,7 @@ impl<S: Store> Node<S> {
     }
 
     fn start_transfers(&mut self, now: Now, out: &mut Outbox) -> Result<(), StoreFault> {
+        let mut deferred = 0;
         while let Some(missing) = self.transfers.due(now.instant) {
             let hash = missing.hash;
             let Some(origin) = self.names(&missing)? else {
@@ -121,7 +124,13 @@ impl<S: Store> Node<S> {
             self.transfers.hint(hash, origin);
             match self.transfers.start(hash, &self.membership, &mut self.rng, now.instant) {
                 Ok(Some(fetch)) => out.push(Output::Fetch(fetch)),
-                Ok(None) => break,
+                // Deferred, and no longer due: the next may have a holder that is free.
+                Ok(None) => {
+                    deferred += 1;
+                    if deferred == MAX_DEFERRED {
+                        break;
+                    }
+                }
                 Err(waiters) => {
                     out.push(Output::Event(Event::NoHolder(hash)));
                     out.extend(waiters.into_iter().map(|call| Output::Reply(call, Reply::Want(Err(NoHolder)))));

@@ -1,0 +1,310 @@
+//! Wiring and lifetime: puts a node together, and takes it apart in the right order.
+//!
+//! The only place that makes threads and runtimes. A node has, beside the HTTP workers, three threads: the store's one writer, the
+//! driver of the core, and the courier of payloads.
+//!
+//! Stopping: no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
+
+mod demo;
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::rt::{Arbiter, ArbiterHandle};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpServer};
+use gossip_cdn_protocol::wire::{Envelope, VERSION};
+use gossip_cdn_protocol::{Node, NodeId, StoreFault};
+use gossip_cdn_shell::guard::{self, Hosts, Origins};
+use gossip_cdn_shell::service::Ready;
+use gossip_cdn_shell::{problem, request, serve};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+pub use self::demo::run_demo;
+use crate::clock::{self, Clock};
+use crate::config::NodeConfig;
+use crate::driver::{self, Driver, Handle};
+use crate::http::{self, peers::PeerContext};
+use crate::peers::{Peers, Transfers};
+use crate::store::{OpenError, Options, Store, Writer};
+
+/// How long requests in flight may take after the wish to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken, or not ours to take.
+    #[error("{0}; choose another with --listen")]
+    Listen(std::io::Error),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// What the configuration says cannot be.
+    #[error("{0}")]
+    Config(String),
+    /// The bootstrap node of a demo does not start.
+    #[error(transparent)]
+    Bootstrap(#[from] gossip_cdn_bootstrap::StartError),
+    /// The operating system refuses something that every node needs.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Why a node that ran has ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Its store failed. Started again, the node goes on from what is on disk.
+    #[error("{0}; the node has stopped, nothing acknowledged is lost: mend the disk and start it again")]
+    Store(#[from] StoreFault),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct RunningNode {
+    id: NodeId,
+    address: SocketAddr,
+    server: ServerHandle,
+    driver: Handle,
+    ended: oneshot::Receiver<Result<(), StoreFault>>,
+    tasks: TaskTracker,
+    arbiters: [Arbiter; 2],
+    store: Store,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl RunningNode {
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when the node's store has failed.
+    pub async fn failed(&mut self) -> StoreFault {
+        match (&mut self.ended).await {
+            Ok(Err(fault)) => fault,
+            Ok(Ok(())) | Err(_) => StoreFault("the driver has ended".into()),
+        }
+    }
+
+    /// Stops it: connections, commits, farewells, the store, in this order.
+    pub async fn stop(self) {
+        self.server.stop(true).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        if self.driver.leave().await.is_ok() {
+            // However it ends, the store is closed next.
+            drop(self.ended.await);
+        }
+        self.store.close();
+        let joined = tokio::task::spawn_blocking(move || self.writer.join());
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("the store's writer did not end as it should");
+        }
+        for arbiter in self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+/// Runs one node until SIGINT or SIGTERM, or until its store fails. `announce` is told when it serves.
+pub async fn run_node(config: NodeConfig, announce: impl FnOnce(&RunningNode)) -> Result<(), RunError> {
+    let shutdown = gossip_cdn_shell::signals::shutdown().map_err(StartError::System)?;
+    let mut node = start(config).await?;
+    announce(&node);
+    let fault = tokio::select! {
+        () = shutdown => None,
+        fault = node.failed() => Some(fault),
+    };
+    node.stop().await;
+    fault.map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+/// Starts a node. It serves when this returns.
+pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    let listener = serve::listen(config.listen).map_err(StartError::Listen)?;
+    let address = listener.local_addr()?;
+    let advertised = advertised(&config, address)?;
+    let (store, writer) = open(&config, address).await?;
+    let writer = spawn_writer(writer)?;
+    let clock = Clock::new();
+    let identity = *store.identity();
+    let (handle, inbox) = driver::channel();
+    let head = Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
+    let (transfers, courier) = Transfers::new(store.clone(), head);
+    let arbiters = [Arbiter::new(), Arbiter::new()];
+    spawn_on(&arbiters[0].handle(), move || courier.run());
+    let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers };
+    let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox)?;
+    if let Ok(Err(fault)) = ready.await {
+        return Err(StartError::Store(fault.into()));
+    }
+    let tasks = TaskTracker::new();
+    let server = serve(&config, listener, &advertised, &store, &handle, &tasks)?;
+    tracing::info!(node = %identity.id, %address, %advertised, incarnation = identity.incarnation, "serving");
+    Ok(RunningNode { id: identity.id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
+}
+
+async fn open(config: &NodeConfig, address: SocketAddr) -> Result<(Store, Writer), StartError> {
+    let dir = config.data.clone().unwrap_or_else(|| PathBuf::from(format!("gossip-cdn-data/node-{}", address.port())));
+    let options = Options {
+        cluster: config.cluster.clone(),
+        cache_bytes: config.cache_bytes,
+        reserve: config.reserve,
+        fresh_key: clock::entropy()?,
+        restored: config.restored,
+    };
+    let opening = tokio::task::spawn_blocking(move || Store::open(&dir, options));
+    Ok(opening.await.map_err(std::io::Error::other)??)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place that makes threads")]
+fn spawn_writer(writer: Writer) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+        if let Err(fault) = writer.run() {
+            tracing::error!("the store's writer has ended: {fault}");
+        }
+    })
+}
+
+/// Runs a future that is not `Send` on an arbiter's thread.
+fn spawn_on<F: Future<Output = ()> + 'static>(arbiter: &ArbiterHandle, make: impl FnOnce() -> F + Send + 'static) {
+    let spawned = arbiter.spawn_fn(move || drop(actix_web::rt::spawn(make())));
+    debug_assert!(spawned, "an arbiter that was just made takes work");
+}
+
+/// What the core is made of, on its way to its thread.
+struct Core {
+    config: NodeConfig,
+    advertised: String,
+    store: Store,
+    clock: Clock,
+    transfers: Transfers,
+}
+
+type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<Result<(), StoreFault>>);
+
+impl Core {
+    /// Builds and runs the core on an arbiter; the first receiver hears when it is built, the second when it has ended.
+    fn spawn(self, arbiter: &ArbiterHandle, inbox: driver::Inbox) -> Result<Started, StartError> {
+        let seed = clock::entropy()?;
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        spawn_on(arbiter, move || async move {
+            let driver = match self.build(seed) {
+                Ok(driver) => driver,
+                Err(fault) => return drop(ready.send(Err(fault))),
+            };
+            // The receivers are gone only when the start was given up.
+            drop(ready.send(Ok(())));
+            drop(end.send(driver.run(inbox).await));
+        });
+        Ok((is_ready, ended))
+    }
+
+    fn build(self, seed: [u8; 32]) -> Result<Driver, StoreFault> {
+        let identity = self.store.identity();
+        let config = gossip_cdn_protocol::node::Config {
+            cluster: self.config.cluster.clone(),
+            address: self.advertised,
+            bootstraps: self.config.bootstraps(),
+        };
+        let own = gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::Sha256Digest(identity.public), incarnation: identity.incarnation };
+        let (members, contacts) = (self.store.members()?, self.store.contacts()?);
+        let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
+        Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))
+    }
+}
+
+fn serve(
+    config: &NodeConfig,
+    listener: TcpListener,
+    advertised: &str,
+    store: &Store,
+    driver: &Handle,
+    tasks: &TaskTracker,
+) -> Result<ServerHandle, StartError> {
+    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone()));
+    let tracker = tasks.clone();
+    let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
+    let settings = config.http_settings(advertised)?;
+    let public = http::configure(http::Context::new(store.clone(), driver.clone(), settings, tasks, wall));
+    let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
+    let origins = Origins::new(config.allow_origin.iter().cloned());
+    let healthy = Arc::new(AtomicBool::new(true));
+    let ready = Ready::new(move || if healthy.load(Ordering::Relaxed) { Ok(()) } else { Err("the store has failed".into()) });
+    let app = move || {
+        let peers = Data::clone(&peers);
+        App::new()
+            .configure(problem::configure)
+            .app_data(Data::new(ready.clone()))
+            .configure(public.clone())
+            .configure(|config| http::peers::configure(config, peers))
+            .default_service(web::to(problem::not_found))
+            .wrap(from_fn(http::head))
+            .wrap(guard::origins(origins.clone()))
+            .wrap(guard::hosts(hosts.clone()))
+            .wrap(from_fn(request::observe))
+    };
+    let shared = serve::Settings { workers: config.workers, drain: DRAIN };
+    let server = gossip_cdn_shell::tuned!(HttpServer::new(app), &shared).listen(listener)?.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    Ok(handle)
+}
+
+/// The wall clock for what is shown to people.
+fn wall() -> gossip_cdn_protocol::WallTime {
+    Clock::new().now().wall
+}
+
+/// The base URL under which others reach this node.
+fn advertised(config: &NodeConfig, listening: SocketAddr) -> Result<String, StartError> {
+    if let Some(advertise) = &config.advertise {
+        return Ok(advertise.trim_end_matches('/').to_owned());
+    }
+    if !listening.ip().is_unspecified() {
+        return Ok(format!("http://{listening}"));
+    }
+    // Connecting a datagram socket sends nothing; it makes the system choose the local address that leads there.
+    let bootstraps = config.bootstraps();
+    let local = bootstraps.iter().find_map(|url| {
+        let authority = url.split_once("://").map_or(url.as_str(), |(_, authority)| authority);
+        let any = if listening.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(authority).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    });
+    match local {
+        Some(ip) => {
+            let address = SocketAddr::new(ip, listening.port());
+            tracing::info!(%address, "listening on all addresses, advertising the one that leads to the bootstrap node");
+            Ok(format!("http://{address}"))
+        }
+        None => Err(StartError::Config(format!(
+            "--listen {listening} is every address of this machine, and no bootstrap node shows which one others reach: name it with --advertise"
+        ))),
+    }
+}
+
+fn host_of(url: &str) -> Option<String> {
+    let authority = url.split_once("://")?.1;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    Some(host.to_owned())
+}

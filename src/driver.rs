@@ -1,0 +1,284 @@
+//! The driver: owns the protocol core, turns inputs into outputs and outputs into actions.
+//!
+//! 1. Everything about the core happens in one task on one thread; others reach it through [`Handle`], a bounded channel.
+//! 2. Actions under way are futures that this task polls itself, so nothing is spawned and nothing outlives the driver.
+//! 3. Persists are handed to the writer in the order in which the core asked for them.
+//! 4. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::{LocalBoxFuture, OptionFuture};
+use futures_util::stream::FuturesUnordered;
+use gossip_cdn_protocol::io::{
+    CallFault, ClientCall, Holders, MemberView, NoHolder, PeerCall, Refusal, Status, Write, WriteFault, Written,
+};
+use gossip_cdn_protocol::store::Missing;
+use gossip_cdn_protocol::wire::{Answer, Envelope, Request};
+use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, Output, Persist, Reply, StoreFault};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::peers::{Peers, Transfers};
+use crate::store::Store;
+
+/// Most commands and requests waiting for the core.
+const MAX_WAITING: usize = 1024;
+/// How long a stopping node waits for its farewells to be heard.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+type Asked = (Envelope<Request>, oneshot::Sender<Result<Envelope<Answer>, Refusal>>);
+
+enum Message {
+    Command(Command, oneshot::Sender<Reply>),
+    Request(Box<Asked>),
+}
+
+/// The driver has ended: the node is stopping, or its store failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopped;
+
+/// How the rest of the node reaches the core.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    messages: mpsc::Sender<Message>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Command(..) => "Command",
+            Self::Request(_) => "Request",
+        })
+    }
+}
+
+/// The receiving end of a [`Handle`], for [`run`].
+#[derive(Debug)]
+pub struct Inbox {
+    messages: mpsc::Receiver<Message>,
+}
+
+/// A handle and the inbox behind it.
+pub fn channel() -> (Handle, Inbox) {
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    (Handle { messages: sender }, Inbox { messages: receiver })
+}
+
+impl Handle {
+    async fn command(&self, command: Command) -> Result<Reply, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.messages.send(Message::Command(command, sender)).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Writes, deletes or restores a blob; resolves when the write is durable, on as many nodes as it asked for or at its timeout.
+    pub async fn write(&self, write: Write) -> Result<Written, WriteFault> {
+        match self.command(Command::Write(write)).await {
+            Ok(Reply::Write(result)) => result,
+            Ok(_) | Err(Stopped) => Err(WriteFault::Store(StoreFault(Stopped.to_string()))),
+        }
+    }
+
+    /// Has a payload fetched ahead of others; resolves when it is here durably, or when no holder answered.
+    pub async fn want(&self, missing: Missing) -> Result<(), NoHolder> {
+        match self.command(Command::Want(missing)).await {
+            Ok(Reply::Want(result)) => result,
+            Ok(_) | Err(Stopped) => Err(NoHolder),
+        }
+    }
+
+    /// Who holds the winner's payload durably; `None` of a blob that has no payload.
+    pub async fn holders(&self, blob: BlobId) -> Result<Option<Holders>, Stopped> {
+        match self.command(Command::Holders(blob)).await? {
+            Reply::Holders(holders) => Ok(holders),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// Makes the node at that address known to this one, and this one to it.
+    pub async fn introduce(&self, address: String) -> Result<Result<Member, CallFault>, Stopped> {
+        match self.command(Command::Introduce(address)).await? {
+            Reply::Introduce(result) => Ok(result),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// How this node is.
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        match self.command(Command::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// Whom this node knows, itself included.
+    pub async fn members(&self) -> Result<Vec<MemberView>, Stopped> {
+        match self.command(Command::Members).await? {
+            Reply::Members(members) => Ok(members),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// A peer's request.
+    pub async fn request(&self, request: Envelope<Request>) -> Result<Result<Envelope<Answer>, Refusal>, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.messages.send(Message::Request(Box::new((request, sender)))).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Says goodbye to the other nodes and ends the driver.
+    pub async fn leave(&self) -> Result<(), Stopped> {
+        self.command(Command::Leave).await.map(|_| ())
+    }
+}
+
+/// Performs what the core wants done, until it has left or its store failed.
+pub struct Driver {
+    node: Node<Store>,
+    clock: Clock,
+    store: Store,
+    peers: Peers,
+    transfers: Transfers,
+    actions: FuturesUnordered<LocalBoxFuture<'static, Input>>,
+    persists: VecDeque<Persist>,
+    commands: BTreeMap<ClientCall, oneshot::Sender<Reply>>,
+    requests: BTreeMap<PeerCall, oneshot::Sender<Result<Envelope<Answer>, Refusal>>>,
+    next_call: u64,
+    leaving: bool,
+    failed: Option<StoreFault>,
+}
+
+type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
+
+impl Driver {
+    /// A driver of `node`, which reads from `store`.
+    pub fn new(node: Node<Store>, clock: Clock, store: Store, peers: Peers, transfers: Transfers) -> Self {
+        Self {
+            node,
+            clock,
+            store,
+            peers,
+            transfers,
+            actions: FuturesUnordered::new(),
+            persists: VecDeque::new(),
+            commands: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_call: 0,
+            leaving: false,
+            failed: None,
+        }
+    }
+
+    /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
+    pub async fn run(mut self, mut inbox: Inbox) -> Result<(), StoreFault> {
+        let mut submitting: OptionFuture<Submission> = None.into();
+        let mut idle_submission = true;
+        let mut until: Option<tokio::time::Instant> = None;
+        self.handle(Input::Tick);
+        loop {
+            if let Some(fault) = self.failed.take() {
+                return Err(fault);
+            }
+            if idle_submission && let Some(persist) = self.persists.pop_front() {
+                submitting = Some(self.submit(persist)).into();
+                idle_submission = false;
+            }
+            if self.leaving && until.is_none() {
+                until = Some(tokio::time::Instant::now() + FAREWELL);
+            }
+            if self.leaving && self.actions.is_empty() && idle_submission {
+                return Ok(());
+            }
+            let tick = self.node.deadline().map_or(Duration::from_secs(1), |deadline| self.clock.until(deadline));
+            tokio::select! {
+                Some(input) = self.actions.next() => self.handle(input),
+                Some((token, durable)) = &mut submitting, if !idle_submission => {
+                    idle_submission = true;
+                    self.actions.push(Box::pin(async move {
+                        let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
+                        Input::Persisted(token, result)
+                    }));
+                }
+                message = inbox.messages.recv(), if !self.leaving => match message {
+                    Some(message) => self.on_message(message),
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(tick), if !self.leaving => self.handle(Input::Tick),
+                () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if self.leaving => return Ok(()),
+            }
+        }
+    }
+
+    fn submit(&self, persist: Persist) -> Submission {
+        let store = self.store.clone();
+        Box::pin(async move {
+            let token = persist.token;
+            (token, store.persist(persist).await)
+        })
+    }
+
+    fn on_message(&mut self, message: Message) {
+        self.next_call += 1;
+        match message {
+            Message::Command(command, reply) => {
+                let call = ClientCall(self.next_call);
+                self.leaving |= matches!(command, Command::Leave);
+                self.commands.insert(call, reply);
+                self.handle(Input::Command(call, command));
+            }
+            Message::Request(asked) => {
+                let (request, answer) = *asked;
+                let call = PeerCall(self.next_call);
+                self.requests.insert(call, answer);
+                self.handle(Input::Request(call, request));
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.node.handle(self.clock.now(), input, &mut outputs);
+        for output in outputs {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Call(call, target, request) => {
+                let answer = self.peers.call(target.address, request);
+                self.actions.push(Box::pin(async move { Input::Answered(call, answer.await) }));
+            }
+            Output::Join(call, address, join) => {
+                let answer = self.peers.join(address, join);
+                self.actions.push(Box::pin(async move { Input::Joined(call, answer.await) }));
+            }
+            Output::Persist(persist) => self.persists.push_back(persist),
+            Output::Fetch(fetch) => {
+                let transfer = fetch.transfer;
+                let results = self.transfers.fetch(fetch);
+                self.actions.push(Box::pin(async move { Input::Fetched(transfer, results.await) }));
+            }
+            // Who asked may have gone away meanwhile: then nobody wants the answer.
+            Output::Answer(call, answer) => drop(self.requests.remove(&call).map(|sender| sender.send(answer))),
+            Output::Reply(call, reply) => drop(self.commands.remove(&call).map(|sender| sender.send(reply))),
+            Output::Event(event) => log(&event),
+            Output::Stop(fault) => self.failed = Some(fault),
+        }
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::MemberChanged(id, MemberState::Alive) => tracing::info!(member = %id, "member is alive"),
+        Event::MemberChanged(id, state) => tracing::warn!(member = %id, "member is {}", state.name()),
+        Event::Conflict(blob) => tracing::info!(%blob, "concurrent versions met; the winner is decided, the losers are kept"),
+        Event::Misbehaved(sender, kind, what) => tracing::warn!(%sender, kind = kind.name(), "peer misbehaved: {what}"),
+        Event::Refuted(incarnation) => tracing::info!(incarnation, "refuted a rumor of this node's death"),
+        Event::NoHolder(hash) => tracing::warn!(%hash, "no holder of a payload answers; trying again later"),
+        Event::AddressTaken(member, found) => tracing::warn!(%member, %found, "another node answers at the address of a member"),
+    }
+}

@@ -1,0 +1,299 @@
+//! Downloads: the winner's payload, or another live version's.
+//!
+//! 1. Preconditions are judged in the order of RFC 9110 section 13.2.2, before a byte of payload is looked at.
+//! 2. `HEAD` equals `GET` without the body, and reads no payload. Like every method but `GET` it knows no ranges.
+//! 3. A payload that is not here is fetched; meanwhile a large one is passed on as it arrives, verified group by group. The answer is
+//!    right or there is none: 503 before the first byte, a closed connection after it.
+//! 4. A single range is answered with 206; several at once with the whole (RFC 9110 section 14.2 leaves that to the server).
+//! 5. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
+
+use std::ops::Range;
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody as _, SizedStream};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, options, route};
+use futures_util::stream;
+use gossip_cdn_protocol::store::{Missing, Store as _};
+use gossip_cdn_protocol::{BlobId, Payload, Record, Version, VersionId};
+use gossip_cdn_shell::problem::Problem;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::conditional::{self, Verdict};
+use super::disposition::content_disposition;
+use super::errors::Fault;
+use super::range::{Selection, select};
+use super::{Context, digests, stream as bytes};
+use crate::store::{Arriving, INLINE_MAX, PayloadReader};
+
+/// No script, no plug-in, no request: only what the browser itself needs to show an image, a sound or a film.
+const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
+/// What a script of another origin may read of an answer.
+const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
+                       Server-Timing, Version, X-Request-Id";
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const VERSION: HeaderName = HeaderName::from_static("version");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// What the query of a download says.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DownloadQuery {
+    /// This live version instead of the winner.
+    version: Option<String>,
+    /// Save it, whatever its type.
+    download: Option<String>,
+}
+
+/// The payload of a blob.
+#[utoipa::path(tag = "blobs", params(("id" = String, Path, description = "The blob's GUID"), DownloadQuery),
+    responses((status = 200, description = "The payload", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The range asked for", body = Vec<u8>, content_type = "*/*"),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "Unknown", content_type = "application/problem+json"),
+        (status = 410, description = "Deleted", content_type = "application/problem+json"),
+        (status = 412, description = "A precondition does not hold", content_type = "application/problem+json"),
+        (status = 416, description = "No byte of the range is here", content_type = "application/problem+json"),
+        (status = 503, description = "The bytes are not here and no holder answers", content_type = "application/problem+json")))]
+#[route("/blobs/{id}", method = "GET", method = "HEAD")]
+pub(super) async fn download(
+    request: HttpRequest,
+    id: Path<String>,
+    query: Query<DownloadQuery>,
+    context: Data<Context>,
+) -> Result<HttpResponse, Problem> {
+    let shared = |fault| Problem::from(fault).header("Access-Control-Allow-Origin", "*").header("Access-Control-Expose-Headers", EXPOSED);
+    serve(&request, &context, &id, &query).await.map_err(shared)
+}
+
+/// Lets scripts of other origins send conditional requests and ranges.
+#[utoipa::path(tag = "blobs", params(("id" = String, Path, description = "The blob's GUID")),
+    responses((status = 204, description = "Which requests of other origins are answered")))]
+#[options("/blobs/{id}")]
+pub(super) async fn preflight() -> HttpResponse {
+    HttpResponse::NoContent()
+        .insert_header((header::ALLOW, "GET, HEAD, PUT, DELETE, OPTIONS"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"))
+        .insert_header((
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Range",
+        ))
+        .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"))
+        .finish()
+}
+
+/// What is served: one live version of a blob.
+struct Selected<'a> {
+    record: &'a Record,
+    blob: BlobId,
+    version: VersionId,
+    payload: &'a Payload,
+    /// By its own name, so that it never changes.
+    pinned: bool,
+    /// Saved, whatever its type.
+    save: bool,
+}
+
+async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &DownloadQuery) -> Result<HttpResponse, Fault> {
+    let started = Instant::now();
+    let blob = id.parse::<BlobId>()?;
+    let wanted = query.version.as_deref().map(str::parse::<VersionId>).transpose()?;
+    let record = context.store.blob(blob)?.ok_or(Fault::Unknown(blob))?;
+    let version = choose(&record, wanted).ok_or(if wanted.is_some() { Fault::NoSuchVersion } else { Fault::Unknown(blob) })?;
+    let payload = version.content.payload().ok_or(Fault::Deleted(version.id()))?;
+    let save = query.download.as_deref().is_some_and(is_set);
+    let selected = Selected { record: &record, blob, version: version.id(), payload, pinned: wanted.is_some(), save };
+
+    match conditional::of_read(request.headers(), payload.hash, version.stamp) {
+        Verdict::Failed => return Err(Fault::Condition(Some(payload.hash))),
+        Verdict::NotModified => return Ok(not_modified(&selected)),
+        Verdict::Proceed => {}
+    }
+    if request.method() == Method::HEAD {
+        return head(context, &selected, started);
+    }
+    let range = range_of(request.headers(), payload)?;
+    let part = range.clone().unwrap_or(0..payload.size);
+    let looked_up = started.elapsed();
+    let found = find(context, &selected, &part).await?;
+
+    let mut answer = HttpResponse::build(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+    describe(&mut answer, &selected, found.is_hit());
+    if let Some(range) = &range {
+        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, payload.size);
+        answer.insert_header((header::CONTENT_RANGE, value));
+    }
+    answer.insert_header((SERVER_TIMING, timing(looked_up, started.elapsed())));
+    context.metrics.downloaded(part.end - part.start, found.is_hit());
+    Ok(answer.body(found.body(part)))
+}
+
+fn choose(record: &Record, wanted: Option<VersionId>) -> Option<&Version> {
+    match wanted {
+        Some(wanted) => record.version(wanted),
+        None => record.winner(),
+    }
+}
+
+/// `?download`, `?download=1`; not `?download=false`.
+pub(super) fn is_set(value: &str) -> bool {
+    !matches!(value, "0" | "false" | "no")
+}
+
+fn range_of(headers: &HeaderMap, payload: &Payload) -> Result<Option<Range<u64>>, Fault> {
+    let Some(value) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(None) };
+    if !conditional::if_range_holds(headers, payload.hash) {
+        return Ok(None);
+    }
+    match select(value, payload.size) {
+        Selection::Whole => Ok(None),
+        Selection::Part(range) => Ok(Some(range)),
+        Selection::Unsatisfiable => Err(Fault::Range(payload.size)),
+    }
+}
+
+/// Where the bytes are.
+enum Found {
+    /// In memory; whether they were here before they were asked for.
+    Inline(Bytes, bool),
+    /// In a file; whether they were here before they were asked for.
+    File(std::sync::Arc<std::fs::File>, bool),
+    /// On their way.
+    Arriving(Arriving),
+}
+
+impl Found {
+    fn of(reader: PayloadReader, hit: bool) -> Self {
+        match reader {
+            PayloadReader::Inline(bytes) => Self::Inline(bytes, hit),
+            PayloadReader::File { file, .. } => Self::File(file, hit),
+        }
+    }
+
+    fn is_hit(&self) -> bool {
+        matches!(self, Self::Inline(_, true) | Self::File(_, true))
+    }
+
+    fn body(self, part: Range<u64>) -> BoxBody {
+        let size = part.end - part.start;
+        match self {
+            Self::Inline(bytes, _) => inline(&bytes, &part).boxed(),
+            Self::File(file, _) => SizedStream::new(size, Box::pin(bytes::of_file(file, part.start, part.end))).boxed(),
+            Self::Arriving(arriving) => SizedStream::new(size, Box::pin(bytes::of_arriving(arriving, part.start, part.end))).boxed(),
+        }
+    }
+}
+
+/// A part of bytes in memory; what does not fit in memory is not there.
+fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(at(part.start)..at(part.end))
+}
+
+/// Finds the payload here, or asks for it and waits for it to come, or to begin coming.
+async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
+    let hash = selected.payload.hash;
+    if let Some(reader) = context.store.payload(hash)? {
+        return Ok(Found::of(reader, true));
+    }
+    let missing = Missing { hash, size: selected.payload.size, key: context.hasher.key(selected.blob) };
+    let want = context.driver.want(missing);
+    if selected.payload.size <= INLINE_MAX as u64 {
+        want.await??;
+        return here_now(context, selected);
+    }
+    tokio::select! {
+        wanted = want => {
+            wanted??;
+            here_now(context, selected)
+        }
+        mut arriving = context.store.next_arriving(hash) => {
+            // A problem can be answered until the first byte is here, and no longer.
+            arriving.wait_beyond(part.start).await.map_err(|_| Fault::NoHolder)?;
+            Ok(Found::Arriving(arriving))
+        }
+    }
+}
+
+/// A payload that was just fetched. It may be gone again only because its version was covered meanwhile.
+fn here_now(context: &Context, selected: &Selected<'_>) -> Result<Found, Fault> {
+    context.store.payload(selected.payload.hash)?.map(|reader| Found::of(reader, false)).ok_or(Fault::NoHolder)
+}
+
+fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
+    let hit = context.store.holds(selected.payload.hash)?;
+    let mut answer = HttpResponse::Ok();
+    describe(&mut answer, selected, hit);
+    answer.insert_header((SERVER_TIMING, timing(started.elapsed(), started.elapsed())));
+    // The length is announced, and no byte is read to be thrown away.
+    Ok(answer.body(SizedStream::new(selected.payload.size, stream::empty::<std::io::Result<Bytes>>())))
+}
+
+fn not_modified(selected: &Selected<'_>) -> HttpResponse {
+    let mut answer = HttpResponse::NotModified();
+    validators(&mut answer, selected);
+    answer.finish()
+}
+
+/// What RFC 9110 section 15.4.5 asks of a 304, and every answer has.
+fn validators(answer: &mut HttpResponseBuilder, selected: &Selected<'_>) {
+    let lasting = if selected.pinned { "public, max-age=31536000, immutable" } else { "no-cache" };
+    answer
+        .insert_header((header::ETAG, conditional::entity_tag(&selected.payload.hash)))
+        .insert_header((header::LAST_MODIFIED, httpdate::fmt_http_date(conditional::last_modified(selected.version.stamp))))
+        .insert_header((header::CACHE_CONTROL, HeaderValue::from_static(lasting)))
+        .insert_header((VERSION, selected.version.to_string()))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")))
+        .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)));
+}
+
+fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, hit: bool) {
+    let Payload { media_type, file_name, sha256, .. } = selected.payload;
+    validators(answer, selected);
+    // A record from a peer may carry a type that no header can.
+    let fallback = HeaderValue::from_static("application/octet-stream");
+    let status = if hit { "gossip-cdn; hit" } else { "gossip-cdn; fwd=uri-miss; stored" };
+    answer
+        .insert_header((header::CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap_or(fallback)))
+        .insert_header((header::CONTENT_DISPOSITION, content_disposition(media_type, file_name.as_deref(), selected.save)))
+        .insert_header((digests::REPR_DIGEST, digests::value(sha256)))
+        .insert_header((header::ACCEPT_RANGES, HeaderValue::from_static("bytes")))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .insert_header((header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)))
+        .insert_header((RESOURCE_POLICY, HeaderValue::from_static("cross-origin")))
+        .insert_header((CACHE_STATUS, HeaderValue::from_static(status)));
+    if selected.record.versions().len() > 1 {
+        // Concurrent versions exist; a reader who cares finds them there.
+        answer.insert_header((header::LINK, format!("</blobs/{}/versions>; rel=\"version-history\"", selected.blob)));
+    }
+}
+
+/// What the lookup of the record and that of the payload cost, in milliseconds.
+fn timing(record: Duration, all: Duration) -> String {
+    let payload = all.saturating_sub(record);
+    format!("record;dur={:.3}, payload;dur={:.3}", record.as_secs_f64() * 1000.0, payload.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_memory_never_leaves_it() {
+        let bytes = Bytes::from_static(b"0123456789");
+        assert_eq!(inline(&bytes, &(2..5)), "234");
+        assert_eq!(inline(&bytes, &(0..10)), bytes);
+        assert_eq!(inline(&bytes, &(8..99)), "89");
+    }
+
+    #[test]
+    fn a_flag_is_set_unless_it_says_no() {
+        assert!(is_set("") && is_set("1") && is_set("true"));
+        assert!(!is_set("0") && !is_set("false"));
+    }
+}

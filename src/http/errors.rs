@@ -1,0 +1,230 @@
+//! Faults of the public routes, and the only place that knows which of them is which status.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::{ConnectionType, StatusCode};
+use gossip_cdn_protocol::ids::BadName;
+use gossip_cdn_protocol::io::{NoHolder, WriteFault};
+use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
+use gossip_cdn_shell::problem::Problem;
+
+use super::conditional::entity_tag;
+use crate::driver::Stopped;
+use crate::store::ListFault;
+
+/// Why a request is not done.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// A name in the path or the query is not spelled as its kind demands.
+    BadName(BadName),
+    /// Something else in the request breaks a rule; the text says which.
+    Bad(&'static str, String),
+    /// That blob was never written, as far as this node knows.
+    Unknown(BlobId),
+    /// That version is deleted: it is a tombstone.
+    Deleted(VersionId),
+    /// That version is not live.
+    NoSuchVersion,
+    /// A precondition does not hold; the winner's payload, if there is one.
+    Condition(Option<ContentHash>),
+    /// What arrived is not what its digest says.
+    Digest,
+    /// No byte of that range is here; the payload's size.
+    Range(u64),
+    /// A body larger than this many bytes.
+    TooLarge(u64),
+    /// A content coding, which is not stored.
+    Coding,
+    /// No room on the disk but the reserve.
+    DiskFull,
+    /// As many uploads as may be at once.
+    TooManyUploads,
+    /// Too many writes wait for the disk.
+    Busy,
+    /// No byte of the body for that long.
+    BodyStalled(Duration),
+    /// The body ended before its end.
+    BodyCut(String),
+    /// No holder of the payload could be reached.
+    NoHolder,
+    /// The write token was not shown.
+    Unauthorised,
+    /// The node at that address refused this one.
+    OtherCluster(String),
+    /// This node is stopping.
+    Stopped,
+    /// The store fails.
+    Store(StoreFault),
+    /// The disk fails.
+    Disk(io::Error),
+}
+
+impl Fault {
+    /// What a write's fault means for `blob`.
+    pub(crate) fn of_write(fault: WriteFault, blob: Option<BlobId>) -> Self {
+        match fault {
+            WriteFault::Condition(winner) => Self::Condition(winner),
+            WriteFault::Unknown => blob.map_or(Self::NoSuchVersion, Self::Unknown),
+            WriteFault::Deleted(version) => Self::Deleted(version),
+            WriteFault::NoSuchVersion => Self::NoSuchVersion,
+            WriteFault::Busy => Self::Busy,
+            WriteFault::Store(fault) => Self::Store(fault),
+        }
+    }
+
+    /// The fault of a disk; a full one has an answer of its own.
+    pub(crate) fn of_disk(error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) { Self::DiskFull } else { Self::Disk(error) }
+    }
+
+    /// Status, kind and the text for the client.
+    fn answer(&self) -> (StatusCode, &'static str, Cow<'static, str>) {
+        match self {
+            Self::BadName(name) => (StatusCode::BAD_REQUEST, "bad-name", format!("{name}.").into()),
+            Self::Bad(kind, detail) => (StatusCode::BAD_REQUEST, kind, detail.clone().into()),
+            Self::Unknown(blob) => (StatusCode::NOT_FOUND, "unknown-blob", format!("This node knows no blob {blob}.").into()),
+            Self::Deleted(version) => (StatusCode::GONE, "deleted", format!("The blob was deleted, by the version {version}.").into()),
+            Self::NoSuchVersion => (
+                StatusCode::NOT_FOUND,
+                "unknown-version",
+                "The blob has no live version of that name with bytes; /blobs/{id}/versions lists those it has.".into(),
+            ),
+            Self::Condition(_) => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition",
+                "The precondition does not hold; the ETag header, if there is one, names what is here.".into(),
+            ),
+            Self::Digest => (
+                StatusCode::BAD_REQUEST,
+                "digest-mismatch",
+                "The body does not have the SHA-256 that its digest field says; nothing was published.".into(),
+            ),
+            Self::Range(size) => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "range", format!("No byte of that range is here; the payload has {size}.").into())
+            }
+            Self::TooLarge(most) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("A payload is larger than {most} bytes, the most this node takes (--max-blob).").into(),
+            ),
+            Self::Coding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content-coding",
+                "Bytes are stored as they come, without a Content-Encoding; send them decoded.".into(),
+            ),
+            Self::DiskFull => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "The disk of this node is full but for its reserve; downloads and deletes go on.".into(),
+            ),
+            Self::TooManyUploads => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-uploads",
+                "As many uploads are under way as this node takes at once (--max-uploads).".into(),
+            ),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many writes wait for the disk.".into()),
+            Self::BodyStalled(idle) => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body-stalled",
+                format!("No byte of the body came for {} seconds; nothing was published.", idle.as_secs_f64()).into(),
+            ),
+            Self::BodyCut(_) => (StatusCode::BAD_REQUEST, "body-cut", "The body ended before its end; nothing was published.".into()),
+            Self::NoHolder => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-holder",
+                "The bytes are not here yet, and no node that has them can be reached.".into(),
+            ),
+            Self::Unauthorised => {
+                (StatusCode::UNAUTHORIZED, "token", "This needs the node's write token: Authorization: Bearer <token>.".into())
+            }
+            Self::OtherCluster(detail) => (StatusCode::CONFLICT, "other-cluster", format!("{detail}.").into()),
+            Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "This node is stopping.".into()),
+            Self::Store(_) | Self::Disk(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "storage",
+                "The storage of this node fails; its log tells more under the request id.".into(),
+            ),
+        }
+    }
+
+    fn problem(self) -> Problem {
+        let (status, kind, detail) = self.answer();
+        let problem = Problem::new(status, kind, detail);
+        match self {
+            Self::Deleted(version) => problem.header("Version", version).member("version", version),
+            Self::Condition(Some(winner)) => problem.header("ETag", entity_tag(&winner)),
+            Self::Range(size) => problem.header("Content-Range", format!("bytes */{size}")),
+            Self::Unauthorised => problem.header("WWW-Authenticate", "Bearer realm=\"gossip-cdn\""),
+            Self::TooManyUploads | Self::Busy => problem.header("Retry-After", 1),
+            Self::NoHolder => problem.header("Retry-After", 2),
+            Self::Stopped => problem.header("Retry-After", 5),
+            Self::BodyCut(why) => problem.private(why),
+            Self::Store(fault) => problem.private(fault),
+            Self::Disk(error) => problem.private(error),
+            Self::BadName(_)
+            | Self::Bad(..)
+            | Self::Unknown(_)
+            | Self::NoSuchVersion
+            | Self::Condition(None)
+            | Self::Digest
+            | Self::TooLarge(_)
+            | Self::Coding
+            | Self::DiskFull
+            | Self::BodyStalled(_)
+            | Self::OtherCluster(_) => problem,
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        fault.problem()
+    }
+}
+
+impl From<BadName> for Fault {
+    fn from(name: BadName) -> Self {
+        Self::BadName(name)
+    }
+}
+
+impl From<StoreFault> for Fault {
+    fn from(fault: StoreFault) -> Self {
+        Self::Store(fault)
+    }
+}
+
+impl From<ListFault> for Fault {
+    fn from(fault: ListFault) -> Self {
+        match fault {
+            ListFault::BadCursor => Self::Bad("bad-cursor", "The cursor is none that this node gave for this order.".to_owned()),
+            ListFault::Store(fault) => Self::Store(fault),
+        }
+    }
+}
+
+impl From<Stopped> for Fault {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<NoHolder> for Fault {
+    fn from(NoHolder: NoHolder) -> Self {
+        Self::NoHolder
+    }
+}
+
+/// The answer to an upload. Where the body was left in the middle the connection is of no more use, and is closed.
+pub(crate) fn refuse_upload(fault: Fault) -> HttpResponse {
+    let in_the_middle =
+        matches!(fault, Fault::TooLarge(_) | Fault::BodyStalled(_) | Fault::BodyCut(_) | Fault::TooManyUploads | Fault::DiskFull);
+    let mut answer = HttpResponse::from_error(fault.problem());
+    if in_the_middle {
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    answer
+}

@@ -1,0 +1,102 @@
+//! What is counted, for Prometheus.
+//!
+//! The routes count as they go; what the core and the store know is asked for when somebody looks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix_web::web::Data;
+use actix_web::{HttpResponse, get};
+use gossip_cdn_protocol::io::Status;
+use gossip_cdn_shell::problem::Problem;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::errors::Fault;
+use super::{Context, status};
+use crate::store::Usage;
+
+type Count = Counter<u64, AtomicU64>;
+
+/// The counters of the public routes.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    uploads: Count,
+    uploaded_bytes: Count,
+    downloads: Count,
+    downloads_missed: Count,
+    downloaded_bytes: Count,
+}
+
+impl Metrics {
+    /// A payload was published.
+    pub(super) fn uploaded(&self, bytes: u64) {
+        self.uploads.inc();
+        self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// So many bytes of a payload are being sent. `hit`: they were here before they were asked for.
+    pub(super) fn downloaded(&self, bytes: u64, hit: bool) {
+        self.downloads.inc();
+        if !hit {
+            self.downloads_missed.inc();
+        }
+        self.downloaded_bytes.inc_by(bytes);
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("uploads", "Payloads published by clients", self.uploads.clone());
+        registry.register_with_unit("uploaded", "Bytes of payloads published by clients", Unit::Bytes, self.uploaded_bytes.clone());
+        registry.register("downloads", "Payloads, whole or in part, sent to clients", self.downloads.clone());
+        registry.register("downloads_missed", "Of them, those that were not here when asked for", self.downloads_missed.clone());
+        registry.register_with_unit("downloaded", "Bytes of payloads sent to clients", Unit::Bytes, self.downloaded_bytes.clone());
+    }
+}
+
+/// What was counted, in the text format of OpenMetrics, which Prometheus reads.
+#[utoipa::path(tag = "service", responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text")))]
+#[get("/metrics")]
+pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Problem> {
+    let status = context.driver.status().await.map_err(Fault::from)?;
+    let mut registry = Registry::with_prefix("gossip_cdn");
+    context.metrics.register(&mut registry);
+    gauges(&mut registry, &context, &status, &context.store.usage());
+    core(&mut registry, &status);
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(Problem::internal)?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .insert_header(("Cache-Control", "no-store"))
+        .body(text))
+}
+
+fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &Usage) {
+    let shown = [
+        ("blobs", "Live blobs", usage.blobs),
+        ("tombstones", "Deleted blobs", usage.tombstones),
+        ("payloads", "Payloads here", usage.payloads),
+        ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
+        ("payloads_wanted", "Payloads wanted and not here yet", status.wanted as u64),
+        ("members_live", "Live members, this node included", status.live_members as u64),
+        ("uploads_running", "Bodies being received", context.uploads_running() as u64),
+        ("incarnation", "The number of this node's life", status.incarnation),
+        ("uptime_seconds", "Seconds since the start", context.started.elapsed().as_secs()),
+    ];
+    for (name, help, value) in shown {
+        let gauge = Gauge::<u64, AtomicU64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    }
+}
+
+/// The counters that the core keeps.
+fn core(registry: &mut Registry, status: &Status) {
+    let misbehaviour = status.misbehaviour.values().sum();
+    let counters = status::named(&status.counters).into_iter().chain([("misbehaviour", misbehaviour)]);
+    for (name, value) in counters {
+        let counter = Count::default();
+        counter.inner().store(value, Ordering::Relaxed);
+        registry.register(name, "Counted by the core, as in /status", counter);
+    }
+}

@@ -1,0 +1,131 @@
+//! Payload bytes on their way to a client.
+//!
+//! 1. Memory does not follow size: one chunk is in flight per reader, small at first and growing to 1 MiB while the reader keeps up,
+//!    so that many slow readers hold little.
+//! 2. What the system has in memory is read on the worker; what would wait for a disk is read on the blocking pool.
+//! 3. A body is exactly as long as was said, or it ends with an error that closes the connection.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use actix_web::web::{self, Bytes};
+use futures_util::{Stream, stream};
+
+use crate::store::Arriving;
+
+/// The first chunk of a body.
+const FIRST_CHUNK: u64 = 64 << 10;
+/// The largest.
+const MAX_CHUNK: u64 = 1 << 20;
+
+/// Where bytes come from.
+enum Source {
+    /// All of them are here.
+    Here(Arc<File>),
+    /// They are arriving from another node, and are read as far as they are verified.
+    Arriving(Arriving),
+}
+
+struct Reader {
+    source: Source,
+    offset: u64,
+    end: u64,
+    chunk: u64,
+}
+
+/// The bytes of a file from `start` to `end`.
+pub(super) fn of_file(file: Arc<File>, start: u64, end: u64) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    chunks(Reader { source: Source::Here(file), offset: start, end, chunk: FIRST_CHUNK })
+}
+
+/// The bytes of a payload from `start` to `end`, as they arrive.
+pub(super) fn of_arriving(arriving: Arriving, start: u64, end: u64) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    chunks(Reader { source: Source::Arriving(arriving), offset: start, end, chunk: FIRST_CHUNK })
+}
+
+fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    stream::try_unfold(reader, |mut reader| async move {
+        if reader.offset >= reader.end {
+            return Ok(None);
+        }
+        let chunk = reader.next().await?;
+        Ok(Some((chunk, reader)))
+    })
+}
+
+impl Reader {
+    async fn next(&mut self) -> io::Result<Bytes> {
+        let (file, readable) = match &mut self.source {
+            Source::Here(file) => (Arc::clone(file), self.end),
+            Source::Arriving(arriving) => {
+                let verified = arriving.wait_beyond(self.offset).await;
+                let stalled = || io::Error::new(io::ErrorKind::TimedOut, "the payload stopped arriving");
+                (arriving.file(), verified.map_err(|_| stalled())?.min(self.end))
+            }
+        };
+        let length = readable.saturating_sub(self.offset).min(self.chunk);
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let bytes = read(file, self.offset, length).await?;
+        self.offset += bytes.len() as u64;
+        self.chunk = (self.chunk * 2).min(MAX_CHUNK);
+        Ok(bytes)
+    }
+}
+
+/// Reads up to `length` bytes, at least one. The file ending early is an error: its length was announced.
+async fn read(file: Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; length];
+    if let Some(found) = read_cached(&file, offset, &mut buffer) {
+        buffer.truncate(found);
+        return Ok(Bytes::from(buffer));
+    }
+    let read = move || file.read_exact_at(&mut buffer, offset).map(|()| buffer);
+    web::block(read).await.map_err(io::Error::other)?.map(Bytes::from)
+}
+
+/// What the page cache has of it; `None` if that is nothing, or cannot be told.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    rustix::io::preadv2(file, &mut buffers, offset, rustix::io::ReadWriteFlags::NOWAIT).ok().filter(|found| *found > 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: u64, _: &mut [u8]) -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use futures_util::TryStreamExt as _;
+
+    use super::*;
+
+    fn file(size: usize) -> (Arc<File>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        (Arc::new(file), bytes)
+    }
+
+    #[actix_web::test]
+    async fn a_body_has_exactly_the_bytes_asked_for_in_growing_chunks() {
+        let (file, bytes) = file(5 << 20);
+        let chunks: Vec<Bytes> = of_file(file, 3, (5 << 20) - 7).try_collect().await.unwrap();
+        assert_eq!(chunks.concat(), bytes[3..(5 << 20) - 7]);
+        assert_eq!(chunks[0].len(), 64 << 10);
+        assert!(chunks.iter().any(|chunk| chunk.len() == 1 << 20));
+        assert!(chunks.iter().all(|chunk| !chunk.is_empty()));
+    }
+
+    #[actix_web::test]
+    async fn a_file_that_ends_early_is_an_error_not_a_short_body() {
+        let (file, _) = file(10);
+        let body: io::Result<Vec<Bytes>> = of_file(file, 0, 11).try_collect().await;
+        assert_eq!(body.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,271 @@
+//! Transfers: payload bytes from a holder to the store.
+//!
+//! A large payload comes encoded with its hash tree (bao, groups of 16 KiB) and every group is verified before it is written; what was
+//! verified is kept when the holder dies, and another goes on from there. Small ones come several in one answer, each verified
+//! whole.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use awc::Client;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
+use gossip_cdn_protocol::ContentHash;
+use gossip_cdn_protocol::io::{Fetch, FetchFault};
+use gossip_cdn_protocol::store::Missing;
+use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES, SMALL};
+use gossip_cdn_protocol::wire::{Envelope, PayloadRequest, PayloadsRequest};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::{PutFault, ReceiveFault, Store};
+
+/// A holder that sends nothing for so long is given up.
+const IDLE: Duration = Duration::from_secs(10);
+/// Pieces of a body between the network and the disk.
+const PIECES: usize = 16;
+/// The length that says: not here.
+const ABSENT: u64 = u64::MAX;
+
+type Results = Vec<(ContentHash, Result<(), FetchFault>)>;
+type Order = (Fetch, oneshot::Sender<Results>);
+
+/// Where the driver hands in what to fetch.
+#[derive(Debug, Clone)]
+pub struct Transfers {
+    orders: mpsc::Sender<Order>,
+}
+
+/// Carries out the transfers, on a thread of its own.
+#[derive(Debug)]
+pub struct Courier {
+    orders: mpsc::Receiver<Order>,
+    store: Store,
+    head: Envelope<()>,
+}
+
+impl Transfers {
+    /// The handle and the courier behind it. `head` is what this node's messages say of it.
+    pub fn new(store: Store, head: Envelope<()>) -> (Self, Courier) {
+        let (sender, receiver) = mpsc::channel(gossip_cdn_protocol::transfer::MAX_RUNNING);
+        (Self { orders: sender }, Courier { orders: receiver, store, head })
+    }
+
+    /// Fetches payloads; resolves when each is durable here or has failed.
+    pub fn fetch(&self, fetch: Fetch) -> impl Future<Output = Results> + use<> {
+        let orders = self.orders.clone();
+        async move {
+            let failed: Results = fetch.wants.iter().map(|missing| (missing.hash, Err(FetchFault::Local))).collect();
+            let (sender, receiver) = oneshot::channel();
+            if orders.send((fetch, sender)).await.is_err() {
+                return failed;
+            }
+            receiver.await.unwrap_or(failed)
+        }
+    }
+}
+
+impl Courier {
+    /// Runs until every [`Transfers`] is gone. Must run on a thread with a local task set.
+    pub async fn run(mut self) {
+        let client = super::client();
+        let mut running: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some((fetch, done)) => running.push(Box::pin(carry(client.clone(), self.store.clone(), self.head.clone(), fetch, done))),
+                    None => return,
+                },
+                Some(()) = running.next() => {}
+            }
+        }
+    }
+}
+
+async fn carry(client: Client, store: Store, head: Envelope<()>, fetch: Fetch, mut done: oneshot::Sender<Results>) {
+    let address = fetch.from.address.clone();
+    let results = async {
+        match &fetch.wants[..] {
+            [missing] if missing.size > SMALL => vec![(missing.hash, fetch_large(&client, &store, &head, &address, missing).await)],
+            wants => fetch_small(&client, &store, &head, &address, wants).await,
+        }
+    };
+    tokio::select! {
+        // The driver has ended: nobody wants the rest.
+        () = done.closed() => {}
+        results = results => drop(done.send(results)),
+    }
+}
+
+async fn post<T: serde::Serialize>(
+    client: &Client,
+    url: String,
+    head: &Envelope<()>,
+    body: T,
+) -> Result<awc::ClientResponse<impl Stream<Item = Result<Bytes, awc::error::PayloadError>> + Unpin>, FetchFault> {
+    let envelope =
+        Envelope { version: head.version, cluster: head.cluster.clone(), sender: head.sender, incarnation: head.incarnation, body };
+    let json = serde_json::to_vec(&envelope).map_err(|_| FetchFault::Local)?;
+    let request = client.post(url).content_type("application/json").no_decompress().timeout(IDLE).send_body(json);
+    let response = request.await.map_err(|_| FetchFault::Unreachable)?;
+    match response.status().as_u16() {
+        200 => Ok(response),
+        404 => Err(FetchFault::Absent),
+        _ => Err(FetchFault::Unreachable),
+    }
+}
+
+async fn fetch_large(client: &Client, store: &Store, head: &Envelope<()>, address: &str, missing: &Missing) -> Result<(), FetchFault> {
+    let mut incoming = store.incoming(missing.hash, missing.size).map_err(|fault| {
+        tracing::error!(hash = %missing.hash, "cannot take a payload: {fault}");
+        FetchFault::Local
+    })?;
+    let request = PayloadRequest { hash: missing.hash, offset: incoming.offset() };
+    let mut response = post(client, format!("{address}/gossip/payload"), head, request).await?;
+    let (pieces, received) = mpsc::channel(PIECES);
+    let receiving = tokio::task::spawn_blocking(move || {
+        let result = incoming.receive(Pieces { received, rest: Bytes::new() });
+        (incoming, result)
+    });
+    let silent = loop {
+        match tokio::time::timeout(IDLE, response.next()).await {
+            Err(_) => break true,
+            Ok(None) => break false,
+            Ok(Some(Err(fault))) => {
+                tracing::debug!(hash = %missing.hash, "a transfer broke off: {fault}");
+                break false;
+            }
+            Ok(Some(Ok(piece))) => {
+                // The receiver stops at the last byte or the first wrong one.
+                if pieces.send(piece).await.is_err() {
+                    break false;
+                }
+            }
+        }
+    };
+    drop(pieces);
+    let (incoming, result) = receiving.await.map_err(|_| FetchFault::Local)?;
+    match result {
+        Ok(()) => incoming.finish().await.map_err(|fault| local(missing, &fault)),
+        Err(ReceiveFault::WrongBytes) => Err(FetchFault::WrongBytes),
+        Err(ReceiveFault::Ended) if silent => Err(FetchFault::Unreachable),
+        Err(ReceiveFault::Ended) => Err(FetchFault::ShortBody),
+        Err(ReceiveFault::Local(fault)) => Err(local(missing, &fault)),
+    }
+}
+
+fn local(missing: &Missing, fault: &dyn std::fmt::Display) -> FetchFault {
+    tracing::error!(hash = %missing.hash, "cannot store a payload: {fault}");
+    FetchFault::Local
+}
+
+/// The pieces of a body as a blocking reader.
+struct Pieces {
+    received: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.received.blocking_recv() {
+                Some(piece) => self.rest = piece,
+                None => return Ok(0),
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        self.rest.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, address: &str, wants: &[Missing]) -> Results {
+    let hashes: Vec<ContentHash> = wants.iter().map(|missing| missing.hash).collect();
+    let all = |fault| hashes.iter().map(|hash| (*hash, Err(fault))).collect();
+    let request = PayloadsRequest { hashes: hashes.clone() };
+    let mut response = match post(client, format!("{address}/gossip/payloads"), head, request).await {
+        Ok(response) => response,
+        Err(fault) => return all(fault),
+    };
+    let most = usize::try_from(MAX_BATCH_BYTES).unwrap_or(usize::MAX) + MAX_BATCH * 40;
+    let mut body = BytesMut::new();
+    loop {
+        match tokio::time::timeout(IDLE, response.next()).await {
+            Err(_) => return all(FetchFault::Unreachable),
+            Ok(None | Some(Err(_))) => break,
+            Ok(Some(Ok(piece))) if body.len() + piece.len() > most => {
+                body.extend_from_slice(&piece[..most - body.len()]);
+                break;
+            }
+            Ok(Some(Ok(piece))) => body.extend_from_slice(&piece),
+        }
+    }
+    let mut found = frames(body.freeze());
+    let puts = hashes.iter().map(|hash| {
+        let frame = found.iter().position(|(name, _)| name == hash).map(|place| found.swap_remove(place).1);
+        async move {
+            let result = match frame {
+                None => Err(FetchFault::ShortBody),
+                Some(None) => Err(FetchFault::Absent),
+                Some(Some(bytes)) => store.put_verified(*hash, bytes).await.map_err(|fault| match fault {
+                    PutFault::WrongBytes => FetchFault::WrongBytes,
+                    fault @ (PutFault::TooLarge | PutFault::Incomplete | PutFault::Local(_) | PutFault::Store(_)) => {
+                        tracing::error!(%hash, "cannot store a payload: {fault}");
+                        FetchFault::Local
+                    }
+                }),
+            };
+            (*hash, result)
+        }
+    });
+    // Together, so that they share commits.
+    join_all(puts.collect::<Vec<_>>()).await
+}
+
+/// Splits the framed answer to a [`PayloadsRequest`]: for each hash its bytes, or `None` where the holder lacks it. A frame cut
+/// short is left out.
+fn frames(mut body: Bytes) -> Vec<(ContentHash, Option<Bytes>)> {
+    let mut frames = Vec::new();
+    while body.len() >= 40 {
+        let mut hash = [0; 32];
+        body.copy_to_slice(&mut hash);
+        let length = body.get_u64();
+        let bytes = match usize::try_from(length) {
+            _ if length == ABSENT => None,
+            Ok(length) if length <= body.len() => Some(body.split_to(length)),
+            Ok(_) | Err(_) => break,
+        };
+        frames.push((ContentHash(hash), bytes));
+    }
+    frames
+}
+
+/// The frame of one payload, or of its absence, without the bytes themselves.
+pub fn frame_head(hash: ContentHash, bytes: Option<&Bytes>) -> [u8; 40] {
+    let mut head = [0; 40];
+    head[..32].copy_from_slice(&hash.0);
+    head[32..].copy_from_slice(&bytes.map_or(ABSENT, |bytes| bytes.len() as u64).to_be_bytes());
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_read_back_and_a_short_one_is_left_out() {
+        let (here, absent) = (ContentHash([1; 32]), ContentHash([2; 32]));
+        let bytes = Bytes::from_static(b"some bytes");
+        let mut body = BytesMut::new();
+        body.extend_from_slice(&frame_head(here, Some(&bytes)));
+        body.extend_from_slice(&bytes);
+        body.extend_from_slice(&frame_head(absent, None));
+        let whole = body.freeze();
+        assert_eq!(frames(whole.clone()), [(here, Some(bytes.clone())), (absent, None)]);
+        assert_eq!(frames(whole.slice(..whole.len() - 1)), [(here, Some(bytes))]);
+        assert_eq!(frames(whole.slice(..45)), []);
+        assert_eq!(frames(Bytes::from(vec![0xfe; 100])), []);
+    }
+}

@@ -1,0 +1,445 @@
+//! What a node keeps: records, members and small payloads in one database, large payloads in files beside it.
+//!
+//! ```text
+//!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, one fsync ──> answers
+//!  clients' bytes ──> Upload ───────────┐                                          │
+//!  peers' bytes ────> Incoming ─────────┴──> files, durable before their rows      └──> unlinks what nobody claims
+//!  readers ─────────> short read transactions, open files
+//! ```
+//!
+//! 1. What was acknowledged is on disk: an answer follows its commit, a commit covers a prefix of the queue.
+//! 2. A record is never durable before the payload its writer uploaded.
+//! 3. A payload file has its name only when its bytes are on disk, and its row only after that.
+//! 4. Readers see committed state only, and never wait for the writer.
+//!
+//! | room | subject |
+//! |---|---|
+//! | `folder` | layout, lock, card, files |
+//! | `tables` | names, keys and values of the database |
+//! | `writer`, `commit` | the queue and the batches; what one commit changes |
+//! | `pins` | what must not be collected |
+//! | `upload`, `incoming`, `tree`, `payloads` | bytes in, bytes out |
+//! | `list` | pages of blobs |
+//! | `opening` | the first transaction: identity, incarnation, sweep |
+
+mod commit;
+#[cfg(test)]
+mod fixture;
+mod folder;
+mod incoming;
+mod list;
+mod opening;
+mod payloads;
+mod pins;
+mod tables;
+mod tree;
+mod upload;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use gossip_cdn_protocol::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
+use gossip_cdn_protocol::store::Missing;
+use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Persist, Record, StoreFault};
+use redb::{Database, Error, ReadableDatabase};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+pub use folder::OpenError;
+pub use incoming::{Arriving, Incoming, ReceiveFault, Stalled};
+pub use list::{ListFault, ListPage, ListQuery, Order};
+pub use payloads::{PayloadReader, PutFault};
+pub use pins::Pin;
+pub use upload::{Stored, Upload};
+pub use writer::Writer;
+
+use folder::Folder;
+use incoming::Arrivals;
+use pins::Pins;
+use writer::{PayloadRow, Queue, Request};
+
+/// Largest payload kept inside the database, in bytes; larger ones are files. A value takes the next power of two of key, value and 8
+/// bytes, so this is just below one.
+pub const INLINE_MAX: usize = 65_472;
+// What peers ask for in batches is exactly what is kept inside the database.
+const _: () = assert!(INLINE_MAX as u64 == gossip_cdn_protocol::transfer::SMALL);
+
+/// How much of the disk is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reserve {
+    /// 5 % of the disk or 1 GiB, whichever is less.
+    #[default]
+    Usual,
+    /// That many bytes.
+    Bytes(u64),
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The cluster the folder belongs to.
+    pub cluster: String,
+    /// Memory for the database's pages, in bytes.
+    pub cache_bytes: usize,
+    /// Disk space that uploads leave free.
+    pub reserve: Reserve,
+    /// An Ed25519 seed from a good source, for a folder that is new or restored.
+    pub fresh_key: [u8; 32],
+    /// The folder is a copy or came from a backup: it keeps its blobs and takes a new key.
+    pub restored: bool,
+}
+
+/// Who this node is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Ed25519 seed.
+    pub secret: [u8; 32],
+    /// Ed25519 public key.
+    pub public: [u8; 32],
+    /// The id made from it.
+    pub id: NodeId,
+    /// The number of this life: greater than that of any before.
+    pub incarnation: u64,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("id", &self.id).field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}
+
+/// How much is stored, as of the last commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Blobs that are not deleted.
+    pub live_blobs: u64,
+    /// Blobs that are.
+    pub tombstones: u64,
+    /// Payloads here.
+    pub payloads: u64,
+    /// Their bytes.
+    pub payload_bytes: u64,
+}
+
+struct Shared {
+    queue: Queue,
+    pins: Pins,
+    arrivals: Arrivals,
+    usage: Mutex<Usage>,
+    identity: Identity,
+    hasher: ItemHasher,
+    reserve: Reserve,
+    database: Database,
+    // Last: the folder stays locked until the database is closed.
+    folder: Folder,
+}
+
+/// The store of a node. Clones are handles to the same one; the folder stays locked until the last is gone, and the [`Writer`] too.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.shared.folder.dir()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the folder, making what is missing: locks it, checks it, raises the incarnation durably, sweeps what a crash left.
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, Writer), OpenError> {
+        let (shared, requests) = opening::open(dir, options)?;
+        let shared = Arc::new(shared);
+        Ok((Self { shared: Arc::clone(&shared) }, Writer::new(shared, requests)))
+    }
+
+    /// Who this node is, since this opening.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// The member claims that were persisted, in the order of node ids.
+    pub fn members(&self) -> Result<Vec<Member>, StoreFault> {
+        let read = || -> Result<Vec<Member>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::MEMBERS)?;
+            table.range::<&[u8; 16]>(..)?.map(|row| tables::from_json(row?.1.value())).collect()
+        };
+        read().map_err(fault)
+    }
+
+    /// The addresses introduced by hand that never answered.
+    pub fn contacts(&self) -> Result<Vec<String>, StoreFault> {
+        let read = || tables::meta(&self.shared.database.begin_read()?, tables::CONTACTS);
+        read().map(Option::unwrap_or_default).map_err(fault)
+    }
+
+    /// Queues one atomic change behind all earlier ones; waits while the queue is full. The receiver yields when it is on disk.
+    pub async fn persist(&self, persist: Persist) -> oneshot::Receiver<Result<(), StoreFault>> {
+        let (reply, durable) = oneshot::channel();
+        if let Err(fault) = self.shared.queue.send(Request::Persist(persist, reply)).await {
+            // The request was answered with it.
+            tracing::debug!(%fault, "a persist was refused");
+        }
+        durable
+    }
+
+    /// Takes no more changes; the writer commits what is queued and ends.
+    pub fn close(&self) {
+        self.shared.queue.close();
+    }
+
+    /// The committed record of a blob.
+    pub fn blob(&self, blob: BlobId) -> Result<Option<Record>, StoreFault> {
+        gossip_cdn_protocol::Store::record(self, self.shared.hasher.key(blob))
+    }
+
+    /// A page of blobs.
+    pub fn list(&self, query: &ListQuery) -> Result<ListPage, ListFault> {
+        let transaction = self.shared.database.begin_read().map_err(|error| fault(error.into()))?;
+        list::page(&transaction, &self.shared.hasher, query)
+    }
+
+    /// A payload, if it is here.
+    pub fn payload(&self, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
+        payloads::open(&self.shared, hash)
+    }
+
+    /// Begins to take a client's payload.
+    pub fn upload(&self) -> Upload {
+        Upload::new(Arc::clone(&self.shared))
+    }
+
+    /// Begins to take a large payload from peers, where the last one stopped. A fault if it is arriving already.
+    pub fn incoming(&self, hash: ContentHash, size: u64) -> Result<Incoming, StoreFault> {
+        incoming::begin(&self.shared, hash, size)
+    }
+
+    /// Takes a small payload from a peer; it is durable when this returns, unless no record claims it.
+    pub async fn put_verified(&self, hash: ContentHash, bytes: Bytes) -> Result<(), PutFault> {
+        if bytes.len() > INLINE_MAX {
+            return Err(PutFault::TooLarge);
+        }
+        if ContentHash::of(&bytes) != hash {
+            return Err(PutFault::WrongBytes);
+        }
+        let row = PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
+        let (reply, durable) = oneshot::channel();
+        self.shared.queue.send(Request::Payload(row, Some(reply))).await?;
+        durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
+        Ok(())
+    }
+
+    /// A reader of a large payload that is arriving right now.
+    pub fn arriving(&self, hash: ContentHash) -> Option<Arriving> {
+        self.shared.arrivals.reader(hash)
+    }
+
+    /// Waits until the payload is arriving; for ever, if it never does.
+    pub async fn next_arriving(&self, hash: ContentHash) -> Arriving {
+        self.shared.arrivals.next_reader(hash).await
+    }
+
+    /// Writes a payload to a peer in bao encoding, from the group that begins at `offset` to the end. False: it is not here. Blocks.
+    ///
+    /// Every group is checked before it is written, so a damaged copy ends the stream with [`io::ErrorKind::InvalidData`].
+    pub fn encode(&self, hash: ContentHash, offset: u64, sink: impl io::Write) -> io::Result<bool> {
+        payloads::encode(&self.shared, hash, offset, sink)
+    }
+
+    /// Whether that many bytes can be stored without touching the reserve.
+    pub fn room_for(&self, bytes: u64) -> io::Result<bool> {
+        self.shared.room_for(bytes)
+    }
+
+    /// How much is stored.
+    pub fn usage(&self) -> Usage {
+        lock(&self.shared.usage).clone()
+    }
+}
+
+impl gossip_cdn_protocol::Store for Store {
+    fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
+        let read = || -> Result<Option<Record>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            table.get(&tables::key_bytes(key))?.map(|row| tables::record_of(row.value())).transpose()
+        };
+        read().map_err(fault)
+    }
+
+    fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
+        let end = |blob| tables::key_bytes(RecordKey { hash, blob: BlobId(blob) });
+        let read = || -> Result<Vec<RecordKey>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            let rows = table.range::<&[u8; 24]>(&end(Uuid::nil())..=&end(Uuid::max()))?;
+            rows.map(|row| Ok(tables::key_of(row?.0.value()))).collect()
+        };
+        read().map_err(fault)
+    }
+
+    fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
+        let read = || -> Result<Vec<(RecordKey, Item)>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            let rows = table.range::<&[u8; 24]>(&tables::key_bytes(from)..)?;
+            rows.take(limit)
+                .map(|row| {
+                    let (key, value) = row?;
+                    let key = tables::key_of(key.value());
+                    Ok((key, Item { key: key.hash, state: StateHash(tables::state_of(value.value())?) }))
+                })
+                .collect()
+        };
+        read().map_err(fault)
+    }
+
+    fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
+        let read = || -> Result<bool, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
+            Ok(table.get(&hash.0)?.is_some())
+        };
+        read().map_err(fault)
+    }
+
+    fn missing(&self, after: Option<ContentHash>, limit: usize) -> Result<Vec<Missing>, StoreFault> {
+        use std::ops::Bound;
+        let start = after.as_ref().map_or(Bound::Unbounded, |hash| Bound::Excluded(&hash.0));
+        let read = || -> Result<Vec<Missing>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::MISSING)?;
+            let rows = table.range::<&[u8; 32]>((start, Bound::Unbounded))?;
+            rows.take(limit)
+                .map(|row| {
+                    let (hash, value) = row?;
+                    let (size, key) = value.value();
+                    Ok(Missing { hash: ContentHash(*hash.value()), size, key: tables::key_of(key) })
+                })
+                .collect()
+        };
+        read().map_err(fault)
+    }
+
+    fn payload_bytes(&self) -> Result<u64, StoreFault> {
+        Ok(self.usage().payload_bytes)
+    }
+}
+
+impl Shared {
+    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+        let disk = rustix::fs::statvfs(self.folder.dir())?;
+        let reserve = match self.reserve {
+            Reserve::Usual => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(1 << 30),
+            Reserve::Bytes(bytes) => bytes,
+        };
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes.saturating_add(reserve))
+    }
+
+    /// The same, as an error that callers pass on.
+    fn require_room(&self, bytes: u64) -> io::Result<()> {
+        if self.room_for(bytes)? { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+/// What redb says, for whom it concerns.
+fn fault(error: Error) -> StoreFault {
+    StoreFault(error.to_string())
+}
+
+/// Locks; a panic elsewhere leaves these small values whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::records::{first_key, next_key};
+    use gossip_cdn_protocol::{Content, MemberState, Sha256Digest, Store as _};
+
+    use super::fixture::{CLUSTER, Fixture, blob, content, noise, persist, write};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scan_of_items_equals_the_records() {
+        let fixture = Fixture::new();
+        let hasher = ItemHasher::new(CLUSTER);
+        let mut expected = Vec::new();
+        for n in 0..50 {
+            let mut record = write(&Record::default(), 1, 5 + n, content(&[1], Some("name")));
+            if n % 3 == 0 {
+                record = write(&record, 2, 100 + n, Content::Tombstone);
+            }
+            fixture.persist(&[(blob(u128::from(n)), &record)]).await;
+            expected.push((hasher.key(blob(u128::from(n))), hasher.item(blob(u128::from(n)), &record)));
+        }
+        expected.sort_unstable();
+        let fixture = fixture.after_a_crash();
+        for limit in [1, 7, 50, 51] {
+            let mut found = Vec::new();
+            let mut from = Some(first_key(KeyHash(0)));
+            while let Some(start) = from {
+                let page = fixture.store.items(start, limit).unwrap();
+                from = page.last().and_then(|(key, _)| next_key(*key));
+                found.extend(page);
+            }
+            assert_eq!(found, expected);
+        }
+        for (key, _) in &expected {
+            assert_eq!(fixture.store.keys(key.hash).unwrap(), [*key]);
+            assert_eq!(fixture.store.record(*key).unwrap(), fixture.store.blob(key.blob).unwrap());
+        }
+        assert_eq!(fixture.store.keys(KeyHash(1)).unwrap(), []);
+        assert_eq!(fixture.store.blob(blob(1000)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn keys_whose_hashes_collide_are_all_found() {
+        let fixture = Fixture::new();
+        let record = write(&Record::default(), 1, 5, content(&[1], None));
+        let mut change = persist(&[(blob(1), &record), (blob(2), &record)]);
+        change.records.iter_mut().for_each(|change| change.key.hash = KeyHash(7));
+        let keys: Vec<RecordKey> = change.records.iter().map(|change| change.key).collect();
+        fixture.store.persist(change).await.await.unwrap().unwrap();
+        assert_eq!(fixture.store.keys(KeyHash(7)).unwrap(), keys);
+    }
+
+    #[tokio::test]
+    async fn members_and_contacts_read_back_after_a_crash() {
+        let fixture = Fixture::new();
+        let member = |n: u8, incarnation| Member {
+            id: NodeId::from_public_key(&[n; 32]),
+            address: format!("http://127.0.0.1:{n}"),
+            incarnation,
+            state: MemberState::Alive,
+            key: Sha256Digest([n; 32]),
+        };
+        assert_eq!(fixture.store.contacts().unwrap(), Vec::<String>::new());
+        let mut change = Persist { members: vec![member(1, 1), member(2, 1)], contacts: Some(vec!["http://a".into()]), ..persist(&[]) };
+        fixture.store.persist(change.clone()).await.await.unwrap().unwrap();
+        change.members = vec![member(2, 5)];
+        change.contacts = None;
+        fixture.store.persist(change).await.await.unwrap().unwrap();
+        let fixture = fixture.after_a_crash();
+        let mut expected = vec![member(1, 1), member(2, 5)];
+        expected.sort_unstable_by_key(|member| member.id);
+        assert_eq!(fixture.store.members().unwrap(), expected);
+        assert_eq!(fixture.store.contacts().unwrap(), ["http://a"]);
+    }
+
+    #[tokio::test]
+    async fn small_payloads_from_peers_are_checked() {
+        let fixture = Fixture::new();
+        let record = write(&Record::default(), 1, 5, content(b"right", None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        let hash = ContentHash::of(b"right");
+        assert!(matches!(fixture.store.put_verified(hash, Bytes::from_static(b"wrong")).await, Err(PutFault::WrongBytes)));
+        let large = noise(INLINE_MAX + 1, 1);
+        assert!(matches!(fixture.store.put_verified(ContentHash::of(&large), large.into()).await, Err(PutFault::TooLarge)));
+        assert!(!fixture.store.holds(hash).unwrap());
+        fixture.store.put_verified(hash, Bytes::from_static(b"right")).await.unwrap();
+        let fixture = fixture.after_a_crash();
+        assert!(fixture.store.holds(hash).unwrap());
+        assert_eq!(fixture.store.payload_bytes(), Ok(5));
+    }
+}

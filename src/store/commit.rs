@@ -1,0 +1,500 @@
+//! What one commit changes: records with their indexes, and who claims which payload.
+//!
+//! 1. Every live blob is in all three indexes of live blobs and every deleted one in that of tombstones, under its winner.
+//! 2. A payload is claimed by the records whose live versions name it, and by those that wait for the bytes of a version that covers
+//!    the one that named it. ("The bytes of a covered version are deleted only when the bytes of the version that covers it are here";
+//!    a tombstone needs no bytes.)
+//! 3. A payload is here or missing, never both; it is missing exactly if a live version names it and it is not here.
+//! 4. A payload that nobody claims leaves in the commit in which it lost its last claim or its last pin.
+//! 5. The counters are those of the tables, commit by commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip_cdn_protocol::item::RecordKey;
+use gossip_cdn_protocol::{BlobId, ContentHash, Member, Persist, Record, Version};
+use redb::{Error, ReadableTable};
+
+use super::pins::Pins;
+use super::tables::{self, KeyBytes, PairBytes, Tables};
+use super::{INLINE_MAX, Usage};
+
+/// One commit in the making.
+pub(super) struct Batch<'txn, 'pins> {
+    tables: Tables<'txn>,
+    pins: &'pins Pins,
+    usage: Usage,
+    /// Payloads that may have nobody left who claims them.
+    candidates: BTreeSet<ContentHash>,
+    /// Payloads that are not missing any more.
+    settled: Vec<ContentHash>,
+}
+
+/// What is to be done when the commit is on disk.
+pub(super) struct Outcome {
+    pub(super) usage: Usage,
+    /// Payloads that came, or that nobody misses any more.
+    pub(super) settled: Vec<ContentHash>,
+    /// Payloads removed.
+    pub(super) collected: Vec<ContentHash>,
+    /// Those of them that have files.
+    pub(super) files: Vec<ContentHash>,
+}
+
+impl<'txn, 'pins> Batch<'txn, 'pins> {
+    pub(super) fn new(tables: Tables<'txn>, pins: &'pins Pins, usage: Usage, released: BTreeSet<ContentHash>) -> Self {
+        Self { tables, pins, usage, candidates: released, settled: Vec::new() }
+    }
+
+    pub(super) fn persist(&mut self, persist: &Persist) -> Result<(), Error> {
+        for change in &persist.records {
+            self.record(change.key, &change.record, change.state.0)?;
+        }
+        for member in &persist.members {
+            self.member(member)?;
+        }
+        if let Some(incarnation) = persist.incarnation {
+            self.tables.meta.insert(tables::INCARNATION, tables::to_json(&[], &incarnation)?.as_slice())?;
+        }
+        if let Some(contacts) = &persist.contacts {
+            self.tables.meta.insert(tables::CONTACTS, tables::to_json(&[], contacts)?.as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, member: &Member) -> Result<(), Error> {
+        self.tables.members.insert(member.id.0.as_bytes(), tables::to_json(&[], member)?.as_slice())?;
+        Ok(())
+    }
+
+    fn record(&mut self, key: RecordKey, new: &Record, state: u64) -> Result<(), Error> {
+        let bytes = tables::key_bytes(key);
+        let row = tables::to_json(&state.to_be_bytes(), new)?;
+        let old = match self.tables.records.insert(&bytes, row.as_slice())? {
+            Some(row) => tables::record_of(row.value())?,
+            None => Record::default(),
+        };
+        self.unlist(key.blob, old.winner())?;
+        self.list(key.blob, new.winner())?;
+        self.claim(&bytes, &old, new)
+    }
+
+    fn unlist(&mut self, blob: BlobId, winner: Option<&Version>) -> Result<(), Error> {
+        let Some(winner) = winner else { return Ok(()) };
+        let stamp = tables::stamp_bytes(winner.stamp, blob);
+        let Some(payload) = winner.content.payload() else {
+            self.tables.tombstones.remove(&stamp)?;
+            self.usage.tombstones = self.usage.tombstones.saturating_sub(1);
+            return Ok(());
+        };
+        self.tables.newest.remove(&stamp)?;
+        self.tables.names.remove((payload.file_name.as_deref().unwrap_or_default(), blob.0.as_bytes()))?;
+        self.tables.ids.remove(blob.0.as_bytes())?;
+        self.usage.live_blobs = self.usage.live_blobs.saturating_sub(1);
+        Ok(())
+    }
+
+    fn list(&mut self, blob: BlobId, winner: Option<&Version>) -> Result<(), Error> {
+        let Some(winner) = winner else { return Ok(()) };
+        let stamp = tables::stamp_bytes(winner.stamp, blob);
+        let Some(payload) = winner.content.payload() else {
+            self.tables.tombstones.insert(&stamp, ())?;
+            self.usage.tombstones += 1;
+            return Ok(());
+        };
+        self.tables.newest.insert(&stamp, ())?;
+        self.tables.names.insert((payload.file_name.as_deref().unwrap_or_default(), blob.0.as_bytes()), ())?;
+        self.tables.ids.insert(blob.0.as_bytes(), ())?;
+        self.usage.live_blobs += 1;
+        Ok(())
+    }
+
+    fn claim(&mut self, key: &KeyBytes, old: &Record, new: &Record) -> Result<(), Error> {
+        let (before, after) = (named(old), named(new));
+        for (hash, size) in after.iter().filter(|(hash, _)| !before.contains_key(*hash)) {
+            self.tables.owners.insert(&tables::owner_bytes(*hash, key), true)?;
+            self.tables.retained.remove(&tables::retained_bytes(key, *hash))?;
+            if self.is_here(*hash)? {
+                self.tables.unowned.remove(&hash.0)?;
+                self.pins.claimed(*hash);
+            } else if self.tables.missing.get(&hash.0)?.is_none() {
+                self.tables.missing.insert(&hash.0, (*size, key))?;
+            }
+        }
+        for hash in before.keys().filter(|hash| !after.contains_key(*hash)) {
+            let wait = self.wait(old, new, *hash)?;
+            self.redirect(key, *hash, wait)?;
+            match wait {
+                Some(wait) if self.is_here(*hash)? => self.retain(key, *hash, wait)?,
+                Some(_) | None => self.disclaim(key, *hash)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_here(&self, hash: ContentHash) -> Result<bool, Error> {
+        Ok(self.tables.payloads.get(&hash.0)?.is_some())
+    }
+
+    /// Which payload's arrival a covered one waits for before it is let go; `None`: it can go now.
+    fn wait(&self, old: &Record, new: &Record, covered: ContentHash) -> Result<Option<ContentHash>, Error> {
+        for version in old.versions().iter().filter(|version| hash_of(version) == Some(covered)) {
+            let mut absent = None;
+            let mut replaced = false;
+            for coverer in new.versions().iter().filter(|coverer| coverer.dominates(version)) {
+                match hash_of(coverer) {
+                    Some(hash) if !self.is_here(hash)? => absent = absent.or(Some(hash)),
+                    Some(_) | None => replaced = true,
+                }
+            }
+            if !replaced && absent.is_some() {
+                return Ok(absent);
+            }
+        }
+        Ok(None)
+    }
+
+    fn retain(&mut self, key: &KeyBytes, hash: ContentHash, wait: ContentHash) -> Result<(), Error> {
+        self.tables.owners.insert(&tables::owner_bytes(hash, key), false)?;
+        self.tables.retained.insert(&tables::retained_bytes(key, hash), &wait.0)?;
+        Ok(())
+    }
+
+    /// What waited for `from` waits for `to` instead; `None`: for nothing.
+    fn redirect(&mut self, key: &KeyBytes, from: ContentHash, to: Option<ContentHash>) -> Result<(), Error> {
+        let (first, last) = tables::retained_by(key);
+        let mut waiting = Vec::new();
+        for row in self.tables.retained.range::<&PairBytes>(&first..=&last)? {
+            let (pair, wait) = row?;
+            if *wait.value() == from.0 {
+                waiting.push(tables::retained_hash(pair.value()));
+            }
+        }
+        for hash in waiting {
+            match to {
+                Some(wait) => self.retain(key, hash, wait)?,
+                None => {
+                    self.tables.retained.remove(&tables::retained_bytes(key, hash))?;
+                    self.disclaim(key, hash)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn disclaim(&mut self, key: &KeyBytes, hash: ContentHash) -> Result<(), Error> {
+        self.tables.owners.remove(&tables::owner_bytes(hash, key))?;
+        self.candidates.insert(hash);
+        if self.tables.missing.remove(&hash.0)?.is_none() {
+            return Ok(());
+        }
+        match self.claimants(hash)?.into_iter().find(|(_, live)| *live) {
+            Some((other, _)) => {
+                let size = self.named_size(&other, hash)?;
+                self.tables.missing.insert(&hash.0, (size, &other))?;
+            }
+            None => self.settled.push(hash),
+        }
+        Ok(())
+    }
+
+    /// The records that claim a payload, and whether a live version of theirs names it.
+    fn claimants(&self, hash: ContentHash) -> Result<Vec<(KeyBytes, bool)>, Error> {
+        let (first, last) = tables::owners_of(hash);
+        let rows = self.tables.owners.range::<&PairBytes>(&first..=&last)?;
+        rows.map(|row| row.map(|(pair, live)| (tables::owner_key(pair.value()), live.value())).map_err(Error::from)).collect()
+    }
+
+    fn named_size(&self, key: &KeyBytes, hash: ContentHash) -> Result<u64, Error> {
+        let record = self.tables.records.get(key)?.map(|row| tables::record_of(row.value())).transpose()?;
+        Ok(record.and_then(|record| named(&record).get(&hash).copied()).unwrap_or_default())
+    }
+
+    /// The bytes of a payload are here.
+    pub(super) fn payload(&mut self, hash: ContentHash, size: u64, inline: Option<&[u8]>) -> Result<(), Error> {
+        self.candidates.insert(hash);
+        self.settled.push(hash);
+        if self.tables.payloads.insert(&hash.0, size)?.is_some() {
+            return Ok(());
+        }
+        if let Some(bytes) = inline {
+            self.tables.inline.insert(&hash.0, bytes)?;
+        }
+        self.usage.payloads += 1;
+        self.usage.payload_bytes = self.usage.payload_bytes.saturating_add(size);
+        self.tables.missing.remove(&hash.0)?;
+        for (key, _) in self.claimants(hash)? {
+            self.redirect(&key, hash, None)?;
+        }
+        Ok(())
+    }
+
+    /// Collects what nobody claims, and writes the counters.
+    pub(super) fn finish(mut self) -> Result<Outcome, Error> {
+        let mut collected = Vec::new();
+        let mut files = Vec::new();
+        for hash in std::mem::take(&mut self.candidates) {
+            let Some(size) = self.tables.payloads.get(&hash.0)?.map(|row| row.value()) else { continue };
+            if !self.claimants(hash)?.is_empty() {
+                continue;
+            }
+            if !self.pins.condemn(hash) {
+                self.tables.unowned.insert(&hash.0, ())?;
+                continue;
+            }
+            self.tables.remove_payload(hash, size, &mut self.usage)?;
+            collected.push(hash);
+            if size > INLINE_MAX as u64 {
+                files.push(hash);
+            }
+        }
+        self.tables.meta.insert(tables::USAGE, tables::to_json(&[], &self.usage)?.as_slice())?;
+        Ok(Outcome { usage: self.usage, settled: self.settled, collected, files })
+    }
+}
+
+impl Tables<'_> {
+    /// Removes the rows of a payload that nobody claims.
+    pub(super) fn remove_payload(&mut self, hash: ContentHash, size: u64, usage: &mut Usage) -> Result<(), Error> {
+        self.payloads.remove(&hash.0)?;
+        self.inline.remove(&hash.0)?;
+        self.unowned.remove(&hash.0)?;
+        usage.payloads = usage.payloads.saturating_sub(1);
+        usage.payload_bytes = usage.payload_bytes.saturating_sub(size);
+        Ok(())
+    }
+}
+
+fn hash_of(version: &Version) -> Option<ContentHash> {
+    version.content.payload().map(|payload| payload.hash)
+}
+
+/// The payloads that live versions name, with their sizes.
+fn named(record: &Record) -> BTreeMap<ContentHash, u64> {
+    record.versions().iter().filter_map(|version| version.content.payload()).map(|payload| (payload.hash, payload.size)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::item::ItemHasher;
+    use gossip_cdn_protocol::{Content, Store as _};
+    use proptest::prelude::*;
+    use redb::backends::InMemoryBackend;
+    use redb::{Database, ReadableTableMetadata};
+
+    use super::super::fixture::{CLUSTER, Fixture, blob, content, noise, write};
+    use super::*;
+
+    #[tokio::test]
+    async fn covered_bytes_are_kept_until_the_covering_bytes_are_here() {
+        let fixture = Fixture::new();
+        let [old, newer, newest] = [noise(100_000, 1), noise(100_000, 2), noise(10, 3)];
+        let hash = |bytes: &[u8]| ContentHash::of(bytes);
+        let first = write(&Record::default(), 1, 5, content(&old, None));
+        let stored = fixture.upload(&old).await;
+        fixture.persist(&[(blob(1), &first)]).await;
+        drop(stored);
+        // Two later versions are heard of, one after the other; their bytes are elsewhere.
+        let second = write(&first, 2, 6, content(&newer, None));
+        fixture.persist(&[(blob(1), &second)]).await;
+        let third = write(&second, 2, 7, content(&newest, None));
+        fixture.persist(&[(blob(1), &third)]).await;
+        fixture.settle().await;
+        assert!(fixture.bytes(hash(&old)).is_some());
+        assert_eq!(fixture.store.missing(None, 9).unwrap().iter().map(|missing| missing.hash).collect::<Vec<_>>(), [hash(&newest)]);
+        // What the second version named covers nothing any more and is not kept.
+        let stored = fixture.upload(&newer).await;
+        drop(stored);
+        fixture.settle().await;
+        assert!(fixture.bytes(hash(&newer)).is_none() && fixture.bytes(hash(&old)).is_some());
+        let fixture = fixture.reopened();
+        fixture.store.put_verified(hash(&newest), newest.clone().into()).await.unwrap();
+        fixture.settle().await;
+        assert!(fixture.bytes(hash(&old)).is_none() && fixture.files("payloads").is_empty());
+        assert!(fixture.bytes(hash(&newest)) == Some(newest));
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_needs_no_bytes() {
+        let fixture = Fixture::new();
+        let stored = fixture.upload(b"old").await;
+        let first = write(&Record::default(), 1, 5, content(b"old", None));
+        fixture.persist(&[(blob(1), &first)]).await;
+        drop(stored);
+        let waiting = write(&first, 2, 6, content(b"elsewhere", None));
+        fixture.persist(&[(blob(1), &waiting)]).await;
+        assert!(fixture.bytes(ContentHash::of(b"old")).is_some());
+        fixture.persist(&[(blob(1), &write(&waiting, 2, 7, Content::Tombstone))]).await;
+        assert!(fixture.bytes(ContentHash::of(b"old")).is_none());
+        assert_eq!(fixture.store.missing(None, 9).unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_payload_stays_as_long_as_one_blob_names_it() {
+        let fixture = Fixture::new();
+        let stored = fixture.upload(b"both").await;
+        let first = write(&Record::default(), 1, 5, content(b"both", None));
+        fixture.persist(&[(blob(1), &first), (blob(2), &first)]).await;
+        drop(stored);
+        fixture.persist(&[(blob(1), &write(&first, 1, 6, Content::Tombstone))]).await;
+        assert!(fixture.bytes(ContentHash::of(b"both")).is_some());
+        fixture.persist(&[(blob(2), &write(&first, 1, 6, Content::Tombstone))]).await;
+        assert!(fixture.bytes(ContentHash::of(b"both")).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_told_with_a_record_that_names_it_and_in_pages() {
+        let fixture = Fixture::new();
+        let hasher = ItemHasher::new(CLUSTER);
+        let first = write(&Record::default(), 1, 5, content(b"both", None));
+        fixture.persist(&[(blob(1), &first), (blob(2), &first)]).await;
+        fixture.persist(&[(blob(1), &write(&first, 1, 6, Content::Tombstone))]).await;
+        let missing = fixture.store.missing(None, 9).unwrap();
+        assert_eq!(missing.len(), 1);
+        assert_eq!((missing[0].size, missing[0].key), (4, hasher.key(blob(2))));
+        for n in 3..10 {
+            let record = write(&Record::default(), 1, 5, content(&[u8::try_from(n).unwrap()], None));
+            fixture.persist(&[(blob(n), &record)]).await;
+        }
+        let mut after = None;
+        let mut found = Vec::new();
+        loop {
+            let page = fixture.store.missing(after, 3).unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.hash);
+            found.extend(page.into_iter().map(|missing| missing.hash));
+        }
+        assert!(found.len() == 8 && found.is_sorted());
+    }
+
+    /// One step of a random history of what a node hears.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A version of blob `at` by a node; bytes 0 mean a tombstone. Apart: its writer had seen nothing.
+        Hear { at: u128, origin: u8, bytes: u8, apart: bool },
+        /// Bytes arrive.
+        Arrive(u8),
+        /// The commit ends here.
+        Commit,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let hear = (0..2u128, 1..4u8, 0..5u8, any::<bool>());
+        let step = prop_oneof![
+            3 => hear.prop_map(|(at, origin, bytes, apart)| Step::Hear { at, origin, bytes, apart }),
+            2 => (1..5u8).prop_map(Step::Arrive),
+            1 => Just(Step::Commit),
+        ];
+        prop::collection::vec(step, 0..30)
+    }
+
+    /// Every version ever heard of, by blob, and the records they make.
+    #[derive(Default)]
+    struct Heard {
+        records: BTreeMap<u128, Record>,
+        versions: Vec<(u128, Version)>,
+        /// Those that were live while their bytes were here.
+        readable: BTreeSet<(u128, Version)>,
+    }
+
+    impl Heard {
+        fn note_readable(&mut self, here: &BTreeSet<ContentHash>) {
+            for (at, record) in &self.records {
+                let readable = record.versions().iter().filter(|version| hash_of(version).is_some_and(|hash| here.contains(&hash)));
+                self.readable.extend(readable.map(|version| (*at, version.clone())));
+            }
+        }
+    }
+
+    fn hear(heard: &mut Heard, batch: &mut Batch<'_, '_>, at: u128, origin: u8, bytes: u8, apart: bool) {
+        let old = heard.records.entry(at).or_default();
+        let stamp = u64::try_from(heard.versions.len()).unwrap() + 1;
+        let seen = if apart { Record::default() } else { old.clone() };
+        let content = if bytes == 0 { Content::Tombstone } else { content(&[bytes], Some("name")) };
+        let written = write(&seen, origin, stamp, content);
+        let version = written.versions().iter().find(|version| version.stamp.0 == stamp).unwrap().clone();
+        old.insert(version.clone());
+        heard.versions.push((at, version));
+        let hasher = ItemHasher::new(CLUSTER);
+        batch.record(hasher.key(blob(at)), old, hasher.state(old).0).unwrap();
+    }
+
+    fn here(tables: &Tables<'_>) -> BTreeSet<ContentHash> {
+        tables.payloads.iter().unwrap().map(|row| ContentHash(*row.unwrap().0.value())).collect()
+    }
+
+    /// The invariants of this module, against every row.
+    fn check(tables: &Tables<'_>, heard: &Heard, usage: &Usage) {
+        let here = here(tables);
+        let winners = heard.records.values().filter_map(Record::winner);
+        let (live, deleted): (Vec<&Version>, Vec<&Version>) = winners.partition(|winner| hash_of(winner).is_some());
+        let count = |table: &dyn Fn() -> redb::Result<u64>| usize::try_from(table().unwrap()).unwrap();
+        assert_eq!(count(&|| tables.newest.len()), live.len());
+        assert_eq!(count(&|| tables.names.len()), live.len());
+        assert_eq!(count(&|| tables.ids.len()), live.len());
+        assert_eq!(count(&|| tables.tombstones.len()), deleted.len());
+        let expected = (live.len() as u64, deleted.len() as u64, here.len() as u64, here.len() as u64);
+        assert_eq!((usage.live_blobs, usage.tombstones, usage.payloads, usage.payload_bytes), expected);
+
+        let named: BTreeSet<ContentHash> = heard.records.values().flat_map(|record| named(record).into_keys()).collect();
+        let missing: BTreeSet<ContentHash> = tables.missing.iter().unwrap().map(|row| ContentHash(*row.unwrap().0.value())).collect();
+        assert_eq!(missing, named.difference(&here).copied().collect());
+
+        let mut claimed: BTreeSet<ContentHash> = named.clone();
+        for row in tables.retained.iter().unwrap() {
+            let (pair, wait) = row.unwrap();
+            let (hash, wait) = (tables::retained_hash(pair.value()), ContentHash(*wait.value()));
+            let mut key = KeyBytes::default();
+            key.copy_from_slice(&pair.value()[..24]);
+            assert_eq!(tables.owners.get(&tables::owner_bytes(hash, &key)).unwrap().map(|row| row.value()), Some(false));
+            assert_eq!(tables.owners.get(&tables::owner_bytes(wait, &key)).unwrap().map(|row| row.value()), Some(true));
+            assert!(here.contains(&hash) && missing.contains(&wait), "it waits for what is missing");
+            claimed.insert(hash);
+        }
+        assert!(here.is_subset(&claimed), "nothing is here that nobody claims");
+        assert!(tables.unowned.is_empty().unwrap() && tables.inline.len().unwrap() == here.len() as u64);
+        for row in tables.owners.iter().unwrap() {
+            let (pair, live) = row.unwrap();
+            let hash = ContentHash(*pair.value().first_chunk().unwrap());
+            assert!(if live.value() { named.contains(&hash) } else { here.contains(&hash) });
+        }
+    }
+
+    /// Of a payload that went: every version that could be read from it is covered by one whose bytes are here, or by a tombstone.
+    fn check_gone(gone: ContentHash, heard: &Heard, here: &BTreeSet<ContentHash>) {
+        for (at, version) in heard.readable.iter().filter(|(_, version)| hash_of(version) == Some(gone)) {
+            let mut coverers = heard.versions.iter().filter(|(other, coverer)| other == at && coverer.dominates(version));
+            assert!(coverers.any(|(_, coverer)| hash_of(coverer).is_none_or(|hash| here.contains(&hash))), "{gone} went too early");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn indexes_claims_and_counters_agree_with_the_records_after_every_commit(steps in steps()) {
+            let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let pins = Pins::default();
+            let (mut heard, mut usage, mut before) = (Heard::default(), Usage::default(), BTreeSet::new());
+            for commit in steps.split(|step| matches!(step, Step::Commit)) {
+                let mut batch = Batch::new(Tables::open(&transaction).unwrap(), &pins, usage, BTreeSet::new());
+                for step in commit {
+                    match *step {
+                        Step::Hear { at, origin, bytes, apart } => hear(&mut heard, &mut batch, at, origin, bytes, apart),
+                        Step::Arrive(bytes) => batch.payload(ContentHash::of(&[bytes]), 1, Some(&[bytes])).unwrap(),
+                        Step::Commit => (),
+                    }
+                    heard.note_readable(&here(&batch.tables));
+                    before.extend(here(&batch.tables));
+                }
+                let outcome = batch.finish().unwrap();
+                usage = outcome.usage;
+                pins.spare(&outcome.collected);
+                let tables = Tables::open(&transaction).unwrap();
+                check(&tables, &heard, &usage);
+                let after = here(&tables);
+                before.difference(&after).for_each(|gone| check_gone(*gone, &heard, &after));
+                before = after;
+            }
+        }
+    }
+}

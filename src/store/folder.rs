@@ -1,0 +1,303 @@
+//! The data folder: its layout, its lock, the card that says whose it is.
+//!
+//! ```text
+//! DIR/store.json     the card: format and cluster, readable before anything else is touched
+//! DIR/lock           held for as long as a store is open
+//! DIR/store.redb     records, small payloads, members, the key of the node
+//! DIR/payloads/ab/   large payloads: <hash> and its tree <hash>.obao, by the first byte of the hash
+//! DIR/tmp/           what is on its way; emptied at start
+//! ```
+//!
+//! 1. A folder of another cluster or a newer format is refused before anything in it is written.
+//! 2. A file gets its final name only when its bytes are on disk; the name is on disk when [`Folder::place`] returns.
+//! 3. A database gets its name only when it is complete, so a crash at the very first start leaves nothing that cannot be opened.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use gossip_cdn_protocol::ContentHash;
+use serde::{Deserialize, Serialize};
+
+/// The format this release writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the data folder {} is in use by another node: stop that one, or give this one a folder of its own", .dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A newer release wrote it.
+    #[error("the data folder {} has format {found}, this release reads up to {ours}: use a newer release", .dir.display())]
+    NewerFormat {
+        /// The folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format this release reads.
+        ours: u32,
+    },
+    /// It belongs to a node of another cluster.
+    #[error("the data folder belongs to the cluster {found:?}, not to {wanted:?}: name that cluster, or another folder")]
+    OtherCluster {
+        /// The cluster it belongs to.
+        found: String,
+        /// The cluster asked for.
+        wanted: String,
+    },
+    /// A file or folder cannot be made, read or written.
+    #[error("{}: {source}: check its owner, its rights and the space on its disk", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database does not open.
+    #[error("the database in {} does not open: {reason}: put the folder back from a backup and start with --restored", .dir.display())]
+    Database {
+        /// The folder.
+        dir: PathBuf,
+        /// What redb says.
+        reason: String,
+    },
+}
+
+/// What stands on the card.
+#[derive(Debug, Serialize, Deserialize)]
+struct Card {
+    format: u32,
+    #[serde(default)]
+    cluster: String,
+}
+
+/// A data folder that is ours for as long as this lives.
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// Numbers temporary files, so that no two share a name.
+    next: AtomicU64,
+    /// Its lock goes with it.
+    _lock: File,
+}
+
+impl Folder {
+    /// Checks and locks the folder; makes it, and whatever is missing in it.
+    pub(super) fn claim(dir: &Path, cluster: &str) -> Result<Self, OpenError> {
+        check(dir, cluster)?;
+        at(dir, make_dir(dir))?;
+        let path = dir.join("lock");
+        let lock = at(&path, OpenOptions::new().create(true).append(true).open(&path))?;
+        match lock.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { path, source }),
+        }
+        // Again, for a card that somebody wrote between the first look and the lock.
+        let carded = check(dir, cluster)?;
+        let folder = Self { dir: dir.to_owned(), next: AtomicU64::new(0), _lock: lock };
+        at(dir, folder.empty_tmp())?;
+        at(dir, folder.make_payload_dirs())?;
+        if !carded {
+            at(dir, folder.write_card(cluster))?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder itself.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The database.
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("store.redb")
+    }
+
+    /// Where the database is made, before it is given its name.
+    pub(super) fn unborn_database(&self) -> PathBuf {
+        self.dir.join("tmp").join("store.redb")
+    }
+
+    /// Gives the database its name, durably.
+    pub(super) fn bear_database(&self) -> io::Result<()> {
+        fs::rename(self.unborn_database(), self.database())?;
+        sync_dir(&self.dir)
+    }
+
+    /// The file of a large payload.
+    pub(super) fn payload(&self, hash: ContentHash) -> PathBuf {
+        self.payload_dir(hash).join(hash.to_string())
+    }
+
+    /// The tree of a large payload.
+    pub(super) fn outboard(&self, hash: ContentHash) -> PathBuf {
+        self.payload_dir(hash).join(format!("{hash}.obao"))
+    }
+
+    fn payload_dir(&self, hash: ContentHash) -> PathBuf {
+        self.dir.join("payloads").join(format!("{:02x}", hash.0[0]))
+    }
+
+    /// A new file in `tmp/`.
+    pub(super) fn temporary(&self) -> io::Result<TempFile> {
+        let path = self.dir.join("tmp").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(&path)?);
+        Ok(TempFile { path, file, placed: AtomicBool::new(false) })
+    }
+
+    /// Puts a payload and its tree, complete, under their names; durable when it returns.
+    pub(super) fn place(&self, hash: ContentHash, data: &TempFile, outboard: &TempFile) -> io::Result<()> {
+        data.file.sync_data()?;
+        outboard.file.sync_data()?;
+        // The tree first: a payload file without one does not exist even between the two.
+        outboard.place(&self.outboard(hash))?;
+        data.place(&self.payload(hash))?;
+        sync_dir(&self.payload_dir(hash))
+    }
+
+    /// Removes a large payload. Who has it open reads on.
+    pub(super) fn remove(&self, hash: ContentHash) -> io::Result<()> {
+        remove(&self.payload(hash))?;
+        remove(&self.outboard(hash))
+    }
+
+    /// Removes the payload files for which `known` says no.
+    pub(super) fn sweep<E: From<io::Error>>(&self, known: impl Fn(ContentHash) -> Result<bool, E>) -> Result<(), E> {
+        for shelf in fs::read_dir(self.dir.join("payloads"))? {
+            for entry in fs::read_dir(shelf?.path())? {
+                let path = entry?.path();
+                let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                let Ok(hash) = name.parse::<ContentHash>() else { continue };
+                if !known(hash)? {
+                    tracing::debug!(path = %path.display(), "sweeping a payload file that no row names");
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is any payload file.
+    pub(super) fn has_payloads(&self) -> io::Result<bool> {
+        for shelf in fs::read_dir(self.dir.join("payloads"))? {
+            if fs::read_dir(shelf?.path())?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn empty_tmp(&self) -> io::Result<()> {
+        let tmp = self.dir.join("tmp");
+        make_dir(&tmp)?;
+        for entry in fs::read_dir(&tmp)? {
+            remove(&entry?.path())?;
+        }
+        Ok(())
+    }
+
+    /// All 256 at once, so that no upload has to make one durable.
+    fn make_payload_dirs(&self) -> io::Result<()> {
+        let payloads = self.dir.join("payloads");
+        make_dir(&payloads)?;
+        let mut made = false;
+        for byte in 0..=u8::MAX {
+            let path = payloads.join(format!("{byte:02x}"));
+            if !path.is_dir() {
+                fs::create_dir(&path)?;
+                made = true;
+            }
+        }
+        if made { sync_dir(&payloads) } else { Ok(()) }
+    }
+
+    fn write_card(&self, cluster: &str) -> io::Result<()> {
+        let card = self.temporary()?;
+        let json = serde_json::to_vec(&Card { format: FORMAT, cluster: cluster.to_owned() })?;
+        (&*card.file).write_all(&json)?;
+        card.file.sync_data()?;
+        card.place(&card_path(&self.dir))?;
+        sync_dir(&self.dir)
+    }
+}
+
+/// Checks the card; false if there is none.
+fn check(dir: &Path, cluster: &str) -> Result<bool, OpenError> {
+    let path = card_path(dir);
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(OpenError::Io { path, source }),
+    };
+    let card: Card = at(&path, serde_json::from_slice(&json).map_err(io::Error::from))?;
+    if card.format > FORMAT {
+        return Err(OpenError::NewerFormat { dir: dir.to_owned(), found: card.format, ours: FORMAT });
+    }
+    if card.cluster != cluster {
+        return Err(OpenError::OtherCluster { found: card.cluster, wanted: cluster.to_owned() });
+    }
+    Ok(true)
+}
+
+fn card_path(dir: &Path) -> PathBuf {
+    dir.join("store.json")
+}
+
+pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, OpenError> {
+    result.map_err(|source| OpenError::Io { path: path.to_owned(), source })
+}
+
+/// Makes a folder and those above it, durably, for its owner only: it holds a private key.
+fn make_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_dir(parent)?;
+    DirBuilder::new().mode(0o700).create(path)?;
+    sync_dir(parent)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A file in `tmp/`, removed when dropped unless it was given a lasting name.
+pub(super) struct TempFile {
+    path: PathBuf,
+    pub(super) file: Arc<File>,
+    placed: AtomicBool,
+}
+
+impl TempFile {
+    fn place(&self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.path, to)?;
+        self.placed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if self.placed.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a temporary file stays until the next start");
+        }
+    }
+}

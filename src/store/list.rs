@@ -1,0 +1,315 @@
+//! Pages of blobs, in the orders that have an index.
+//!
+//! A cursor is the key of the last entry of a page, so a page costs a seek and its entries, however deep it lies, and changes
+//! between two pages neither repeat nor skip a blob that did not itself move.
+
+use std::ops::Bound;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gossip_cdn_protocol::item::ItemHasher;
+use gossip_cdn_protocol::{BlobId, Record, StoreFault};
+use redb::{Error, Key, ReadTransaction, TableDefinition};
+use uuid::Uuid;
+
+use super::{fault, tables};
+
+/// In which order blobs are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Latest winner first.
+    #[default]
+    Newest,
+    /// By file name, bytewise; those without one first.
+    Name,
+    /// By GUID.
+    Id,
+}
+
+/// Which blobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// In which order.
+    pub order: Order,
+    /// Only those whose file name begins so; with [`Order::Name`] only.
+    pub name_prefix: Option<String>,
+    /// Deleted blobs instead of live ones; in the order [`Order::Newest`] only.
+    pub deleted: bool,
+    /// The cursor that the page before gave.
+    pub after: Option<String>,
+    /// Most entries of the page; at least 1.
+    pub limit: usize,
+}
+
+/// A page of blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage {
+    /// The blobs with their records.
+    pub entries: Vec<(BlobId, Record)>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Why there is no page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListFault {
+    /// The cursor is not one that this order gave.
+    #[error("the cursor is not one that a page of this order gave")]
+    BadCursor,
+    /// No index serves this query.
+    #[error("a prefix of names needs the order by name; deleted blobs are listed newest first")]
+    NoIndex,
+    /// The store cannot be read.
+    #[error("{0}")]
+    Store(#[from] StoreFault),
+}
+
+/// The four indexes, by the first byte of their cursors.
+#[derive(Clone, Copy)]
+enum Index {
+    Newest,
+    Name,
+    Id,
+    Tombstones,
+}
+
+impl Index {
+    fn of(query: &ListQuery) -> Result<Self, ListFault> {
+        match (query.order, query.deleted, &query.name_prefix) {
+            (Order::Newest, true, None) => Ok(Self::Tombstones),
+            (Order::Newest, false, None) => Ok(Self::Newest),
+            (Order::Id, false, None) => Ok(Self::Id),
+            (Order::Name, false, _) => Ok(Self::Name),
+            (Order::Name | Order::Id, true, _) | (Order::Newest | Order::Id, _, Some(_)) => Err(ListFault::NoIndex),
+        }
+    }
+
+    fn letter(self) -> u8 {
+        match self {
+            Self::Newest => b'n',
+            Self::Name => b'm',
+            Self::Id => b'i',
+            Self::Tombstones => b'd',
+        }
+    }
+
+    fn cursor(self, key: &[u8]) -> String {
+        let mut bytes = vec![self.letter()];
+        bytes.extend_from_slice(key);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The key behind a cursor of this index.
+    fn key(self, cursor: &str) -> Result<Vec<u8>, ListFault> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| ListFault::BadCursor)?;
+        match bytes.split_first() {
+            Some((letter, key)) if *letter == self.letter() => Ok(key.to_vec()),
+            Some(_) | None => Err(ListFault::BadCursor),
+        }
+    }
+}
+
+/// The keys of a page: what the cursor holds, and the blob.
+type Keys = Vec<(Vec<u8>, BlobId)>;
+
+/// Reads a page.
+pub(super) fn page(transaction: &ReadTransaction, hasher: &ItemHasher, query: &ListQuery) -> Result<ListPage, ListFault> {
+    let index = Index::of(query)?;
+    let after = query.after.as_deref().map(|cursor| index.key(cursor)).transpose()?;
+    let limit = query.limit.max(1);
+    let stored = |error: Error| ListFault::Store(fault(error));
+    // One more than asked for tells whether there is a next page.
+    let mut keys = match index {
+        Index::Newest => by_stamp(transaction, tables::NEWEST, after, limit + 1)?,
+        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, limit + 1)?,
+        Index::Id => by_id(transaction, after, limit + 1)?,
+        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, limit + 1)?,
+    };
+    let more = keys.len() > limit;
+    keys.truncate(limit);
+    let next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
+    let mut entries = Vec::with_capacity(keys.len());
+    let records = transaction.open_table(tables::RECORDS).map_err(|error| stored(error.into()))?;
+    for (_, blob) in keys {
+        if let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? {
+            entries.push((blob, tables::record_of(row.value()).map_err(stored)?));
+        }
+    }
+    Ok(ListPage { entries, next })
+}
+
+fn by_stamp(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, &'static [u8; 24], ()>,
+    after: Option<Vec<u8>>,
+    count: usize,
+) -> Result<Keys, ListFault> {
+    let before: Option<[u8; 24]> = exactly(after)?;
+    let end = before.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let read = || -> Result<Keys, Error> {
+        let table = transaction.open_table(table)?;
+        let rows = table.range::<&[u8; 24]>((Bound::Unbounded, end))?;
+        rows.rev().take(count).map(|row| row_key(row, |key| (key.to_vec(), tables::stamp_blob(key)))).collect()
+    };
+    read().map_err(|error| fault(error).into())
+}
+
+fn by_id(transaction: &ReadTransaction, after: Option<Vec<u8>>, count: usize) -> Result<Keys, ListFault> {
+    let after: Option<[u8; 16]> = exactly(after)?;
+    let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let read = || -> Result<Keys, Error> {
+        let table = transaction.open_table(tables::IDS)?;
+        let rows = table.range::<&[u8; 16]>((start, Bound::Unbounded))?;
+        rows.take(count).map(|row| row_key(row, |key| (key.to_vec(), BlobId(Uuid::from_bytes(*key))))).collect()
+    };
+    read().map_err(|error| fault(error).into())
+}
+
+fn by_name(transaction: &ReadTransaction, prefix: &str, after: Option<Vec<u8>>, count: usize) -> Result<Keys, ListFault> {
+    let after = after.map(name_key).transpose()?;
+    // Below the prefix there is nothing to list, whatever the cursor says.
+    let start = match &after {
+        Some((name, id)) if name.as_str() >= prefix => Bound::Excluded((name.as_str(), id)),
+        Some(_) | None => Bound::Included((prefix, &[0; 16])),
+    };
+    let read = || -> Result<Keys, Error> {
+        let table = transaction.open_table(tables::NAMES)?;
+        let mut keys = Vec::new();
+        for row in table.range::<(&str, &[u8; 16])>((start, Bound::Unbounded))?.take(count) {
+            let (key, ()) = row.map(|(key, _)| (key, ()))?;
+            let (name, id) = key.value();
+            if !name.starts_with(prefix) {
+                break;
+            }
+            keys.push(([name.as_bytes(), id].concat(), BlobId(Uuid::from_bytes(*id))));
+        }
+        Ok(keys)
+    };
+    read().map_err(|error| fault(error).into())
+}
+
+fn row_key<K: Key + 'static>(
+    row: Result<(redb::AccessGuard<'_, K>, redb::AccessGuard<'_, ()>), redb::StorageError>,
+    read: impl FnOnce(K::SelfType<'_>) -> (Vec<u8>, BlobId),
+) -> Result<(Vec<u8>, BlobId), Error> {
+    let (key, _) = row?;
+    Ok(read(key.value()))
+}
+
+fn exactly<const N: usize>(key: Option<Vec<u8>>) -> Result<Option<[u8; N]>, ListFault> {
+    key.map(|key| key.try_into().map_err(|_| ListFault::BadCursor)).transpose()
+}
+
+fn name_key(mut key: Vec<u8>) -> Result<(String, [u8; 16]), ListFault> {
+    let at = key.len().checked_sub(16).ok_or(ListFault::BadCursor)?;
+    let id = key.split_off(at).try_into().map_err(|_| ListFault::BadCursor)?;
+    Ok((String::from_utf8(key).map_err(|_| ListFault::BadCursor)?, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::Content;
+    use proptest::prelude::*;
+
+    use super::super::fixture::{Fixture, blob, content, write};
+    use super::*;
+
+    fn query(order: Order) -> ListQuery {
+        ListQuery { order, limit: 100, ..ListQuery::default() }
+    }
+
+    /// All pages of a query, as the numbers of the blobs.
+    fn walk(fixture: &Fixture, query: &ListQuery) -> Vec<u128> {
+        let mut query = query.clone();
+        let mut found = Vec::new();
+        loop {
+            let page = fixture.store.list(&query).unwrap();
+            assert!(page.entries.len() <= query.limit);
+            found.extend(page.entries.iter().map(|(blob, _)| blob.0.as_u128()));
+            match page.next {
+                Some(cursor) => query.after = Some(cursor),
+                None => return found,
+            }
+        }
+    }
+
+    async fn seven_blobs() -> Fixture {
+        let fixture = Fixture::new();
+        let names = [Some("b/2"), Some("a"), None, Some("b/1"), Some("b/1"), Some("é"), Some("b")];
+        for (n, name) in (1..).zip(names) {
+            let stamp = if n % 2 == 0 { 100 + n } else { n };
+            let record = write(&Record::default(), 1, stamp, content(&[1], name));
+            fixture.persist(&[(blob(u128::from(n)), &record)]).await;
+        }
+        fixture
+    }
+
+    #[tokio::test]
+    async fn every_order_lists_everything_once_whatever_the_size_of_a_page() {
+        let fixture = seven_blobs().await;
+        for limit in [1, 2, 3, 6, 7, 8] {
+            let walk = |order| walk(&fixture, &ListQuery { limit, ..query(order) });
+            assert_eq!(walk(Order::Newest), [6, 4, 2, 7, 5, 3, 1]);
+            assert_eq!(walk(Order::Id), [1, 2, 3, 4, 5, 6, 7]);
+            assert_eq!(walk(Order::Name), [3, 2, 7, 4, 5, 1, 6]);
+        }
+        for (prefix, expected) in [("b", vec![7, 4, 5, 1]), ("b/", vec![4, 5, 1]), ("b/1", vec![4, 5]), ("é", vec![6]), ("z", vec![])] {
+            for limit in [1, 2, 9] {
+                assert_eq!(
+                    walk(&fixture, &ListQuery { limit, name_prefix: Some(prefix.into()), ..query(Order::Name) }),
+                    expected,
+                    "{prefix}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_blob_moves_to_the_deleted_ones_and_back() {
+        let fixture = seven_blobs().await;
+        let deleted = ListQuery { deleted: true, ..query(Order::Newest) };
+        for n in [4, 2] {
+            let tombstone = write(&fixture.store.blob(blob(n)).unwrap().unwrap(), 1, 300 - u64::try_from(n).unwrap(), Content::Tombstone);
+            fixture.persist(&[(blob(n), &tombstone)]).await;
+        }
+        assert_eq!(walk(&fixture, &deleted), [2, 4]);
+        assert_eq!(walk(&fixture, &query(Order::Newest)), [6, 7, 5, 3, 1]);
+        assert_eq!(walk(&fixture, &query(Order::Name)), [3, 7, 5, 1, 6]);
+        assert_eq!(walk(&fixture, &query(Order::Id)), [1, 3, 5, 6, 7]);
+        let usage = fixture.store.usage();
+        assert_eq!((usage.live_blobs, usage.tombstones), (5, 2));
+        let again = write(&fixture.store.blob(blob(4)).unwrap().unwrap(), 1, 400, content(&[1], Some("new")));
+        fixture.persist(&[(blob(4), &again)]).await;
+        assert_eq!(walk(&fixture, &deleted), [2]);
+        assert_eq!(walk(&fixture, &query(Order::Newest)), [4, 6, 7, 5, 3, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_is_good_for_its_own_order_only() {
+        let fixture = seven_blobs().await;
+        let next = |order| fixture.store.list(&ListQuery { limit: 2, ..query(order) }).unwrap().next;
+        let after = |order, cursor| fixture.store.list(&ListQuery { after: cursor, ..query(order) });
+        assert_eq!(after(Order::Id, next(Order::Newest)), Err(ListFault::BadCursor));
+        assert_eq!(after(Order::Newest, next(Order::Name)), Err(ListFault::BadCursor));
+        let page = after(Order::Id, next(Order::Id)).unwrap();
+        assert_eq!((page.entries.len(), page.next), (5, None));
+        assert_eq!(fixture.store.list(&ListQuery { name_prefix: Some("b".into()), ..query(Order::Id) }), Err(ListFault::NoIndex));
+        assert_eq!(fixture.store.list(&ListQuery { deleted: true, ..query(Order::Name) }), Err(ListFault::NoIndex));
+    }
+
+    #[test]
+    fn strange_cursors_are_refused_or_harmless() {
+        let fixture = Fixture::new();
+        proptest!(ProptestConfig::with_cases(64), |(bytes in prop::collection::vec(any::<u8>(), 0..40), letter in prop::sample::select(b"nmidx".to_vec()), text in ".{0,20}")| {
+            let forged = URL_SAFE_NO_PAD.encode([&[letter], &bytes[..]].concat());
+            for after in [forged, text.clone()] {
+                for order in [Order::Newest, Order::Name, Order::Id] {
+                    let answer = fixture.store.list(&ListQuery { after: Some(after.clone()), ..query(order) });
+                    let refused = answer == Err(ListFault::BadCursor);
+                    let harmless = answer.is_ok_and(|page| page.entries.is_empty() && page.next.is_none());
+                    prop_assert!(harmless || refused);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,249 @@
+//! The opening of a store: the first transaction and the sweep.
+//!
+//! 1. The incarnation is on disk before anybody hears it, and greater than in every life before.
+//! 2. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ed25519_dalek::SigningKey;
+use gossip_cdn_protocol::ContentHash;
+use gossip_cdn_protocol::NodeId;
+use gossip_cdn_protocol::item::ItemHasher;
+use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable};
+use tokio::sync::mpsc;
+
+use super::folder::{Folder, at};
+use super::incoming::Arrivals;
+use super::pins::Pins;
+use super::tables::{self, Tables};
+use super::writer::{Queue, Request};
+use super::{Identity, OpenError, Options, Shared, Usage};
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>), OpenError> {
+    let folder = Folder::claim(dir, &options.cluster)?;
+    let refused = |error: Error| OpenError::Database { dir: dir.to_owned(), reason: error.to_string() };
+    let database = database(&folder, options.cache_bytes)?;
+    let (identity, usage) = begin_life(&database, &options).map_err(refused)?;
+    sweep(&folder, &database).map_err(refused)?;
+    if !folder.database().exists() {
+        at(dir, folder.bear_database())?;
+    }
+    let (queue, requests) = Queue::new();
+    let shared = Shared {
+        queue,
+        pins: Pins::default(),
+        arrivals: Arrivals::new(),
+        usage: usage.into(),
+        identity,
+        hasher: ItemHasher::new(&options.cluster),
+        reserve: options.reserve,
+        database,
+        folder,
+    };
+    Ok((shared, requests))
+}
+
+/// Opens the database, or makes one that still has to be given its name.
+fn database(folder: &Folder, cache_bytes: usize) -> Result<Database, OpenError> {
+    let named = folder.database();
+    let path = if named.exists() {
+        named
+    } else if at(&named, folder.has_payloads())? {
+        // An empty database would have them all swept.
+        return Err(OpenError::Database { dir: folder.dir().to_owned(), reason: "there are payload files, but no store.redb".to_owned() });
+    } else {
+        folder.unborn_database()
+    };
+    // For its owner only: it holds a private key.
+    let file = at(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path))?;
+    Builder::new()
+        .set_cache_size(cache_bytes)
+        .create_file(file)
+        .map_err(|error| OpenError::Database { dir: folder.dir().to_owned(), reason: error.to_string() })
+}
+
+fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage), Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    let mut tables = Tables::open(&transaction)?;
+    let known = tables.meta.get(tables::SECRET)?.and_then(|row| <[u8; 32]>::try_from(row.value()).ok());
+    let (secret, lives) = match known.filter(|_| !options.restored) {
+        Some(secret) => {
+            let lives = tables.meta.get(tables::INCARNATION)?.map(|row| tables::from_json::<u64>(row.value())).transpose()?;
+            (secret, lives.unwrap_or_default())
+        }
+        None => (options.fresh_key, 0),
+    };
+    let public = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
+    let identity = Identity { secret, public, id: NodeId::from_public_key(&public), incarnation: lives.saturating_add(1) };
+    let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
+    let mut usage: Usage = usage.unwrap_or_default();
+    drop_unowned(&mut tables, &mut usage)?;
+    tables.meta.insert(tables::SECRET, &secret[..])?;
+    tables.meta.insert(tables::INCARNATION, tables::to_json(&[], &identity.incarnation)?.as_slice())?;
+    tables.meta.insert(tables::USAGE, tables::to_json(&[], &usage)?.as_slice())?;
+    drop(tables);
+    transaction.commit()?;
+    Ok((identity, usage))
+}
+
+/// Removes the rows of uploads whose record never came.
+fn drop_unowned(tables: &mut Tables<'_>, usage: &mut Usage) -> Result<(), Error> {
+    let rows = tables.unowned.iter()?;
+    let unowned: Vec<ContentHash> = rows.map(|row| row.map(|(hash, _)| ContentHash(*hash.value()))).collect::<Result<_, _>>()?;
+    for hash in unowned {
+        let size = tables.payloads.get(&hash.0)?.map(|row| row.value());
+        if let Some(size) = size {
+            tables.remove_payload(hash, size, usage)?;
+        }
+    }
+    Ok(())
+}
+
+fn sweep(folder: &Folder, database: &Database) -> Result<(), Error> {
+    let table = database.begin_read()?.open_table(tables::PAYLOADS)?;
+    folder.sweep(|hash| Ok::<_, Error>(table.get(&hash.0)?.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use gossip_cdn_protocol::{Record, Store as _};
+
+    use super::super::Store;
+    use super::super::fixture::{Fixture, blob, content, files, noise, options, persist, start, write};
+    use super::*;
+
+    fn refused(dir: &Path, options: Options) -> OpenError {
+        Store::open(dir, options).err().unwrap()
+    }
+
+    fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        files(dir).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    }
+
+    #[test]
+    fn the_folder_is_locked_against_a_second_store() {
+        let fixture = Fixture::new();
+        assert!(matches!(refused(fixture.dir(), options()), OpenError::Locked { .. }));
+    }
+
+    #[test]
+    fn a_folder_is_free_when_store_and_writer_are_gone() {
+        let fixture = Fixture::new().reopened();
+        assert_eq!(fixture.store.identity().incarnation, 2);
+    }
+
+    #[test]
+    fn another_cluster_or_a_newer_format_is_refused_and_the_folder_is_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), options()).unwrap());
+        std::fs::write(dir.path().join("tmp").join("0"), "left by a crash").unwrap();
+        let before = snapshot(dir.path());
+        let other = refused(dir.path(), Options { cluster: "other".into(), ..options() });
+        assert!(matches!(&other, OpenError::OtherCluster { found, wanted } if found == "test" && wanted == "other"), "{other}");
+        assert_eq!(snapshot(dir.path()), before);
+
+        let card = dir.path().join("store.json");
+        std::fs::write(&card, r#"{"format": 2, "whatever": []}"#).unwrap();
+        let before = snapshot(dir.path());
+        let newer = refused(dir.path(), options());
+        assert!(matches!(newer, OpenError::NewerFormat { found: 2, ours: 1, .. }), "{newer}");
+        assert_eq!(snapshot(dir.path()), before);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = refused(&file.join("node"), options());
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn identity_stays_and_the_incarnation_grows_with_every_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |options| Store::open(dir.path(), options).unwrap().0.identity().clone();
+        let first = open(options());
+        let second = open(Options { fresh_key: [9; 32], ..options() });
+        assert_eq!((first.incarnation, second.incarnation), (1, 2));
+        assert_eq!((first.id, first.secret), (second.id, second.secret));
+        assert_eq!(first.id, NodeId::from_public_key(&first.public));
+        let restored = open(Options { fresh_key: [9; 32], restored: true, ..options() });
+        assert_eq!((restored.incarnation, restored.secret), (1, [9; 32]));
+        assert_ne!(restored.id, first.id);
+    }
+
+    #[tokio::test]
+    async fn a_restored_folder_keeps_its_blobs_and_an_incarnation_that_grew_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let grown = gossip_cdn_protocol::Persist { incarnation: Some(40), ..persist(&[(blob(1), &record)]) };
+        let durable = store.persist(grown).await;
+        store.close();
+        start(writer).join().unwrap().unwrap();
+        assert_eq!(durable.await.unwrap(), Ok(()));
+        drop(store);
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        assert_eq!(store.identity().incarnation, 41);
+        drop((store, writer));
+        let (store, _writer) = Store::open(dir.path(), Options { restored: true, ..options() }).unwrap();
+        assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_halfway_is_swept() {
+        let fixture = Fixture::new();
+        let kept = noise(100_000, 1);
+        let stored = fixture.upload(&kept).await;
+        let record = write(&Record::default(), 1, 5, content(&kept, None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        // Two uploads whose records never come, one on its way, and a file whose row never came.
+        let orphans = [fixture.upload(&noise(100_000, 2)).await, fixture.upload(&noise(10, 3)).await];
+        let mut under_way = fixture.store.upload();
+        under_way.write(noise(1 << 20, 4).into()).await.unwrap();
+        under_way.write(noise(1 << 20, 5).into()).await.unwrap();
+        fixture.settle().await;
+        let rowless = ContentHash::of(b"rowless");
+        std::fs::write(fixture.store.shared.folder.payload(rowless), b"rowless").unwrap();
+        std::fs::write(fixture.store.shared.folder.outboard(rowless), b"").unwrap();
+        assert!(!fixture.files("tmp").is_empty());
+
+        let crashed = fixture.after_a_crash();
+        assert!(crashed.files("tmp").is_empty());
+        assert_eq!(crashed.files("payloads").len(), 2);
+        for orphan in &orphans {
+            assert!(!crashed.store.holds(orphan.hash).unwrap());
+        }
+        assert_eq!(crashed.store.usage().payload_bytes, 100_000);
+        assert!(crashed.bytes(stored.hash) == Some(kept));
+    }
+
+    #[test]
+    fn payload_files_without_their_database_are_not_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), options()).unwrap());
+        std::fs::remove_file(dir.path().join("store.redb")).unwrap();
+        let payload = dir.path().join("payloads").join("ab").join("ab".repeat(32));
+        std::fs::write(&payload, "bytes").unwrap();
+        assert!(matches!(refused(dir.path(), options()), OpenError::Database { .. }));
+        assert!(payload.exists());
+    }
+
+    #[test]
+    fn a_crash_at_the_very_first_start_leaves_a_folder_that_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        // The card is written, the database is half made.
+        drop(Folder::claim(dir.path(), "test").unwrap());
+        std::fs::write(dir.path().join("tmp").join("store.redb"), [0; 100]).unwrap();
+        let (store, _writer) = Store::open(dir.path(), options()).unwrap();
+        assert_eq!(store.identity().incarnation, 1);
+        assert!(dir.path().join("store.redb").exists());
+    }
+}

@@ -1,0 +1,188 @@
+//! The tables of the database: their names and the layout of their keys and values.
+//!
+//! 1. No table is named anywhere else.
+//! 2. A name carries the version of its layout; another layout is another table, so no release misreads an older one's bytes.
+//! 3. Keys are big-endian, so their byte order is the order that is scanned.
+
+use gossip_cdn_protocol::item::{KeyHash, RecordKey};
+use gossip_cdn_protocol::{BlobId, ContentHash, Record, Stamp};
+use redb::{Error, ReadTransaction, Table, TableDefinition, WriteTransaction};
+use uuid::Uuid;
+
+/// A [`RecordKey`]: 8 bytes of hash, 16 of GUID.
+pub(super) type KeyBytes = [u8; 24];
+/// A stamp of 8 bytes and a GUID of 16.
+pub(super) type StampBytes = [u8; 24];
+/// A content hash and a record key, in either order.
+pub(super) type PairBytes = [u8; 56];
+
+type Definition<K, V> = TableDefinition<'static, K, V>;
+
+/// Record key to 8 bytes of state hash and the record's JSON.
+pub(super) const RECORDS: Definition<&[u8; 24], &[u8]> = Definition::new("records_v1");
+/// Live blobs by the stamp of their winner.
+pub(super) const NEWEST: Definition<&[u8; 24], ()> = Definition::new("live_by_stamp_v1");
+/// Live blobs by the file name of their winner; those without one have the empty name.
+pub(super) const NAMES: Definition<(&str, &[u8; 16]), ()> = Definition::new("live_by_name_v1");
+/// Live blobs by GUID.
+pub(super) const IDS: Definition<&[u8; 16], ()> = Definition::new("live_by_id_v1");
+/// Deleted blobs by the stamp of their tombstone.
+pub(super) const TOMBSTONES: Definition<&[u8; 24], ()> = Definition::new("tombstones_by_stamp_v1");
+/// The payloads that are here, by hash, with their size. Up to [`super::INLINE_MAX`] the bytes are in [`INLINE`], else in files.
+pub(super) const PAYLOADS: Definition<&[u8; 32], u64> = Definition::new("payloads_v1");
+/// Bytes of small payloads.
+pub(super) const INLINE: Definition<&[u8; 32], &[u8]> = Definition::new("inline_v1");
+/// Hash and record key of every claim on a payload, here or not; true where a live version names it, false where it is only retained.
+pub(super) const OWNERS: Definition<&[u8; 56], bool> = Definition::new("owners_v1");
+/// Record key and hash of a payload whose version is covered; the value is the hash whose bytes it waits for.
+pub(super) const RETAINED: Definition<&[u8; 56], &[u8; 32]> = Definition::new("retained_v1");
+/// Payloads here that nobody claims: uploads whose record is still on its way. Swept at start.
+pub(super) const UNOWNED: Definition<&[u8; 32], ()> = Definition::new("unowned_v1");
+/// Payloads that live versions name and that are not here: size, and a record that names it.
+pub(super) const MISSING: Definition<&[u8; 32], (u64, &[u8; 24])> = Definition::new("missing_v1");
+/// Member claims by node id, as JSON.
+pub(super) const MEMBERS: Definition<&[u8; 16], &[u8]> = Definition::new("members_v1");
+/// Single values: see the constants below.
+pub(super) const META: Definition<&str, &[u8]> = Definition::new("meta_v1");
+
+/// In [`META`]: the Ed25519 seed, 32 bytes.
+pub(super) const SECRET: &str = "secret";
+/// In [`META`]: the incarnation, JSON.
+pub(super) const INCARNATION: &str = "incarnation";
+/// In [`META`]: addresses introduced by hand that never answered, JSON.
+pub(super) const CONTACTS: &str = "contacts";
+/// In [`META`]: the counters of [`super::Usage`], JSON.
+pub(super) const USAGE: &str = "usage";
+
+/// All tables, open in one write transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) records: Table<'txn, &'static [u8; 24], &'static [u8]>,
+    pub(super) newest: Table<'txn, &'static [u8; 24], ()>,
+    pub(super) names: Table<'txn, (&'static str, &'static [u8; 16]), ()>,
+    pub(super) ids: Table<'txn, &'static [u8; 16], ()>,
+    pub(super) tombstones: Table<'txn, &'static [u8; 24], ()>,
+    pub(super) payloads: Table<'txn, &'static [u8; 32], u64>,
+    pub(super) inline: Table<'txn, &'static [u8; 32], &'static [u8]>,
+    pub(super) owners: Table<'txn, &'static [u8; 56], bool>,
+    pub(super) retained: Table<'txn, &'static [u8; 56], &'static [u8; 32]>,
+    pub(super) unowned: Table<'txn, &'static [u8; 32], ()>,
+    pub(super) missing: Table<'txn, &'static [u8; 32], (u64, &'static [u8; 24])>,
+    pub(super) members: Table<'txn, &'static [u8; 16], &'static [u8]>,
+    pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
+}
+
+impl<'txn> Tables<'txn> {
+    /// Opens all tables, making those that do not exist.
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, Error> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS)?,
+            newest: transaction.open_table(NEWEST)?,
+            names: transaction.open_table(NAMES)?,
+            ids: transaction.open_table(IDS)?,
+            tombstones: transaction.open_table(TOMBSTONES)?,
+            payloads: transaction.open_table(PAYLOADS)?,
+            inline: transaction.open_table(INLINE)?,
+            owners: transaction.open_table(OWNERS)?,
+            retained: transaction.open_table(RETAINED)?,
+            unowned: transaction.open_table(UNOWNED)?,
+            missing: transaction.open_table(MISSING)?,
+            members: transaction.open_table(MEMBERS)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+}
+
+/// The bytes of a record key.
+pub(super) fn key_bytes(key: RecordKey) -> KeyBytes {
+    join(&key.hash.0.to_be_bytes(), key.blob.0.as_bytes())
+}
+
+/// The record key of those bytes.
+pub(super) fn key_of(bytes: &KeyBytes) -> RecordKey {
+    let (hash, blob) = halves::<8, 16>(bytes);
+    RecordKey { hash: KeyHash(u64::from_be_bytes(hash)), blob: BlobId(Uuid::from_bytes(blob)) }
+}
+
+/// The bytes under which an index by stamp has a blob.
+pub(super) fn stamp_bytes(stamp: Stamp, blob: BlobId) -> StampBytes {
+    join(&stamp.0.to_be_bytes(), blob.0.as_bytes())
+}
+
+/// The blob of an index by stamp.
+pub(super) fn stamp_blob(bytes: &StampBytes) -> BlobId {
+    BlobId(Uuid::from_bytes(halves::<8, 16>(bytes).1))
+}
+
+/// The bytes of a claim on a payload, payload first.
+pub(super) fn owner_bytes(hash: ContentHash, key: &KeyBytes) -> PairBytes {
+    join(&hash.0, key)
+}
+
+/// The bytes of a retained payload, record first.
+pub(super) fn retained_bytes(key: &KeyBytes, hash: ContentHash) -> PairBytes {
+    join(key, &hash.0)
+}
+
+/// The record of a claim.
+pub(super) fn owner_key(bytes: &PairBytes) -> KeyBytes {
+    halves::<32, 24>(bytes).1
+}
+
+/// The payload of a retained row.
+pub(super) fn retained_hash(bytes: &PairBytes) -> ContentHash {
+    ContentHash(halves::<24, 32>(bytes).1)
+}
+
+/// The first and the last key that begin with `hash`.
+pub(super) fn owners_of(hash: ContentHash) -> (PairBytes, PairBytes) {
+    (join(&hash.0, &[0; 24]), join(&hash.0, &[u8::MAX; 24]))
+}
+
+/// The first and the last key that begin with `key`.
+pub(super) fn retained_by(key: &KeyBytes) -> (PairBytes, PairBytes) {
+    (join(key, &[0; 32]), join(key, &[u8::MAX; 32]))
+}
+
+/// The record in a row of [`RECORDS`].
+pub(super) fn record_of(row: &[u8]) -> Result<Record, Error> {
+    from_json(row.get(8..).unwrap_or_default())
+}
+
+/// The state hash in a row of [`RECORDS`].
+pub(super) fn state_of(row: &[u8]) -> Result<u64, Error> {
+    let head = row.first_chunk().ok_or_else(|| Error::Corrupted("a record without its state hash".to_owned()))?;
+    Ok(u64::from_be_bytes(*head))
+}
+
+/// A value kept as JSON.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Corrupted(format!("a row is not the JSON it should be: {error}")))
+}
+
+/// A value as JSON, behind `head`.
+pub(super) fn to_json(head: &[u8], value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    let mut bytes = head.to_vec();
+    serde_json::to_writer(&mut bytes, value).map_err(|error| Error::Corrupted(format!("a value has no JSON: {error}")))?;
+    Ok(bytes)
+}
+
+/// A single value of [`META`] kept as JSON.
+pub(super) fn meta<T: serde::de::DeserializeOwned>(transaction: &ReadTransaction, name: &str) -> Result<Option<T>, Error> {
+    transaction.open_table(META)?.get(name)?.map(|row| from_json(row.value())).transpose()
+}
+
+fn join<const N: usize>(head: &[u8], tail: &[u8]) -> [u8; N] {
+    debug_assert_eq!(head.len() + tail.len(), N);
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(head.iter().chain(tail)).for_each(|(byte, from)| *byte = *from);
+    bytes
+}
+
+fn halves<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
+    debug_assert_eq!(bytes.len(), A + B);
+    let (mut head, mut tail) = ([0; A], [0; B]);
+    let (first, second) = bytes.split_at(A);
+    head.copy_from_slice(first);
+    tail.copy_from_slice(second);
+    (head, tail)
+}

@@ -1,0 +1,344 @@
+//! The one writer: takes requests from a bounded queue, commits them in batches, then answers them all (group commit).
+//!
+//! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
+//! 2. A request is answered only after its commit is on disk.
+//! 3. After a fault nothing more is written: the batch and everything behind it get that fault, for redb refuses after an I/O error.
+//! 4. Files are unlinked only after the commit that removed their rows.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
+use redb::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::commit::{Batch, Outcome};
+use super::pins::Pin;
+use super::tables::Tables;
+use super::{Shared, fault, lock};
+
+/// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
+const QUEUE: usize = 2048;
+/// Most requests in a batch. A guess, about what arrives during an fsync of a slow disk.
+const MAX_REQUESTS: usize = 1024;
+/// A batch takes no more requests once it holds about this many bytes.
+const MAX_BYTES: usize = 16 << 20;
+/// What a record weighs in a batch: about its rows.
+const RECORD_BYTES: usize = 1024;
+
+/// Where an answer goes.
+pub(super) type Reply = oneshot::Sender<Result<(), StoreFault>>;
+/// Where it is awaited.
+pub(super) type Durable = oneshot::Receiver<Result<(), StoreFault>>;
+
+/// A payload whose bytes are here: in this value if they are few, else durably in its file.
+pub(super) struct PayloadRow {
+    pub(super) hash: ContentHash,
+    pub(super) size: u64,
+    pub(super) inline: Option<Bytes>,
+    /// Keeps the file from being unlinked by an earlier collection until the row is committed.
+    pub(super) _pin: Pin,
+}
+
+pub(super) enum Request {
+    Persist(Persist, Reply),
+    Payload(PayloadRow, Option<Reply>),
+    /// Some pin is gone: look at what it kept.
+    Wake,
+}
+
+impl Request {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES,
+            Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
+            Self::Wake => 0,
+        }
+    }
+
+    fn reply(self) -> Option<Reply> {
+        match self {
+            Self::Persist(_, reply) => Some(reply),
+            Self::Payload(_, reply) => reply,
+            Self::Wake => None,
+        }
+    }
+}
+
+/// The end of the queue that requests go into.
+pub(super) struct Queue {
+    sender: Mutex<Option<mpsc::Sender<Request>>>,
+    fault: OnceLock<StoreFault>,
+}
+
+impl Queue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self { sender: Mutex::new(Some(sender)), fault: OnceLock::new() }, receiver)
+    }
+
+    /// Queues a request; waits for room.
+    pub(super) async fn send(&self, request: Request) -> Result<(), StoreFault> {
+        let Some(sender) = self.sender() else { return Err(self.refuse(request)) };
+        match sender.send(request).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendError(request)) => Err(self.refuse(request)),
+        }
+    }
+
+    /// The same, from the blocking pool.
+    pub(super) fn blocking_send(&self, request: Request) -> Result<(), StoreFault> {
+        let Some(sender) = self.sender() else { return Err(self.refuse(request)) };
+        sender.blocking_send(request).map_err(|mpsc::error::SendError(request)| self.refuse(request))
+    }
+
+    /// Makes the writer look at released pins. A full queue does not need to be told: its next batch looks anyway.
+    pub(super) fn wake(&self) {
+        if let Some(sender) = self.sender()
+            && let Err(mpsc::error::TrySendError::Closed(_)) = sender.try_send(Request::Wake)
+        {
+            tracing::trace!("a pin outlived the writer; the next start sweeps what it kept");
+        }
+    }
+
+    /// No more requests: the writer ends when it has committed those it has.
+    pub(super) fn close(&self) {
+        lock(&self.sender).take();
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Request>> {
+        lock(&self.sender).clone()
+    }
+
+    fn refuse(&self, request: Request) -> StoreFault {
+        let fault = self.fault.get().cloned().unwrap_or_else(|| StoreFault("it is closed".to_owned()));
+        answer(request, Err(fault.clone()));
+        fault
+    }
+}
+
+fn answer(request: Request, result: Result<(), StoreFault>) {
+    if let Some(reply) = request.reply()
+        && reply.send(result).is_err()
+    {
+        tracing::trace!("nobody waits for this commit any more");
+    }
+}
+
+/// The one writer of a store.
+pub struct Writer {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>) -> Self {
+        Self { shared, requests }
+    }
+
+    /// Writes until [`super::Store::close`] is called and the queue is empty, or until the disk refuses. Blocks: give it a thread.
+    pub fn run(mut self) -> Result<(), StoreFault> {
+        while let Some(first) = self.requests.blocking_recv() {
+            let batch = self.gather(first);
+            if let Err(fault) = self.write(batch) {
+                self.refuse_the_rest(&fault);
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, first: Request) -> Vec<Request> {
+        let mut weight = first.weight();
+        let mut batch = vec![first];
+        while batch.len() < MAX_REQUESTS && weight < MAX_BYTES {
+            let Ok(request) = self.requests.try_recv() else { break };
+            weight += request.weight();
+            batch.push(request);
+        }
+        batch
+    }
+
+    fn write(&self, batch: Vec<Request>) -> Result<(), StoreFault> {
+        let released = self.shared.pins.take_released();
+        let idle = released.is_empty() && batch.iter().all(|request| matches!(request, Request::Wake));
+        if idle {
+            return Ok(());
+        }
+        match self.commit(&batch, released) {
+            Ok(outcome) => {
+                lock(&self.shared.usage).clone_from(&outcome.usage);
+                outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(*hash));
+                // Unlinking gigabytes takes a while, so the answers go first.
+                self.answer_all(batch, &Ok(()));
+                self.unlink(&outcome);
+                Ok(())
+            }
+            Err(error) => {
+                let fault = fault(error);
+                self.answer_all(batch, &Err(fault.clone()));
+                Err(fault)
+            }
+        }
+    }
+
+    fn commit(&self, batch: &[Request], released: std::collections::BTreeSet<ContentHash>) -> Result<Outcome, Error> {
+        let mut transaction = self.shared.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let usage = lock(&self.shared.usage).clone();
+        let mut changes = Batch::new(Tables::open(&transaction)?, &self.shared.pins, usage, released);
+        for request in batch {
+            match request {
+                Request::Persist(persist, _) => changes.persist(persist)?,
+                Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
+                Request::Wake => (),
+            }
+        }
+        let outcome = changes.finish()?;
+        transaction.commit()?;
+        Ok(outcome)
+    }
+
+    fn answer_all(&self, batch: Vec<Request>, result: &Result<(), StoreFault>) {
+        batch.into_iter().for_each(|request| answer(request, result.clone()));
+    }
+
+    fn unlink(&self, outcome: &Outcome) {
+        for hash in &outcome.files {
+            if let Err(error) = self.shared.folder.remove(*hash) {
+                tracing::warn!(%hash, %error, "a payload file stays until the next start");
+            }
+        }
+        self.shared.pins.spare(&outcome.collected);
+    }
+
+    fn refuse_the_rest(&mut self, fault: &StoreFault) {
+        // Set once only: a second writer does not exist.
+        self.shared.queue.fault.get_or_init(|| fault.clone());
+        self.requests.close();
+        while let Some(request) = self.requests.blocking_recv() {
+            answer(request, Err(fault.clone()));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Nothing is collected any more, whatever was condemned when the writing ended: nobody may wait for it.
+        self.shared.pins.spare_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip_cdn_protocol::Record;
+
+    use super::super::fixture::{Fixture, blob, content, noise, options, persist, start, write};
+    use super::super::{Store, tables};
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_committed_in_the_order_of_the_queue_and_answered_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let first = write(&Record::default(), 1, 5, content(b"a", None));
+        let second = write(&first, 1, 6, content(b"b", None));
+        let third = write(&second, 1, 7, content(b"c", None));
+        let mut answers = Vec::new();
+        for record in [&first, &second, &third] {
+            answers.push(store.persist(persist(&[(blob(1), record)])).await);
+        }
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        assert_eq!(batch.len(), 3, "one commit takes everything that waits");
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "nothing is answered before the commit");
+        writer.write(batch).unwrap();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
+        assert_eq!(store.blob(blob(1)).unwrap(), Some(third));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_in_requests_and_in_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        for _ in 0..MAX_REQUESTS + 10 {
+            drop(store.persist(persist(&[])).await);
+        }
+        let head = writer.requests.try_recv().unwrap();
+        assert_eq!(writer.gather(head).len(), MAX_REQUESTS);
+        let head = writer.requests.try_recv().unwrap();
+        assert_eq!(writer.gather(head).len(), 10);
+        for n in 0..=u8::MAX {
+            for m in 0..2 {
+                let mut upload = store.upload();
+                upload.write(noise(super::super::INLINE_MAX - m, n).into()).await.unwrap();
+                drop(upload.finish().await.unwrap());
+            }
+        }
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        assert!(batch.iter().map(Request::weight).sum::<usize>() < MAX_BYTES + super::super::INLINE_MAX);
+        assert!(batch.len() > 250, "{}", batch.len());
+    }
+
+    #[tokio::test]
+    async fn closing_commits_what_is_queued_and_refuses_what_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let queued = store.persist(persist(&[(blob(1), &record)])).await;
+        store.close();
+        let late = store.persist(persist(&[])).await;
+        start(writer).join().unwrap().unwrap();
+        assert_eq!(queued.await.unwrap(), Ok(()));
+        assert!(late.await.unwrap().is_err());
+        assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn a_fault_fails_its_batch_and_everything_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let transaction = store.shared.database.begin_write().unwrap();
+        let damaged = tables::key_bytes(store.shared.hasher.key(blob(1)));
+        transaction.open_table(tables::RECORDS).unwrap().insert(&damaged, &b"damaged"[..]).unwrap();
+        transaction.commit().unwrap();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let before = store.persist(persist(&[(blob(2), &record)])).await;
+        let faulty = store.persist(persist(&[(blob(1), &record)])).await;
+        let writer = start(writer);
+        assert!(faulty.await.unwrap().is_err());
+        let fault = writer.join().unwrap().unwrap_err();
+        assert_eq!(before.await.unwrap(), Err(fault.clone()), "of a batch all or nothing is written");
+        assert_eq!(store.blob(blob(2)).unwrap(), None);
+        let behind = store.persist(persist(&[(blob(2), &record)])).await;
+        assert_eq!(behind.await.unwrap(), Err(fault));
+    }
+
+    #[tokio::test]
+    async fn a_record_is_never_durable_before_its_payload() {
+        for size in [10, 300_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+            let bytes = noise(size, 1);
+            let mut upload = store.upload();
+            upload.write(bytes.clone().into()).await.unwrap();
+            let stored = upload.finish().await.unwrap();
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            let durable = store.persist(persist(&[(blob(1), &record)])).await;
+            // The power goes after a commit of the first request alone: the shortest prefix.
+            let first = writer.requests.try_recv().unwrap();
+            writer.write(vec![first]).unwrap();
+            assert!(gossip_cdn_protocol::Store::holds(&store, stored.hash).unwrap());
+            assert_eq!(store.blob(blob(1)).unwrap(), None);
+            store.close();
+            start(writer).join().unwrap().unwrap();
+            assert_eq!(durable.await.unwrap(), Ok(()));
+            drop(stored);
+            drop(store);
+            let opened = Fixture::at(dir).unwrap();
+            assert_eq!(opened.store.blob(blob(1)).unwrap(), Some(record));
+            assert_eq!(opened.bytes(ContentHash::of(&bytes)), Some(bytes));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Real processes for the tests, and a plain client to talk to them.
+//!
+//! Every process listens on a free port of loopback, keeps its data in a folder that is removed afterwards, and is killed when its
+//! value is dropped, whatever became of the test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use ureq::http;
+
+/// How long anything may take before a test gives up: ten times what it takes on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary of the node.
+pub fn node_binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_gossip-cdn"))
+}
+
+/// The binary of the bootstrap node: of another package, so cargo names no path; it stands beside.
+pub fn bootstrap_binary() -> PathBuf {
+    let path = node_binary().with_file_name("gossip-cdn-bootstrap");
+    assert!(path.exists(), "{} is not built: run the tests with --workspace", path.display());
+    path
+}
+
+/// A process that listens, and says so in its first line on stdout.
+pub struct Server {
+    child: Child,
+    /// Its base URL.
+    pub url: String,
+    /// What it said of itself behind the URL: `node <id>`, `bootstrap`.
+    pub said: String,
+}
+
+impl Server {
+    /// Starts a command and waits for `listening on <url> ...`.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some((url, said)) = line.trim().strip_prefix("listening on ").and_then(|rest| rest.split_once(' ')) else {
+            let status = child.wait();
+            panic!("{command:?} said {line:?} and ended with {status:?}");
+        };
+        Self { url: url.to_owned(), said: said.to_owned(), child }
+    }
+
+    /// Ends it at once, as a power cut would the process.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, as a service manager does, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().unwrap()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `host:port`.
+    pub fn authority(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A node and its folder.
+pub struct Node {
+    /// The process.
+    pub server: Server,
+    /// Its data folder.
+    pub data: PathBuf,
+    flags: Vec<String>,
+    _folder: Option<TempDir>,
+}
+
+impl Node {
+    /// A node that knows nobody and asks nobody.
+    pub fn alone() -> Self {
+        Self::start(&["--no-bootstrap"])
+    }
+
+    /// A node that asks that bootstrap node.
+    pub fn joined(bootstrap: &Server) -> Self {
+        Self::start(&["--bootstrap", &bootstrap.url])
+    }
+
+    /// A node with these flags, in a folder of its own.
+    pub fn start(flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        let mut node = Self::start_in(&data, flags);
+        node._folder = Some(folder);
+        node
+    }
+
+    /// A node with these flags in that folder.
+    pub fn start_in(data: &Path, flags: &[&str]) -> Self {
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let server = Server::start(&mut command(data, "127.0.0.1:0", &flags));
+        Self { server, data: data.to_owned(), flags, _folder: None }
+    }
+
+    /// Starts it again on its folder and its port, after it has ended.
+    pub fn restart(&mut self) {
+        let listen = self.server.authority().to_owned();
+        self.server = Server::start(&mut command(&self.data, &listen, &self.flags));
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.server.said.strip_prefix("node ").unwrap()
+    }
+
+    /// The URL of a path on it.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server.url)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        send("GET", &self.url(path), &[], None)
+    }
+
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        send("GET", &self.url(path), headers, None)
+    }
+
+    pub fn head(&self, path: &str) -> Answer {
+        send("HEAD", &self.url(path), &[], None)
+    }
+
+    pub fn put(&self, path: &str, body: &[u8]) -> Answer {
+        send("PUT", &self.url(path), &[], Some(body))
+    }
+
+    pub fn put_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        send("PUT", &self.url(path), headers, Some(body))
+    }
+
+    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        send("POST", &self.url(path), headers, Some(body))
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        send("DELETE", &self.url(path), &[], None)
+    }
+
+    /// Uploads bytes as a new blob; gives its path, `/blobs/<id>`.
+    pub fn upload(&self, name: &str, body: &[u8]) -> String {
+        let answer = self.put(&format!("/{name}"), body);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let link = answer.text();
+        link.trim().strip_prefix(&self.server.url).unwrap().to_owned()
+    }
+
+    /// Makes this node and `other` known to each other.
+    pub fn introduce(&self, other: &Self) {
+        let body = serde_json::json!({"address": other.server.url}).to_string();
+        let answer = self.post_with("/members", &[("content-type", "application/json")], body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// `GET /status`.
+    pub fn status(&self) -> serde_json::Value {
+        self.get("/status").json()
+    }
+
+    /// The root of its record set.
+    pub fn root(&self) -> String {
+        self.status()["root"].as_str().unwrap().to_owned()
+    }
+}
+
+fn command(data: &Path, listen: &str, flags: &[String]) -> Command {
+    let mut command = Command::new(node_binary());
+    command.args(["node", "--listen", listen, "--data"]).arg(data).args(flags).env_remove("RUST_LOG");
+    command
+}
+
+/// A bootstrap node; its folder lives as long as the value beside it.
+pub fn bootstrap() -> (Server, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let server =
+        Server::start(Command::new(bootstrap_binary()).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data")));
+    (server, folder)
+}
+
+/// A network: a bootstrap node and nodes that have all met.
+pub struct Network {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The bootstrap node.
+    pub bootstrap: Server,
+    _folder: TempDir,
+}
+
+impl Network {
+    /// Starts it and waits until every node knows every other.
+    pub fn of(count: usize) -> Self {
+        let (bootstrap, folder) = bootstrap();
+        let nodes: Vec<Node> = (0..count).map(|_| Node::joined(&bootstrap)).collect();
+        for node in &nodes {
+            eventually("every node knows every other", || alive(node) == count);
+        }
+        Self { nodes, bootstrap, _folder: folder }
+    }
+
+    /// Waits until all nodes have the same records.
+    pub fn converge(&self) {
+        eventually("all roots are equal", || self.nodes.iter().all(|node| node.root() == self.nodes[0].root()));
+    }
+}
+
+/// How many members a node believes alive, itself included.
+pub fn alive(node: &Node) -> usize {
+    let members = node.get("/members").json();
+    members["members"].as_array().unwrap().iter().filter(|member| member["state"] == "alive").count()
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A header's value; empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|fault| panic!("{fault}: {}", self.text()))
+    }
+
+    /// Asserts that it is a problem of that status and gives its detail.
+    pub fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
+        }
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Sends a request and reads the whole answer, whatever its status.
+pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .max_redirects(0)
+        .allow_non_standard_methods(true)
+        .build()
+        .into();
+    let mut request = http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = match body {
+        Some(body) => agent.run(request.body(body).unwrap()),
+        None => agent.run(request.body(()).unwrap()),
+    };
+    let (parts, mut body) = response.unwrap_or_else(|fault| panic!("{method} {url}: {fault}")).into_parts();
+    let body = body.with_config().limit(1 << 30).read_to_vec().unwrap();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+/// Sends bytes as they are and reads until the server closes the connection or nothing comes for two seconds.
+pub fn send_raw(authority: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut piece) {
+        answer.extend_from_slice(&piece[..count]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Waits until `claim` holds.
+pub fn eventually(what: &str, mut claim: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !claim() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Bytes that look like nothing and are the same each time.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        // Marsaglia, "Xorshift RNGs", section 3.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,111 @@
+//! Nothing acknowledged is lost.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ureq::http;
+
+use crate::cluster::{Network, Node, PATIENCE, eventually, node_binary, noise};
+
+/// Uploads without panicking when the node dies: the link's path, if it was acknowledged.
+fn try_upload(url: &str, body: &[u8]) -> Option<String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    let request = http::Request::builder().method("PUT").uri(format!("{url}/x.bin")).body(body).unwrap();
+    let mut response = agent.run(request).ok()?;
+    assert_eq!(response.status().as_u16(), 201);
+    let link = response.body_mut().read_to_string().ok()?;
+    Some(link.trim().strip_prefix(url)?.to_owned())
+}
+
+#[test]
+fn a_node_killed_in_the_middle_of_500_writes_has_every_acknowledged_one() {
+    let mut network = Network::of(3);
+    let url = network.nodes[0].server.url.clone();
+    let next = AtomicUsize::new(0);
+    let acknowledged = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    // Small and large ones, so that both ways to the disk are cut.
+                    let length = if n.is_multiple_of(10) { 200_000 + n } else { 1000 + n };
+                    let Some(path) = (n < 500).then(|| try_upload(&url, &noise(length, n as u64))).flatten() else { return };
+                    acknowledged.lock().unwrap().insert(path, (length, n as u64));
+                }
+            });
+        }
+        eventually("half of the writes are done", || acknowledged.lock().unwrap().len() >= 250);
+        network.nodes[0].server.signal("KILL");
+    });
+    network.nodes[0].server.kill();
+    let missed = network.nodes[1].upload("meanwhile.txt", b"meanwhile");
+    network.nodes[0].restart();
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!((250..500).contains(&acknowledged.len()), "{} acknowledged: killed in the middle", acknowledged.len());
+    for (path, (length, seed)) in &acknowledged {
+        let answer = network.nodes[0].get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.body == noise(*length, *seed), "{path}");
+    }
+    eventually("it fetches what it missed", || network.nodes[0].get(&missed).body == b"meanwhile");
+    network.converge();
+}
+
+#[test]
+fn every_reply_to_a_lone_upload_comes_after_an_fsync() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (trace, data) = (folder.path().join("trace"), folder.path().join("data"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg", "-s", "16", "-o"]).arg(&trace);
+    command.arg(node_binary()).args(["node", "--listen", "127.0.0.1:0", "--no-bootstrap", "--log", "off", "--data"]).arg(&data);
+    let server = crate::cluster::Server::start(command.stderr(Stdio::null()));
+    let sizes = [100, 10_000, 300_000];
+    for size in sizes {
+        assert!(try_upload(&server.url, &noise(size, 1)).is_some());
+    }
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let mut synced = 0;
+    let mut replies = 0;
+    for line in trace.lines() {
+        // A call that other threads interrupt is written in two lines; the second says that it is done.
+        let is_sync = line.contains("fsync") || line.contains("fdatasync");
+        if is_sync && line.ends_with("= 0") {
+            synced += 1;
+        } else if line.contains("HTTP/1.1 201") {
+            assert!(synced > 0, "a reply without an fsync before it:\n{line}");
+            (synced, replies) = (0, replies + 1);
+        }
+    }
+    assert_eq!(replies, sizes.len(), "{trace}");
+}
+
+#[test]
+fn a_node_that_is_stopped_and_started_goes_on_where_it_was() {
+    let mut node = Node::alone();
+    let id = node.id().to_owned();
+    let small = node.upload("small.txt", b"small");
+    let large = node.upload("large.bin", &noise(3 << 20, 1));
+    let gone = node.upload("gone.txt", b"gone");
+    node.delete(&gone);
+    let root = node.root();
+    assert!(node.server.terminate().success());
+    node.restart();
+    assert_eq!(node.id(), id);
+    assert_eq!(node.root(), root);
+    assert_eq!(node.get(&small).body, b"small");
+    assert!(node.get(&large).body == noise(3 << 20, 1));
+    node.get(&gone).problem(410);
+}
+
+#[test]
+fn a_node_put_back_from_a_backup_takes_a_new_key_and_keeps_its_blobs() {
+    let mut node = Node::alone();
+    let path = node.upload("a.txt", b"a");
+    assert!(node.server.terminate().success());
+    let restored = Node::start_in(&node.data, &["--no-bootstrap", "--restored"]);
+    assert_ne!(restored.id(), node.id());
+    assert_eq!(restored.get(&path).body, b"a");
+}
