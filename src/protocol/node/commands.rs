@@ -53,8 +53,9 @@ impl<S: Store> Node<S> {
             Err(fault) => return Ok(Err(fault)),
         };
         // An upload brings its bytes; a restored version must find them here. Elsewhere they may be deleted meanwhile, as covered.
+        // While this record waits for the disk they may be here for the sake of another blob, which is about to let go of them.
         if let (Change::Restore(_), Content::Payload(payload)) = (&write.change, &content)
-            && !self.records.holds(payload.hash)?
+            && (self.records.is_pending(key) || !self.records.holds(payload.hash)?)
         {
             return Ok(Err(WriteFault::NotHere(payload.hash)));
         }
