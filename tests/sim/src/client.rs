@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gossip_cdn_protocol::io::{Change, Condition, Tags, Write};
-use gossip_cdn_protocol::{BlobId, Payload, Record, Sha256Digest};
+use gossip_cdn_protocol::{BlobId, Payload, Record, Sha256Digest, VersionId};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
@@ -35,6 +35,11 @@ impl Wish {
     /// To delete `blob`.
     pub fn delete(blob: BlobId) -> Self {
         Self::of(Some(blob), Change::Delete, None)
+    }
+
+    /// To make a live version of `blob` the only one again.
+    pub fn restore(blob: BlobId, version: VersionId) -> Self {
+        Self::of(Some(blob), Change::Restore(version), None)
     }
 
     fn of(blob: Option<BlobId>, change: Change, bytes: Option<Bytes>) -> Self {
@@ -81,9 +86,7 @@ impl Client {
         let live: Vec<_> = record.versions().iter().filter(|version| version.content.payload().is_some()).collect();
         let mut wish = match (blob, rng.random_range(0..10)) {
             (Some(blob), 0..3) => Wish::delete(blob),
-            (Some(blob), 3..5) if !live.is_empty() => {
-                Wish::of(Some(blob), Change::Restore(live[rng.random_range(0..live.len())].id()), None)
-            }
+            (Some(blob), 3..5) if !live.is_empty() => Wish::restore(blob, live[rng.random_range(0..live.len())].id()),
             (blob, _) => Wish::put(blob, seed, size),
         };
         wish.write.condition = condition(record, rng);

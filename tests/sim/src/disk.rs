@@ -155,9 +155,7 @@ impl Platter {
         let Some(mut retained) = self.retained.remove(&key) else { return };
         let before: Vec<ContentHash> = hashes(&retained);
         let record = self.record(key);
-        retained.retain(|covered| {
-            !record.versions().iter().any(|version| version.dominates(covered) && self.has_bytes_of(version))
-        });
+        retained.retain(|covered| !record.versions().iter().any(|version| version.dominates(covered) && self.has_bytes_of(version)));
         if !retained.is_empty() {
             self.retained.insert(key, retained);
         }

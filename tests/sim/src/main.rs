@@ -1,16 +1,20 @@
 //! Runs seeds of the simulator, or tells its stories.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use gossip_cdn_sim::report::{summary, swarm};
+use gossip_cdn_sim::story::STORIES;
 use gossip_cdn_sim::{Plant, Settings};
 
 /// Simulates networks of Gossip CDN nodes with every fault, and checks that nothing is lost.
 #[derive(Debug, Parser)]
-#[command(name = "gossip-cdn-sim")]
+#[command(name = "gossip-cdn-sim", args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The seed, or the first of several.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -37,6 +41,31 @@ struct Arguments {
     threads: usize,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells the stories of which transcripts are kept.
+    Story {
+        /// Write the transcripts to be kept, rather than show them.
+        #[arg(long)]
+        bless: bool,
+        /// Where they are kept.
+        #[arg(long, default_value = "tests/sim/transcripts")]
+        folder: PathBuf,
+    },
+}
+
+fn tell(bless: bool, folder: &Path) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for story in STORIES {
+        if bless {
+            std::fs::write(folder.join(format!("{}.txt", story.name)), story.transcript())?;
+        } else {
+            writeln!(out, "{}\n{}", story.name, story.transcript())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Arguments {
     /// The command that runs a seed again, but for the seed.
     fn replay(&self) -> String {
@@ -60,6 +89,9 @@ impl Arguments {
 
 fn main() -> io::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(Command::Story { bless, folder }) = &arguments.command {
+        return tell(*bless, folder);
+    }
     let settings = Settings {
         nodes: arguments.nodes,
         seconds: arguments.seconds,

@@ -24,8 +24,7 @@ pub(crate) struct Weather {
 
 impl Weather {
     /// Nothing is lost, nothing overtakes.
-    pub(crate) const FAIR: Self =
-        Self { fastest: 1000, slowest: 1000, stragglers: 0, lost_requests: 0, lost_answers: 0, duplicates: 0 };
+    pub(crate) const FAIR: Self = Self { fastest: 1000, slowest: 1000, stragglers: 0, lost_requests: 0, lost_answers: 0, duplicates: 0 };
 }
 
 /// A direction in which nothing passes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use gossip_cdn_protocol::wire::{Answer, Entry, Request};
-use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Record, Version, VersionId};
+use gossip_cdn_protocol::{BlobId, ContentHash, Event, Member, NodeId, Record, Version, VersionId};
 
 /// The lines so far. A silent one formats nothing and costs nothing.
 #[derive(Debug, Default)]
@@ -58,7 +58,8 @@ impl Transcript {
             Request::Records(records) => format!("records give [{}] ask {}", self.entries(&records.give), records.ask.len()),
             Request::Members(list) => format!("members [{}]", self.members(&list.members)),
             Request::Rumors(rumors) => {
-                let wishes = if rumors.receipts.is_empty() { String::new() } else { format!(", wishes {} receipts", rumors.receipts.len()) };
+                let wishes =
+                    if rumors.receipts.is_empty() { String::new() } else { format!(", wishes {} receipts", rumors.receipts.len()) };
                 format!("rumors [{}]{wishes}", self.entries(&rumors.records))
             }
             Request::Receipts(receipts) => {
@@ -77,6 +78,18 @@ impl Transcript {
             Answer::Members(list) => format!("members [{}]", self.members(&list.members)),
             Answer::Taken(_) => "taken".into(),
             Answer::Holds(answer) => if answer.holds { "held" } else { "not held" }.into(),
+        }
+    }
+
+    /// What a core notes, with short names.
+    pub(crate) fn event(&self, event: &Event) -> String {
+        match event {
+            Event::MemberChanged(id, state) => format!("{} is {}", self.node(*id), state.name()),
+            Event::Conflict(id) => format!("conflict of {}", blob(*id)),
+            Event::Misbehaved(id, kind, _) => format!("{} misbehaves: {}", self.node(*id), kind.name()),
+            Event::Refuted(incarnation) => format!("it lives, as incarnation {incarnation}"),
+            Event::NoHolder(name) => format!("no holder of {}", hash(*name)),
+            Event::AddressTaken(old, new) => format!("{} answers for {}", self.node(*new), self.node(*old)),
         }
     }
 

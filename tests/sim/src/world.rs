@@ -264,6 +264,12 @@ impl World {
         records.map(|key| self.hosts[host].disk.record(key)).unwrap_or_default()
     }
 
+    /// The record of a blob as a host's core sees it, durable or not.
+    pub fn pending(&self, host: usize, blob: BlobId) -> Record {
+        let records = self.hosts[host].core.as_ref().map(|core| core.records());
+        records.and_then(|records| records.record(records.key(blob)).ok()).unwrap_or_default()
+    }
+
     /// Whether a host holds the bytes of a blob's winner.
     pub fn holds_winner(&self, host: usize, blob: BlobId) -> bool {
         let record = self.record(host, blob);

@@ -44,7 +44,8 @@ impl World {
             Output::Fetch(fetch) => self.fetch(number, fetch),
             Output::Event(event) => {
                 if self.transcript.is_on() {
-                    self.note(Some(number), format_args!("notes {event:?}"));
+                    let text = self.transcript.event(&event);
+                    self.note(Some(number), format_args!("notes {text}"));
                 }
             }
             Output::Stop(fault) => {
@@ -118,11 +119,8 @@ impl World {
             self.checker.on_acknowledged(number, written, &disks);
             self.client.learn(written.blob);
         }
-        if !self.replies.contains_key(&call) {
-            self.replies.insert(call, reply);
-        } else {
-            self.checker.fail(format!("n{number} answers its client c{} twice", call.0));
-        }
+        let first = self.replies.insert(call, reply).is_none();
+        self.checker.require(first, || format!("n{number} answers its client c{} twice", call.0));
     }
 
     fn persist(&mut self, number: usize, mut persist: Persist, writing: Option<&Writing>) {

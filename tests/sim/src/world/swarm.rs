@@ -137,7 +137,11 @@ impl World {
                 self.relieve_later(host);
             }
             FaultKind::WrongBytes => {
-                if self.rng.random_bool(0.7) { self.hosts[host].lies = true } else { self.hosts[host].full = true }
+                if self.rng.random_bool(0.7) {
+                    self.hosts[host].lies = true
+                } else {
+                    self.hosts[host].full = true
+                }
                 self.relieve_later(host);
             }
             FaultKind::ClockJump => {
