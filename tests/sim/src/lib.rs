@@ -18,6 +18,7 @@ mod checker;
 mod client;
 mod disk;
 mod network;
+mod wire;
 
 pub mod faults;
 pub mod plant;

@@ -38,6 +38,8 @@ const BOOTSTRAP_HOST: usize = usize::MAX;
 const CALL_TIMEOUT: u64 = 2_000_000;
 /// A transfer without progress fails after so long, in microseconds.
 const FETCH_TIMEOUT: u64 = 5_000_000;
+/// One message in so many is written as JSON and read back, drawn from their order.
+const WRITTEN_OUT: u64 = 16;
 /// When every world begins: some day in 2026, in milliseconds since 1970.
 const EPOCH: u64 = 1_767_225_600_000;
 
@@ -91,6 +93,7 @@ enum Event {
     Trouble,
     Mend(u64),
     Relief(usize),
+    Doom(Life),
     BootstrapUp,
 }
 
@@ -99,6 +102,8 @@ enum Event {
 enum Arrived {
     Bytes(Bytes),
     Absent,
+    /// It ended early.
+    Short,
     Unreachable,
 }
 
@@ -332,12 +337,14 @@ impl World {
             Event::Input(life, input) if self.lives(life) => self.input(life.0, *input),
             Event::Start(host) => self.start_process(host),
             Event::Stop(life) if self.lives(life) => self.kill(life.0, usize::MAX),
-            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) => {}
+            Event::Doom(life) if self.lives(life) => self.crash_losing(life.0),
+            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) => {}
             Event::Write => self.write_by_dice(),
             Event::Trouble => self.trouble(),
             Event::Mend(cut) => self.mend(cut),
             Event::Relief(host) => {
-                (self.hosts[host].lies, self.hosts[host].slow, self.hosts[host].full) = (false, false, false);
+                let host = &mut self.hosts[host];
+                (host.lies, host.slow, host.full, host.doomed) = (false, false, false, false);
             }
             Event::BootstrapUp => self.registry.down = false,
         }

@@ -19,6 +19,7 @@ const MOST_HURRIES: u32 = 1000;
 /// A transfer whose payloads are on their way to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Landing {
+    pub(super) from: Option<NodeId>,
     pub(super) open: usize,
     pub(super) results: Vec<(ContentHash, Result<(), FetchFault>)>,
 }
@@ -41,7 +42,7 @@ pub(super) struct Host {
     /// The place of its tick in the queue of events.
     pub(super) tick: Option<(u64, u64)>,
     pub(super) calls: BTreeSet<OwnCall>,
-    pub(super) fetches: BTreeMap<TransferId, NodeId>,
+    pub(super) fetches: BTreeSet<TransferId>,
     pub(super) landings: BTreeMap<TransferId, Landing>,
     /// Where the answer of a peer's request goes; nowhere if it is a twin.
     pub(super) asked: BTreeMap<PeerCall, Option<(Life, OwnCall)>>,
@@ -57,6 +58,8 @@ pub(super) struct Host {
     pub(super) slow: bool,
     /// There is no room for payloads.
     pub(super) full: bool,
+    /// It is to be killed while its next record waits for the disk.
+    pub(super) doomed: bool,
     pub(super) next_peer_call: u64,
     /// How often in a row the core wanted a tick at once.
     hurries: u32,
@@ -78,7 +81,7 @@ impl Host {
             skew: 0,
             tick: None,
             calls: BTreeSet::new(),
-            fetches: BTreeMap::new(),
+            fetches: BTreeSet::new(),
             landings: BTreeMap::new(),
             asked: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -87,6 +90,7 @@ impl Host {
             lies: false,
             slow: false,
             full: false,
+            doomed: false,
             next_peer_call: 0,
             hurries: 0,
         }

@@ -1,19 +1,21 @@
 //! What a host does with the outputs of its core, and what the world does with what comes of it.
 
 use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, PeerCall, Refusal, Reply, Target, TransferId};
+use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
+use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
 use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Join, Request};
-use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, NodeId, Output, Persist, Record};
+use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist, Record};
 use rand::RngExt;
 
 use super::host::Landing;
-use super::{Arrived, BOOTSTRAP_HOST, CALL_TIMEOUT, Event, FETCH_TIMEOUT, Life, World};
+use super::{Arrived, BOOTSTRAP_HOST, CALL_TIMEOUT, Event, FETCH_TIMEOUT, Life, WRITTEN_OUT, World};
 use crate::checker::Writing;
 use crate::client::Wish;
 use crate::disk::{Bytes, Committed, Queued};
 use crate::faults::FaultKind;
 use crate::network::Half;
 use crate::plant::Plant;
-use crate::transcript;
+use crate::{transcript, wire};
 
 impl World {
     /// One door in, one door out.
@@ -43,6 +45,9 @@ impl World {
             Output::Persist(persist) => self.persist(number, persist, writing),
             Output::Fetch(fetch) => self.fetch(number, fetch),
             Output::Event(event) => {
+                if let Noted::Misbehaved(_, Misbehaviour::Malformed | Misbehaviour::Foreign, what) = &event {
+                    self.checker.fail(format!("n{number} takes a message of another core for bad: {what}"));
+                }
                 if self.transcript.is_on() {
                     let text = self.transcript.event(&event);
                     self.note(Some(number), format_args!("notes {text}"));
@@ -123,7 +128,7 @@ impl World {
         self.checker.require(first, || format!("n{number} answers its client c{} twice", call.0));
     }
 
-    fn persist(&mut self, number: usize, mut persist: Persist, writing: Option<&Writing>) {
+    fn persist(&mut self, number: usize, persist: Persist, writing: Option<&Writing>) {
         let own = self.hosts[number].id.0;
         for change in &persist.records {
             let host = &self.hosts[number];
@@ -143,7 +148,12 @@ impl World {
             let life = self.hosts[number].this_life();
             self.at(self.now, Event::Input(life, Box::new(Input::Persisted(persist.token, Ok(())))));
         }
-        persist.contacts.take_if(|contacts| contacts.len() > 64);
+        if self.hosts[number].doomed && !persist.records.is_empty() {
+            self.hosts[number].doomed = false;
+            let at = self.now + self.rng.random_range(0..self.plan.fsync);
+            let life = self.hosts[number].this_life();
+            self.at(at, Event::Doom(life));
+        }
         self.hosts[number].disk.queue(Queued::Persist(persist));
         self.sync(number);
     }
@@ -217,6 +227,8 @@ impl World {
                 Request::Exchange(_) | Request::Partitions(_) | Request::Members(_) | Request::Receipts(_) | Request::Holds(_) => {}
             }
         }
+        let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::request_survives(&request);
+        self.checker.require(written, || format!("n{number} sends a request that does not survive the wire: {request:?}"));
         let to = self.addresses.get(&target.address).copied();
         if self.transcript.is_on() {
             let (whom, text) = (to.map_or_else(|| "nowhere".into(), |to| format!("n{to}")), self.transcript.request(&request.body));
@@ -273,6 +285,8 @@ impl World {
                 Answer::Exchange(_) | Answer::Partitions(_) | Answer::Taken(_) | Answer::Holds(_) => (&[], &[]),
             };
             self.check_sent(number, envelope.incarnation, entries, members);
+            let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::answer_survives(envelope);
+            self.checker.require(written, || format!("n{number} gives an answer that does not survive the wire: {envelope:?}"));
             if let (Some(Plant::SiblingsStayHome), Answer::Records(records)) = (self.settings.plant, &mut envelope.body) {
                 winners_only(&mut records.give);
             }
@@ -349,8 +363,11 @@ impl World {
         let life = host.this_life();
         let silence = fetch.wants.iter().map(|missing| (missing.hash, Arrived::Unreachable)).collect();
         let results = fetch.wants.iter().map(|missing| (missing.hash, Err(FetchFault::Unreachable))).collect();
-        host.fetches.insert(fetch.transfer, fetch.from.id.unwrap_or(NodeId(uuid::Uuid::nil())));
-        host.landings.insert(fetch.transfer, Landing { open: 0, results });
+        host.fetches.insert(fetch.transfer);
+        host.landings.insert(fetch.transfer, Landing { from: fetch.from.id, open: 0, results });
+        let from_there = host.landings.values().filter(|landing| landing.from == fetch.from.id).count();
+        let bounded = host.landings.len() <= MAX_RUNNING && from_there <= MAX_RUNNING_PER_PEER;
+        self.checker.require(bounded, || format!("n{number} runs more transfers at once than it says it does"));
         self.at(self.now + FETCH_TIMEOUT, Event::Arrive { to: life, transfer: fetch.transfer, results: silence });
         let Some(to) = to else { return };
         if let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally) {
@@ -366,10 +383,12 @@ impl World {
         let lies = self.hosts[from].lies;
         let breaks = self.plan.has(FaultKind::BrokenTransfer) && !self.healing && self.rng.random_ratio(1, 8);
         let whole = if breaks { self.rng.random_range(0..fetch.wants.len()) } else { fetch.wants.len() };
+        let short = breaks && self.rng.random_bool(0.5);
         let mut results = Vec::with_capacity(fetch.wants.len());
         let mut total = 0;
         for (n, missing) in fetch.wants.iter().enumerate() {
             let arrived = match self.hosts[from].disk.bytes(missing.hash) {
+                _ if n == whole && short => Arrived::Short,
                 _ if n >= whole => Arrived::Unreachable,
                 None => Arrived::Absent,
                 Some(bytes) if lies => {
@@ -391,11 +410,12 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, to: Life, transfer: TransferId, results: Vec<(ContentHash, Arrived)>) {
-        if !self.lives(to) || self.hosts[to.0].fetches.remove(&transfer).is_none() {
+        if !self.lives(to) || !self.hosts[to.0].fetches.remove(&transfer) {
             return;
         }
         let plant = self.settings.plant;
-        let mut landing = Landing::default();
+        let from = self.hosts[to.0].landings.get(&transfer).and_then(|landing| landing.from);
+        let mut landing = Landing { from, ..Landing::default() };
         for (hash, arrived) in results {
             let full = self.hosts[to.0].full;
             let result = match arrived {
@@ -408,6 +428,7 @@ impl World {
                     Ok(())
                 }
                 Arrived::Bytes(_) => Err(FetchFault::WrongBytes),
+                Arrived::Short => Err(FetchFault::ShortBody),
                 Arrived::Absent => Err(FetchFault::Absent),
                 Arrived::Unreachable => Err(FetchFault::Unreachable),
             };

@@ -126,11 +126,7 @@ impl World {
                 let kept = self.hosts[host].disk.queued();
                 self.crash_for_a_while(host, kept);
             }
-            FaultKind::CrashLosing => {
-                let waiting = self.hosts[host].disk.queued();
-                let kept = if waiting > 1 && self.rng.random_bool(0.5) { self.rng.random_range(0..waiting) } else { 0 };
-                self.crash_for_a_while(host, kept);
-            }
+            FaultKind::CrashLosing => self.hosts[host].doomed = true,
             FaultKind::DiskFault => self.refuse_persist(host),
             FaultKind::SlowDisk => {
                 self.hosts[host].slow = true;
@@ -180,6 +176,13 @@ impl World {
         }
     }
 
+    /// Kills a host and loses what waits for its disk, or all but the first of it.
+    pub(super) fn crash_losing(&mut self, host: usize) {
+        let waiting = self.hosts[host].disk.queued();
+        let kept = if waiting > 1 && self.rng.random_bool(0.5) { self.rng.random_range(0..waiting) } else { 0 };
+        self.crash_for_a_while(host, kept);
+    }
+
     /// The disk refuses what waits for it: the core must end, and a new one is built.
     fn refuse_persist(&mut self, host: usize) {
         let Some(token) = self.hosts[host].disk.next_persist().filter(|_| self.hosts[host].core.is_some()) else { return };
@@ -225,7 +228,7 @@ impl World {
         self.healing = true;
         self.network.heal();
         self.registry.down = false;
-        self.queue.retain(|_, event| !matches!(event, Event::Write | Event::Trouble | Event::Stop(_)));
+        self.queue.retain(|_, event| !matches!(event, Event::Write | Event::Trouble | Event::Stop(_) | Event::Doom(_)));
         for host in 0..self.hosts.len() {
             self.happen(Event::Relief(host));
             self.start_process(host);
