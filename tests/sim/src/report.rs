@@ -1,6 +1,7 @@
 //! The swarm: many seeds, one summary.
 
 use std::fmt::Write;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::faults::{Plan, Tally};
@@ -28,11 +29,16 @@ pub struct Outcome {
 /// Runs one seed.
 pub fn simulate(seed: u64, settings: &Settings) -> Outcome {
     let mut world = World::new(seed, settings.clone(), Plan::draw);
-    world.swarm();
+    // A core that breaks its own assertions is a finding like any other: it must not take the other seeds with it.
+    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| world.swarm()));
+    let broken = ran.err().map(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        format!("panicked: {}", text.unwrap_or("without a word"))
+    });
     let (events, tried, acknowledged) = world.totals();
     Outcome {
         seed,
-        failure: world.failure().cloned(),
+        failure: broken.or(world.failure().cloned()),
         events,
         tried,
         acknowledged,
