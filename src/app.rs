@@ -11,13 +11,13 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
-use actix_web::rt::{Arbiter, ArbiterHandle};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use gossip_cdn_protocol::wire::{Envelope, VERSION};
@@ -28,7 +28,7 @@ use gossip_cdn_shell::{problem, request, serve};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-pub use self::demo::run_demo;
+pub use self::demo::{RunningDemo, run_demo};
 use crate::clock::{self, Clock};
 use crate::config::NodeConfig;
 use crate::driver::{self, Driver, Handle};
@@ -48,6 +48,9 @@ pub enum StartError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The data folder was opened, but what is in it cannot be read.
+    #[error("--data: {0}")]
+    Unreadable(StoreFault),
     /// What the configuration says cannot be.
     #[error("{0}")]
     Config(String),
@@ -144,21 +147,23 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (store, writer) = open(&config, address).await?;
     let writer = spawn_writer(writer)?;
     let clock = Clock::new();
-    let identity = *store.identity();
+    let identity = store.identity();
+    let id = identity.id;
     let (handle, inbox) = driver::channel();
-    let head = Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
+    let head =
+        Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
     let (transfers, courier) = Transfers::new(store.clone(), head);
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
     let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers };
     let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox)?;
     if let Ok(Err(fault)) = ready.await {
-        return Err(StartError::Store(fault.into()));
+        return Err(StartError::Unreadable(fault));
     }
     let tasks = TaskTracker::new();
     let server = serve(&config, listener, &advertised, &store, &handle, &tasks)?;
-    tracing::info!(node = %identity.id, %address, %advertised, incarnation = identity.incarnation, "serving");
-    Ok(RunningNode { id: identity.id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
+    tracing::info!(node = %id, %address, %advertised, "serving");
+    Ok(RunningNode { id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
 }
 
 async fn open(config: &NodeConfig, address: SocketAddr) -> Result<(Store, Writer), StartError> {
@@ -185,7 +190,7 @@ fn spawn_writer(writer: Writer) -> std::io::Result<std::thread::JoinHandle<()>> 
 
 /// Runs a future that is not `Send` on an arbiter's thread.
 fn spawn_on<F: Future<Output = ()> + 'static>(arbiter: &ArbiterHandle, make: impl FnOnce() -> F + Send + 'static) {
-    let spawned = arbiter.spawn_fn(move || drop(actix_web::rt::spawn(make())));
+    let spawned = arbiter.spawn_fn(move || drop(actix_rt::spawn(make())));
     debug_assert!(spawned, "an arbiter that was just made takes work");
 }
 
@@ -225,7 +230,10 @@ impl Core {
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
         };
-        let own = gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::Sha256Digest(identity.public), incarnation: identity.incarnation };
+        let own = gossip_cdn_protocol::node::Identity {
+            key: gossip_cdn_protocol::Sha256Digest(identity.public),
+            incarnation: identity.incarnation,
+        };
         let (members, contacts) = (self.store.members()?, self.store.contacts()?);
         let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
         Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))
@@ -240,11 +248,12 @@ fn serve(
     driver: &Handle,
     tasks: &TaskTracker,
 ) -> Result<ServerHandle, StartError> {
-    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone()));
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
-    let settings = config.http_settings(advertised)?;
-    let public = http::configure(http::Context::new(store.clone(), driver.clone(), settings, tasks, wall));
+    let settings = config.http_settings(advertised);
+    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks, wall);
+    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers)));
+    let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
     let healthy = Arc::new(AtomicBool::new(true));
@@ -263,9 +272,9 @@ fn serve(
             .wrap(from_fn(request::observe))
     };
     let shared = serve::Settings { workers: config.workers, drain: DRAIN };
-    let server = gossip_cdn_shell::tuned!(HttpServer::new(app), &shared).listen(listener)?.run();
+    let server = gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect), &shared).listen(listener)?.run();
     let handle = server.handle();
-    actix_web::rt::spawn(server);
+    actix_rt::spawn(server);
     Ok(handle)
 }
 

@@ -79,7 +79,7 @@ pub enum ClientCommand {
     )]
     Get(get::GetArgs),
     /// List blobs
-    #[command(after_help = "Example: gossip-cdn ls --name holidays/ --all")]
+    #[command(after_help = "Example: gossip-cdn ls --name photo --all")]
     Ls(list::LsArgs),
     /// Delete blobs, on every node
     #[command(after_help = "Example: gossip-cdn rm 67e55044-10b1-426f-9247-bb680e5fe0c8")]

@@ -24,12 +24,13 @@ mod described;
 mod digests;
 mod disposition;
 mod download;
-pub(crate) mod errors;
+pub mod errors;
 mod holders;
 mod list;
 mod members;
 pub mod metrics;
 mod page;
+pub mod peers;
 mod range;
 mod status;
 mod stream;
@@ -47,8 +48,7 @@ use actix_web::dev::{Extensions, HttpServiceFactory, ServiceRequest, ServiceResp
 use actix_web::middleware::Next;
 use actix_web::web::{Data, ServiceConfig};
 use gossip_cdn_protocol::WallTime;
-use gossip_cdn_protocol::item::ItemHasher;
-use gossip_cdn_shell::{request, service};
+use gossip_cdn_shell::{problem, request, service};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder, Paths};
@@ -57,14 +57,16 @@ use utoipa_actix_web::OpenApiFactory;
 use crate::driver::Handle;
 use crate::store::Store;
 use metrics::Metrics;
+use peers::Strangers;
+
+/// How long a body may bring no byte.
+pub const BODY_IDLE: Duration = Duration::from_secs(30);
 
 /// What an operator decides about the public routes.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The base URL under which others reach this node.
     pub address: String,
-    /// The name of the cluster.
-    pub cluster: String,
     /// Largest payload taken, in bytes.
     pub max_blob: u64,
     /// Most bodies received at once.
@@ -80,12 +82,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             address: "http://127.0.0.1:7701".to_owned(),
-            cluster: "gossip-cdn".to_owned(),
             max_blob: 64 << 30,
             // A guess: some hundred MiB at the most, were every one of them in the middle of a large chunk.
             max_uploads: 256,
             write_token: None,
-            body_idle: Duration::from_secs(30),
+            body_idle: BODY_IDLE,
         }
     }
 }
@@ -126,13 +127,14 @@ pub struct Context {
     pub driver: Handle,
     /// What the operator decided.
     pub settings: Arc<Settings>,
+    /// Who sent what is no message of a peer.
+    pub strangers: Arc<Strangers>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where commits go.
     pub tasks: Tasks,
     /// What time it is, for showing it.
     pub wall: fn() -> WallTime,
-    hasher: ItemHasher,
     uploads: Arc<Semaphore>,
     started: Instant,
 }
@@ -143,9 +145,9 @@ impl Context {
         Self {
             store,
             driver,
-            hasher: ItemHasher::new(&settings.cluster),
             uploads: Arc::new(Semaphore::new(settings.max_uploads)),
             settings: Arc::new(settings),
+            strangers: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             tasks,
             wall,
@@ -167,13 +169,11 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
         let mut routes = Routes { config, api: OpenApiBuilder::new().info(info()).paths(Paths::new()).build() };
         mount(&mut routes);
         let Routes { config, mut api } = routes;
-        match service::Document::new(&api) {
-            Ok(document) => _ = config.app_data(Data::new(document)),
-            Err(fault) => tracing::error!(%fault, "the routes cannot be described"),
-        }
+        config.app_data(Data::new(service::Document::new(&api)));
         // Any path of one segment takes a PUT. For the wrong method elsewhere that is no help: who mistypes /status wants a 404.
         api.paths.paths.remove(upload::NAMED);
-        config.app_data(Data::new(service::routes(&api))).app_data(context.clone());
+        let known = service::routes(&api).and(problem::Routes::new(peers::routes()));
+        config.app_data(Data::new(known)).app_data(context.clone());
     }
 }
 

@@ -18,7 +18,11 @@
 //! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `peers`, `store`; `peers` → `store`. Control goes through
 //! the core, payload bytes go beside it. The proposals say why.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod driver;
+pub mod http;
 pub mod peers;
 pub mod store;

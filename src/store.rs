@@ -193,9 +193,14 @@ impl Store {
         self.shared.queue.close();
     }
 
+    /// Where the record of a blob stands, whether there is one or not.
+    pub fn key(&self, blob: BlobId) -> RecordKey {
+        self.shared.hasher.key(blob)
+    }
+
     /// The committed record of a blob.
     pub fn blob(&self, blob: BlobId) -> Result<Option<Record>, StoreFault> {
-        gossip_cdn_protocol::Store::record(self, self.shared.hasher.key(blob))
+        gossip_cdn_protocol::Store::record(self, self.key(blob))
     }
 
     /// A page of blobs.

@@ -158,7 +158,7 @@ async fn reachable(client: &Client, node: &NodeUrl, findings: &mut Vec<Finding>)
 /// Compares two clocks, both as time since 1970. A date in a header has whole seconds.
 fn clocks(ours: Duration, theirs: Duration) -> Finding {
     let apart = ours.abs_diff(theirs).saturating_sub(Duration::from_secs(1));
-    let detail = match apart.is_zero() {
+    let detail = match apart.as_secs() == 0 {
         true => "the node's and this machine's agree".to_owned(),
         false => format!("the node's is {} s {} this machine's", apart.as_secs(), if theirs > ours { "ahead of" } else { "behind" }),
     };
@@ -253,6 +253,7 @@ mod tests {
         assert_eq!([verdict(1000, 1010), verdict(1010, 1000)], [Verdict::Warning; 2]);
         assert_eq!([verdict(1000, 1700), verdict(1700, 1000)], [Verdict::Fault; 2]);
         assert!(clocks(at(1010), at(1000)).detail.contains("behind"));
+        assert!(clocks(Duration::from_millis(1_001_900), at(1000)).detail.contains("agree"), "a date has whole seconds");
     }
 
     #[test]

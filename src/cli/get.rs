@@ -207,13 +207,13 @@ async fn through(
     let fetched = fetch::fetch(client, nodes, wanted, &mut pipe, &bar).await;
     bar.finish_and_clear();
     let taken = pipe.taken();
-    let hash = pipe.finish().await.map_err(|error| Fault::of_output(&error))?;
+    let hash = pipe.finish().await.map_err(|error| Fault::of_output(&error));
     match fetched {
         Err(Break::Changed) if taken > 0 => {
             Err(Fault::Conflict(format!("{} was replaced while it was read: what was written is of no use", wanted.id)).into())
         }
         Err(fault) => Err(fault),
-        Ok(()) if wanted.is(hash) => Ok(()),
+        Ok(()) if wanted.is(hash?) => Ok(()),
         Ok(()) => Err(Fault::Failed(format!("the bytes of {} do not match their hash: do not use what was written", wanted.id)).into()),
     }
 }
@@ -236,21 +236,23 @@ async fn into_file(screen: &Screen, client: &Client, nodes: &[NodeUrl], wanted: 
         let written = pipe.finish().await.map_err(|error| Fault::of_file("write", &part.path, &error));
         match fetched {
             Err(Break::Changed) => {
-                part.clear()?;
+                part.remove()?;
                 return Err(Break::Changed);
             }
-            Err(fault) => return Err(fault),
+            Err(fault) => {
+                part.leave()?;
+                return Err(fault);
+            }
             Ok(()) => {}
         }
         if wanted.is(written?) {
             return Ok(part.publish(target).await?);
         }
-        part.clear()?;
+        part.remove()?;
         if resumed == 0 {
-            part.remove()?;
             return Err(Fault::Failed(format!("the bytes of {} do not match their hash, so they were thrown away", wanted.id)).into());
         }
-        screen.note(&format!("{} was the beginning of something else; starting over", part.path.display()));
+        screen.note(&format!("the part of {} was the beginning of something else; starting over", target.display()));
     }
 }
 

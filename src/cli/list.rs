@@ -219,11 +219,11 @@ pub(crate) async fn holders(screen: &Screen, arguments: BlobArgs) -> Outcome {
     let rows: Vec<_> = found.holders.iter().map(|holder| vec![holder.id.to_string(), printable(&holder.address)]).collect();
     screen.raw(&table(&rows))?;
     screen.note(&format!(
-        "{} of {} members asked hold version {}; the network has {}",
+        "{} of {} live members are known to hold version {}; {} others were asked",
         found.holders.len(),
-        found.asked,
+        found.members,
         found.version,
-        found.members
+        found.asked
     ));
     Ok(Tally::default())
 }

@@ -91,7 +91,9 @@ pub(crate) async fn run(screen: &Screen, arguments: PutArgs) -> Outcome {
     }
     let (client, node) = connection.client();
     let order = Order { node, copies, timeout: timeout.unwrap_or(COPIES_TIMEOUT) };
-    let sources = paths.iter().flat_map(|path| sources(path, name.as_deref()));
+    // Without a node no further upload is begun; those under way are still told.
+    let reachable = Cell::new(true);
+    let sources = paths.iter().flat_map(|path| sources(path, name.as_deref())).take_while(|_| reachable.get());
     let mut uploads = stream::iter(sources).map(|source| upload_one(screen, &client, &order, source)).buffered(AT_ONCE);
     let mut tally = Tally::default();
     while let Some(done) = uploads.next().await {
@@ -103,9 +105,8 @@ pub(crate) async fn run(screen: &Screen, arguments: PutArgs) -> Outcome {
                     screen.note(&format!("{link} is on {copies} of {wanted} nodes so far, and spreading"));
                 }
             }
-            // Without a node the other uploads would only fail the same way.
-            Err(fault @ Fault::Unreachable(_)) => return Err(fault),
             Err(fault) => {
+                reachable.set(reachable.get() && !matches!(fault, Fault::Unreachable(_)));
                 screen.note(&fault.to_string());
                 tally.add(fault);
             }

@@ -52,7 +52,8 @@ impl Body {
             };
             Some((chunk, payload))
         });
-        Self(Rc::new(RefCell::new(Inner { chunks: Box::pin(chunks), digest: None })))
+        // The form parser asks again after the end.
+        Self(Rc::new(RefCell::new(Inner { chunks: Box::pin(chunks.fuse()), digest: None })))
     }
 
     /// Digests everything that is read from now on.

@@ -201,22 +201,25 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
     if let Some(reader) = context.store.payload(hash)? {
         return Ok(Found::of(reader, true));
     }
-    let missing = Missing { hash, size: selected.payload.size, key: context.hasher.key(selected.blob) };
+    let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
     let want = context.driver.want(missing);
     if selected.payload.size <= INLINE_MAX as u64 {
-        want.await??;
+        want.await?;
         return here_now(context, selected);
     }
+    // A problem can be answered until the first byte is here, and no longer.
+    let begun = async {
+        let mut arriving = context.store.next_arriving(hash).await;
+        arriving.wait_beyond(part.start).await.map(|_| arriving)
+    };
     tokio::select! {
+        // First: a transfer that has failed everywhere may look like one that is about to begin.
+        biased;
         wanted = want => {
-            wanted??;
+            wanted?;
             here_now(context, selected)
         }
-        mut arriving = context.store.next_arriving(hash) => {
-            // A problem can be answered until the first byte is here, and no longer.
-            arriving.wait_beyond(part.start).await.map_err(|_| Fault::NoHolder)?;
-            Ok(Found::Arriving(arriving))
-        }
+        arriving = begun => Ok(Found::Arriving(arriving.map_err(|_| Fault::NoHolder)?)),
     }
 }
 

@@ -5,19 +5,21 @@ use std::io;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::StatusCode;
 use gossip_cdn_protocol::ids::BadName;
 use gossip_cdn_protocol::io::{NoHolder, WriteFault};
 use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
+use super::BODY_IDLE;
+use super::body::Body;
 use super::conditional::entity_tag;
 use crate::driver::Stopped;
 use crate::store::ListFault;
 
 /// Why a request is not done.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// A name in the path or the query is not spelled as its kind demands.
     BadName(BadName),
     /// Something else in the request breaks a rule; the text says which.
@@ -64,19 +66,22 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// What a write's fault means for `blob`.
-    pub(crate) fn of_write(fault: WriteFault, blob: Option<BlobId>) -> Self {
+    pub(super) fn of_write(fault: WriteFault, blob: Option<BlobId>) -> Self {
         match fault {
             WriteFault::Condition(winner) => Self::Condition(winner),
             WriteFault::Unknown => blob.map_or(Self::NoSuchVersion, Self::Unknown),
             WriteFault::Deleted(version) => Self::Deleted(version),
             WriteFault::NoSuchVersion => Self::NoSuchVersion,
             WriteFault::Busy => Self::Busy,
+            WriteFault::StampsExhausted => {
+                Self::Bad("stamps-exhausted", "A version of this blob bears the last stamp there is; write under another id.".to_owned())
+            }
             WriteFault::Store(fault) => Self::Store(fault),
         }
     }
 
     /// The fault of a disk; a full one has an answer of its own.
-    pub(crate) fn of_disk(error: io::Error) -> Self {
+    pub(super) fn of_disk(error: io::Error) -> Self {
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) { Self::DiskFull } else { Self::Disk(error) }
     }
 
@@ -201,6 +206,7 @@ impl From<ListFault> for Fault {
     fn from(fault: ListFault) -> Self {
         match fault {
             ListFault::BadCursor => Self::Bad("bad-cursor", "The cursor is none that this node gave for this order.".to_owned()),
+            ListFault::NoIndex => Self::Bad("bad-query", format!("{fault}.")),
             ListFault::Store(fault) => Self::Store(fault),
         }
     }
@@ -218,13 +224,32 @@ impl From<NoHolder> for Fault {
     }
 }
 
-/// The answer to an upload. Where the body was left in the middle the connection is of no more use, and is closed.
-pub(crate) fn refuse_upload(fault: Fault) -> HttpResponse {
-    let in_the_middle =
-        matches!(fault, Fault::TooLarge(_) | Fault::BodyStalled(_) | Fault::BodyCut(_) | Fault::TooManyUploads | Fault::DiskFull);
+/// A peer is asked to come back: a bound is reached, which `why` names.
+pub(super) fn busy(why: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why).header("Retry-After", 1)
+}
+
+/// This node is stopping.
+pub(super) fn stopping(Stopped: &Stopped) -> Problem {
+    Fault::Stopped.into()
+}
+
+/// A body brought no byte for [`BODY_IDLE`].
+pub(super) fn stalled() -> Problem {
+    Fault::BodyStalled(BODY_IDLE).into()
+}
+
+/// The store fails.
+pub(super) fn store(fault: &StoreFault) -> Problem {
+    Fault::Store(fault.clone()).into()
+}
+
+/// The answer to an upload.
+///
+/// `body` goes with it to the connection: a body that is dropped in the middle, chunked, would be drained by the server for as long as
+/// its sender likes; one that is held makes the server close the connection behind the answer.
+pub(super) fn refuse_upload(fault: Fault, body: Body) -> HttpResponse {
     let mut answer = HttpResponse::from_error(fault.problem());
-    if in_the_middle {
-        answer.head_mut().set_connection_type(ConnectionType::Close);
-    }
+    answer.extensions_mut().insert(body);
     answer
 }

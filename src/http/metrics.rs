@@ -10,6 +10,7 @@ use gossip_cdn_protocol::io::Status;
 use gossip_cdn_shell::problem::Problem;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -63,6 +64,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
     context.metrics.register(&mut registry);
     gauges(&mut registry, &context, &status, &context.store.usage());
     core(&mut registry, &status);
+    misbehaviour(&mut registry, &context, &status);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(Problem::internal)?;
     Ok(HttpResponse::Ok()
@@ -73,7 +75,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
 
 fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &Usage) {
     let shown = [
-        ("blobs", "Live blobs", usage.blobs),
+        ("blobs", "Live blobs", usage.live_blobs),
         ("tombstones", "Deleted blobs", usage.tombstones),
         ("payloads", "Payloads here", usage.payloads),
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
@@ -92,11 +94,18 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
 
 /// The counters that the core keeps.
 fn core(registry: &mut Registry, status: &Status) {
-    let misbehaviour = status.misbehaviour.values().sum();
-    let counters = status::named(&status.counters).into_iter().chain([("misbehaviour", misbehaviour)]);
-    for (name, value) in counters {
+    for (name, value) in status::named(&status.counters) {
         let counter = Count::default();
         counter.inner().store(value, Ordering::Relaxed);
         registry.register(name, "Counted by the core, as in /status", counter);
     }
+}
+
+/// What peers did that they must not do, by kind; `/status` tells by whom.
+fn misbehaviour(registry: &mut Registry, context: &Context, status: &Status) {
+    let family = Family::<[(&'static str, &'static str); 1], Count>::default();
+    for (kind, count) in status::misbehaviour_by_kind(context, status) {
+        family.get_or_create(&[("kind", kind)]).inc_by(count);
+    }
+    registry.register("misbehaviour", "What peers did that they must not do", family);
 }

@@ -47,7 +47,7 @@ pub(super) async fn page(request: HttpRequest, context: Data<Context>) -> Result
         context: &context,
         origin: &origin,
         status: &status,
-        live: context.store.usage().blobs,
+        live: context.store.usage().live_blobs,
         members: &members,
         blobs: &blobs,
         more: newest.next.is_some(),

@@ -14,7 +14,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::{StreamExt, stream};
-use gossip_cdn_protocol::io::Refusal;
+use gossip_cdn_protocol::io::{Misbehaviour, Refusal};
 use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES};
 use gossip_cdn_protocol::wire::{Envelope, Head, Kind, MAX_BODY, PayloadRequest, PayloadsRequest, VERSION};
 use gossip_cdn_shell::problem::Problem;
@@ -44,14 +44,14 @@ pub struct PeerContext {
     /// The cluster's name.
     pub cluster: String,
     /// Who sent what is no message.
-    pub strangers: Strangers,
+    pub strangers: Arc<Strangers>,
     sending: Arc<Semaphore>,
 }
 
 impl PeerContext {
     /// A context for the node behind `driver`.
-    pub fn new(driver: Handle, store: Store, cluster: String) -> Self {
-        Self { driver, store, cluster, strangers: Strangers::default(), sending: Arc::new(Semaphore::new(MAX_SENDING)) }
+    pub fn new(driver: Handle, store: Store, cluster: String, strangers: Arc<Strangers>) -> Self {
+        Self { driver, store, cluster, strangers, sending: Arc::new(Semaphore::new(MAX_SENDING)) }
     }
 
     /// The right to send payloads, for as long as it is held.
@@ -63,19 +63,19 @@ impl PeerContext {
 /// Counts what came under `/gossip/` and was refused before the core saw it, by the address it came from.
 #[derive(Debug, Default)]
 pub struct Strangers {
-    refused: Mutex<BTreeMap<(Option<IpAddr>, &'static str), u64>>,
+    refused: Mutex<BTreeMap<(Option<IpAddr>, Misbehaviour), u64>>,
 }
 
 impl Strangers {
-    fn count(&self, request: &HttpRequest, kind: &'static str) {
+    fn count(&self, request: &HttpRequest, kind: Misbehaviour) {
         let address = request.peer_addr().map(|address| address.ip());
         let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let room = refused.len() < MAX_STRANGERS || refused.contains_key(&(address, kind));
         *refused.entry((address.filter(|_| room), kind)).or_default() += 1;
     }
 
-    /// How often each address was refused, and why: `malformed` or `foreign`. No address stands for those beyond the bound.
-    pub fn refused(&self) -> BTreeMap<(Option<IpAddr>, &'static str), u64> {
+    /// How often each address was refused, and why. No address stands for those beyond the bound.
+    pub fn refused(&self) -> BTreeMap<(Option<IpAddr>, Misbehaviour), u64> {
         self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
@@ -113,15 +113,19 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         essence.trim().eq_ignore_ascii_case("application/json")
     });
     if !json {
-        context.strangers.count(request, "malformed");
+        context.strangers.count(request, Misbehaviour::Malformed);
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "messages of peers are application/json"));
     }
     let mut bytes = Vec::new();
     while let Some(piece) = tokio::time::timeout(super::BODY_IDLE, body.next()).await.map_err(|_| super::errors::stalled())? {
         let piece = piece.map_err(|fault| malformed(request, context, &fault))?;
         if bytes.len() + piece.len() > MAX_BODY {
-            context.strangers.count(request, "malformed");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", format!("messages of peers have at most {MAX_BODY} bytes")));
+            context.strangers.count(request, Misbehaviour::Malformed);
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("messages of peers have at most {MAX_BODY} bytes"),
+            ));
         }
         bytes.extend_from_slice(&piece);
     }
@@ -133,12 +137,12 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
     } else {
         return Ok(bytes);
     };
-    context.strangers.count(request, "foreign");
+    context.strangers.count(request, Misbehaviour::Foreign);
     Err(refused(&refusal))
 }
 
 fn malformed(request: &HttpRequest, context: &PeerContext, fault: &dyn std::fmt::Display) -> Problem {
-    context.strangers.count(request, "malformed");
+    context.strangers.count(request, Misbehaviour::Malformed);
     Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a message of the protocol: {fault}"))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
-use gossip_cdn_protocol::io::Counters;
+use gossip_cdn_protocol::io::{Counters, Status};
 use gossip_cdn_shell::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -54,42 +54,62 @@ struct StatusShown {
 /// How often a peer did what it must not do.
 #[derive(Debug, Serialize, ToSchema)]
 struct Misbehaved {
-    /// The peer.
-    id: String,
+    /// The node id of the peer; its IP address where what it sent was no message of this cluster; nothing for those beyond the
+    /// number that is told apart.
+    sender: Option<String>,
     /// What.
     kind: &'static str,
     /// How often.
     count: u64,
 }
 
+/// What the core counted by node id, and the peer routes by address.
+fn misbehaviour(context: &Context, told: &Status) -> Vec<Misbehaved> {
+    let nodes = told.misbehaviour.iter().map(|((id, kind), count)| {
+        let sender = (!id.0.is_nil()).then(|| id.to_string());
+        Misbehaved { sender, kind: kind.name(), count: *count }
+    });
+    let strangers = context.strangers.refused().into_iter().map(|((address, kind), count)| {
+        let sender = address.map(|address| address.to_string());
+        Misbehaved { sender, kind: kind.name(), count }
+    });
+    nodes.chain(strangers).collect()
+}
+
+/// The same, by kind alone.
+pub(super) fn misbehaviour_by_kind(context: &Context, told: &Status) -> BTreeMap<&'static str, u64> {
+    let mut kinds: BTreeMap<&'static str, u64> = gossip_cdn_protocol::io::Misbehaviour::ALL.iter().map(|kind| (kind.name(), 0)).collect();
+    for misbehaved in misbehaviour(context, told) {
+        *kinds.entry(misbehaved.kind).or_default() += misbehaved.count;
+    }
+    kinds
+}
+
 /// Tells how this node is.
 #[utoipa::path(tag = "node", responses((status = 200, description = "How this node is", body = StatusShown)))]
 #[get("/status")]
 pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Problem> {
-    let status = context.driver.status().await.map_err(Fault::from)?;
+    let told = context.driver.status().await.map_err(Fault::from)?;
     let usage = context.store.usage();
-    let misbehaved = |((id, kind), count): (&(_, gossip_cdn_protocol::io::Misbehaviour), &u64)| {
-        let id: &gossip_cdn_protocol::NodeId = id;
-        Misbehaved { id: id.to_string(), kind: kind.name(), count: *count }
-    };
+    let misbehaviour = misbehaviour(&context, &told);
     let answer = StatusShown {
-        id: status.id.to_string(),
+        id: told.id.to_string(),
         address: context.settings.address.clone(),
-        cluster: status.cluster,
+        cluster: told.cluster,
         version: env!("CARGO_PKG_VERSION"),
-        incarnation: status.incarnation,
+        incarnation: told.incarnation,
         uptime: context.started.elapsed().as_secs(),
-        records: status.root.count,
-        blobs: usage.blobs,
+        records: told.root.count,
+        blobs: usage.live_blobs,
         tombstones: usage.tombstones,
         payloads: usage.payloads,
-        payload_bytes: status.payload_bytes,
-        root: status.root.to_string(),
-        wanted: status.wanted,
-        live_members: status.live_members,
+        payload_bytes: told.payload_bytes,
+        root: told.root.to_string(),
+        wanted: told.wanted,
+        live_members: told.live_members,
         uploads: context.uploads_running(),
-        counters: named(&status.counters).into_iter().collect(),
-        misbehaviour: status.misbehaviour.iter().map(misbehaved).collect(),
+        counters: named(&told.counters).into_iter().collect(),
+        misbehaviour,
     };
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(answer))
 }

@@ -20,6 +20,7 @@ use gossip_cdn_protocol::{BlobId, VersionId, wire};
 use serde::Deserialize;
 
 use super::auth::MayWrite;
+use super::body::Body;
 use super::described::{Described, link, origin_of};
 use super::disposition::clean_name;
 use super::errors::{Fault, refuse_upload};
@@ -93,8 +94,9 @@ pub(super) async fn put_named(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    let name = Some(name.into_inner());
-    raw(&request, &context, &query, payload, Target { blob: None, name, form_is_curl: false }).await.unwrap_or_else(refuse_upload)
+    let body = Body::new(payload, context.settings.body_idle);
+    let target = Target { blob: None, name: Some(name.into_inner()), form_is_curl: false };
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
 }
 
 /// Stores a new blob without a file name; what `curl -T - http://node/` sends.
@@ -110,7 +112,9 @@ pub(super) async fn put_unnamed(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    raw(&request, &context, &query, payload, Target { blob: None, name: None, form_is_curl: false }).await.unwrap_or_else(refuse_upload)
+    let body = Body::new(payload, context.settings.body_idle);
+    let target = Target { blob: None, name: None, form_is_curl: false };
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
 }
 
 /// Stores a new blob from the raw body, or one for each file of a form.
@@ -129,12 +133,13 @@ pub(super) async fn post(
 ) -> HttpResponse {
     let is_form =
         content_type(request.headers()).is_ok_and(|media_type| media_type.is_some_and(|text| essence(text) == "multipart/form-data"));
+    let body = Body::new(payload, context.settings.body_idle);
     let answer = if is_form {
-        form(&request, &context, &query, payload).await
+        form(&request, &context, &query, body.clone()).await
     } else {
-        raw(&request, &context, &query, payload, Target { blob: None, name: None, form_is_curl: true }).await
+        raw(&request, &context, &query, body.clone(), Target { blob: None, name: None, form_is_curl: true }).await
     };
-    answer.unwrap_or_else(refuse_upload)
+    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
 }
 
 /// Creates or replaces a blob.
@@ -154,15 +159,15 @@ pub(super) async fn put(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    let blob = match id.parse::<BlobId>() {
-        Ok(blob) => blob,
-        Err(name) => return refuse_upload(name.into()),
+    let body = Body::new(payload, context.settings.body_idle);
+    let answer = match (id.parse::<BlobId>(), &query.from_version) {
+        (Err(name), _) => Err(name.into()),
+        (Ok(blob), Some(version)) => restore(&request, &context, &query, body.clone(), blob, version).await,
+        (Ok(blob), None) => {
+            raw(&request, &context, &query, body.clone(), Target { blob: Some(blob), name: None, form_is_curl: false }).await
+        }
     };
-    let answer = match &query.from_version {
-        Some(version) => restore(&request, &context, &query, payload, blob, version).await,
-        None => raw(&request, &context, &query, payload, Target { blob: Some(blob), name: None, form_is_curl: false }).await,
-    };
-    answer.unwrap_or_else(refuse_upload)
+    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
 }
 
 /// What a raw body becomes.
@@ -174,13 +179,7 @@ struct Target {
     form_is_curl: bool,
 }
 
-async fn raw(
-    request: &HttpRequest,
-    context: &Context,
-    query: &UploadQuery,
-    payload: Payload,
-    target: Target,
-) -> Result<HttpResponse, Fault> {
+async fn raw(request: &HttpRequest, context: &Context, query: &UploadQuery, mut body: Body, target: Target) -> Result<HttpResponse, Fault> {
     let headers = request.headers();
     let wish = query.wish()?;
     if query.from_version.is_some() {
@@ -195,8 +194,7 @@ async fn raw(
     let media_type = media_type(declared, file_name.as_deref())?;
 
     let permit = body::admit(context, content_length(headers))?;
-    let mut chunks = body::Body::new(payload, context.settings.body_idle);
-    let upload = body::receive(context, &mut chunks, body::cut).await?;
+    let upload = body::receive(context, &mut body, body::cut).await?;
     let commit = {
         let context = context.clone();
         async move {
@@ -212,7 +210,7 @@ async fn raw(
     Ok(answer(request, context, &[written], wish))
 }
 
-async fn form(request: &HttpRequest, context: &Context, query: &UploadQuery, payload: Payload) -> Result<HttpResponse, Fault> {
+async fn form(request: &HttpRequest, context: &Context, query: &UploadQuery, body: Body) -> Result<HttpResponse, Fault> {
     let headers = request.headers();
     let wish = query.wish()?;
     refuse_partial(headers)?;
@@ -221,7 +219,6 @@ async fn form(request: &HttpRequest, context: &Context, query: &UploadQuery, pay
     let idle = context.settings.body_idle;
     let permit = body::admit_form(context, content_length(headers))?;
 
-    let body = body::Body::new(payload, idle);
     let mut body = if expected.is_empty() { body } else { body.digested() };
     let arrived = files(context, Multipart::new(headers, body.clone())).await?;
     body.finish(idle).await?;
@@ -279,7 +276,7 @@ async fn restore(
     request: &HttpRequest,
     context: &Context,
     query: &UploadQuery,
-    payload: Payload,
+    mut body: Body,
     blob: BlobId,
     version: &str,
 ) -> Result<HttpResponse, Fault> {
@@ -287,7 +284,6 @@ async fn restore(
     let version = version.parse::<VersionId>()?;
     let condition = condition(request.headers(), context, Some(blob))?;
     let idle = context.settings.body_idle;
-    let mut body = body::Body::new(payload, idle);
     while let Some(chunk) = body.next().await {
         if !chunk.map_err(|error| body::cut(error, idle))?.is_empty() {
             return Err(Fault::Bad("unexpected-body", "from_version takes the bytes from that version; send no body.".to_owned()));

@@ -413,6 +413,9 @@ pub enum Misbehaviour {
 }
 
 impl Misbehaviour {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Malformed, Self::WrongBytes, Self::ShortBody, Self::Foreign];
+
     /// As it is written in JSON and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -263,6 +263,12 @@ impl Routes {
         Self(routes.into_iter().map(|(pattern, methods)| (ResourceDef::new(pattern), with_head(methods))).collect())
     }
 
+    /// These and others.
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The methods of the path; none where nothing is.
     pub fn methods(&self, path: &str) -> Vec<Method> {
         let mut methods = Vec::new();

@@ -15,7 +15,7 @@ use gossip_cdn_protocol::{BlobId, ContentHash, Member, Persist, Record, Version}
 use redb::{Error, ReadableTable};
 
 use super::pins::Pins;
-use super::tables::{self, KeyBytes, PairBytes, Tables};
+use super::tables::{self, KeyBytes, OwnerBytes, RetainedBytes, Tables};
 use super::{INLINE_MAX, Usage};
 
 /// One commit in the making.
@@ -112,7 +112,6 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         let (before, after) = (named(old), named(new));
         for (hash, size) in after.iter().filter(|(hash, _)| !before.contains_key(*hash)) {
             self.tables.owners.insert(&tables::owner_bytes(*hash, key), true)?;
-            self.tables.retained.remove(&tables::retained_bytes(key, *hash))?;
             if self.is_here(*hash)? {
                 self.tables.unowned.remove(&hash.0)?;
                 self.pins.claimed(*hash);
@@ -123,10 +122,13 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         for hash in before.keys().filter(|hash| !after.contains_key(*hash)) {
             let wait = self.wait(old, new, *hash)?;
             self.redirect(key, *hash, wait)?;
-            match wait {
-                Some(wait) if self.is_here(*hash)? => self.retain(key, *hash, wait)?,
-                Some(_) | None => self.disclaim(key, *hash)?,
+            if let Some(wait) = wait
+                && self.is_here(*hash)?
+            {
+                self.tables.retained.insert(&tables::retained_bytes(key, wait, *hash), ())?;
             }
+            self.tables.owners.insert(&tables::owner_bytes(*hash, key), false)?;
+            self.disclaim_unless_retained(key, *hash)?;
         }
         Ok(())
     }
@@ -153,32 +155,36 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         Ok(None)
     }
 
-    fn retain(&mut self, key: &KeyBytes, hash: ContentHash, wait: ContentHash) -> Result<(), Error> {
-        self.tables.owners.insert(&tables::owner_bytes(hash, key), false)?;
-        self.tables.retained.insert(&tables::retained_bytes(key, hash), &wait.0)?;
+    /// What waited for `from` waits for `to` instead; `None`: for nothing.
+    fn redirect(&mut self, key: &KeyBytes, from: ContentHash, to: Option<ContentHash>) -> Result<(), Error> {
+        let (first, last) = tables::retained_until(key, from);
+        let rows = self.tables.retained.range::<&RetainedBytes>(&first..=&last)?;
+        let waiting: Vec<ContentHash> = rows.map(|row| row.map(|(row, _)| tables::retained_hash(row.value()))).collect::<Result<_, _>>()?;
+        for hash in waiting {
+            self.tables.retained.remove(&tables::retained_bytes(key, from, hash))?;
+            match to {
+                Some(wait) => drop(self.tables.retained.insert(&tables::retained_bytes(key, wait, hash), ())?),
+                None => self.disclaim_unless_retained(key, hash)?,
+            }
+        }
         Ok(())
     }
 
-    /// What waited for `from` waits for `to` instead; `None`: for nothing.
-    fn redirect(&mut self, key: &KeyBytes, from: ContentHash, to: Option<ContentHash>) -> Result<(), Error> {
+    /// Ends a claim, unless a live version of the record names the payload or another covered one of it still waits: the same
+    /// bytes may be owed to several versions of one record.
+    fn disclaim_unless_retained(&mut self, key: &KeyBytes, hash: ContentHash) -> Result<(), Error> {
+        let named = self.tables.owners.get(&tables::owner_bytes(hash, key))?.is_some_and(|live| live.value());
+        if named || self.is_retained(key, hash)? { Ok(()) } else { self.disclaim(key, hash) }
+    }
+
+    fn is_retained(&self, key: &KeyBytes, hash: ContentHash) -> Result<bool, Error> {
         let (first, last) = tables::retained_by(key);
-        let mut waiting = Vec::new();
-        for row in self.tables.retained.range::<&PairBytes>(&first..=&last)? {
-            let (pair, wait) = row?;
-            if *wait.value() == from.0 {
-                waiting.push(tables::retained_hash(pair.value()));
+        for row in self.tables.retained.range::<&RetainedBytes>(&first..=&last)? {
+            if tables::retained_hash(row?.0.value()) == hash {
+                return Ok(true);
             }
         }
-        for hash in waiting {
-            match to {
-                Some(wait) => self.retain(key, hash, wait)?,
-                None => {
-                    self.tables.retained.remove(&tables::retained_bytes(key, hash))?;
-                    self.disclaim(key, hash)?;
-                }
-            }
-        }
-        Ok(())
+        Ok(false)
     }
 
     fn disclaim(&mut self, key: &KeyBytes, hash: ContentHash) -> Result<(), Error> {
@@ -200,7 +206,7 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
     /// The records that claim a payload, and whether a live version of theirs names it.
     fn claimants(&self, hash: ContentHash) -> Result<Vec<(KeyBytes, bool)>, Error> {
         let (first, last) = tables::owners_of(hash);
-        let rows = self.tables.owners.range::<&PairBytes>(&first..=&last)?;
+        let rows = self.tables.owners.range::<&OwnerBytes>(&first..=&last)?;
         rows.map(|row| row.map(|(pair, live)| (tables::owner_key(pair.value()), live.value())).map_err(Error::from)).collect()
     }
 
@@ -311,6 +317,27 @@ mod tests {
         fixture.settle().await;
         assert!(fixture.bytes(hash(&old)).is_none() && fixture.files("payloads").is_empty());
         assert!(fixture.bytes(hash(&newest)) == Some(newest));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_two_covered_versions_named_wait_for_what_covers_either() {
+        let fixture = Fixture::new();
+        let stored = fixture.upload(b"old").await;
+        let first = write(&Record::default(), 1, 5, content(b"old", None));
+        fixture.persist(&[(blob(1), &first)]).await;
+        drop(stored);
+        // The first version is covered by one whose bytes are elsewhere; a sibling of that one names the old bytes again.
+        let mut record = write(&first, 1, 6, content(b"elsewhere", None));
+        fixture.persist(&[(blob(1), &record)]).await;
+        let sibling = write(&Record::default(), 3, 7, content(b"old", None));
+        record.merge(&sibling);
+        fixture.persist(&[(blob(1), &record)]).await;
+        // The sibling is deleted by somebody who did not know the first two.
+        record.merge(&write(&sibling, 3, 8, Content::Tombstone));
+        fixture.persist(&[(blob(1), &record)]).await;
+        assert!(fixture.bytes(ContentHash::of(b"old")).is_some(), "the first version is still covered by bytes that are not here");
+        fixture.store.put_verified(ContentHash::of(b"elsewhere"), b"elsewhere".to_vec().into()).await.unwrap();
+        assert!(fixture.bytes(ContentHash::of(b"old")).is_none());
     }
 
     #[tokio::test]
@@ -441,12 +468,12 @@ mod tests {
 
         let mut claimed: BTreeSet<ContentHash> = named.clone();
         for row in tables.retained.iter().unwrap() {
-            let (pair, wait) = row.unwrap();
-            let (hash, wait) = (tables::retained_hash(pair.value()), ContentHash(*wait.value()));
-            let mut key = KeyBytes::default();
-            key.copy_from_slice(&pair.value()[..24]);
-            assert_eq!(tables.owners.get(&tables::owner_bytes(hash, &key)).unwrap().map(|row| row.value()), Some(false));
-            assert_eq!(tables.owners.get(&tables::owner_bytes(wait, &key)).unwrap().map(|row| row.value()), Some(true));
+            let row = row.unwrap().0;
+            let (key, rest) = row.value().split_first_chunk::<24>().unwrap();
+            let wait = ContentHash(*rest.first_chunk().unwrap());
+            let hash = tables::retained_hash(row.value());
+            assert!(tables.owners.get(&tables::owner_bytes(hash, key)).unwrap().is_some());
+            assert_eq!(tables.owners.get(&tables::owner_bytes(wait, key)).unwrap().map(|row| row.value()), Some(true));
             assert!(here.contains(&hash) && missing.contains(&wait), "it waits for what is missing");
             claimed.insert(hash);
         }
@@ -455,7 +482,9 @@ mod tests {
         for row in tables.owners.iter().unwrap() {
             let (pair, live) = row.unwrap();
             let hash = ContentHash(*pair.value().first_chunk().unwrap());
-            assert!(if live.value() { named.contains(&hash) } else { here.contains(&hash) });
+            let record = &heard.records[&tables::key_of(&tables::owner_key(pair.value())).blob.0.as_u128()];
+            assert_eq!(live.value(), super::named(record).contains_key(&hash));
+            assert!(live.value() || here.contains(&hash));
         }
     }
 

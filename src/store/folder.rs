@@ -29,13 +29,13 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("the data folder {} is in use by another node: stop that one, or give this one a folder of its own", .dir.display())]
+    #[error("the data folder {} is in use by another node: stop that one, or name another folder with --data", .dir.display())]
     Locked {
         /// The folder.
         dir: PathBuf,
     },
     /// A newer release wrote it.
-    #[error("the data folder {} has format {found}, this release reads up to {ours}: use a newer release", .dir.display())]
+    #[error("the data folder {} has format {found}, this release reads up to {ours}: use a newer release, or name another folder with --data", .dir.display())]
     NewerFormat {
         /// The folder.
         dir: PathBuf,
@@ -45,7 +45,9 @@ pub enum OpenError {
         ours: u32,
     },
     /// It belongs to a node of another cluster.
-    #[error("the data folder belongs to the cluster {found:?}, not to {wanted:?}: name that cluster, or another folder")]
+    #[error(
+        "the data folder belongs to the cluster {found:?}, not to {wanted:?}: name that cluster with --cluster, or another folder with --data"
+    )]
     OtherCluster {
         /// The cluster it belongs to.
         found: String,
@@ -53,7 +55,7 @@ pub enum OpenError {
         wanted: String,
     },
     /// A file or folder cannot be made, read or written.
-    #[error("{}: {source}: check its owner, its rights and the space on its disk", .path.display())]
+    #[error("{}: {source}: check its owner, its rights and the space on its disk, or name another folder with --data", .path.display())]
     Io {
         /// Which.
         path: PathBuf,

@@ -13,8 +13,10 @@ use uuid::Uuid;
 pub(super) type KeyBytes = [u8; 24];
 /// A stamp of 8 bytes and a GUID of 16.
 pub(super) type StampBytes = [u8; 24];
-/// A content hash and a record key, in either order.
-pub(super) type PairBytes = [u8; 56];
+/// A content hash and a record key.
+pub(super) type OwnerBytes = [u8; 56];
+/// A record key, the hash waited for, the hash retained.
+pub(super) type RetainedBytes = [u8; 88];
 
 type Definition<K, V> = TableDefinition<'static, K, V>;
 
@@ -32,10 +34,10 @@ pub(super) const TOMBSTONES: Definition<&[u8; 24], ()> = Definition::new("tombst
 pub(super) const PAYLOADS: Definition<&[u8; 32], u64> = Definition::new("payloads_v1");
 /// Bytes of small payloads.
 pub(super) const INLINE: Definition<&[u8; 32], &[u8]> = Definition::new("inline_v1");
-/// Hash and record key of every claim on a payload, here or not; true where a live version names it, false where it is only retained.
+/// Hash and record key of every claim on a payload; true where a live version names it, false where it is only retained.
 pub(super) const OWNERS: Definition<&[u8; 56], bool> = Definition::new("owners_v1");
-/// Record key and hash of a payload whose version is covered; the value is the hash whose bytes it waits for.
-pub(super) const RETAINED: Definition<&[u8; 56], &[u8; 32]> = Definition::new("retained_v1");
+/// Payloads here whose version is covered: record key, the hash whose bytes are waited for, the hash retained until then.
+pub(super) const RETAINED: Definition<&[u8; 88], ()> = Definition::new("retained_v1");
 /// Payloads here that nobody claims: uploads whose record is still on its way. Swept at start.
 pub(super) const UNOWNED: Definition<&[u8; 32], ()> = Definition::new("unowned_v1");
 /// Payloads that live versions name and that are not here: size, and a record that names it.
@@ -64,7 +66,7 @@ pub(super) struct Tables<'txn> {
     pub(super) payloads: Table<'txn, &'static [u8; 32], u64>,
     pub(super) inline: Table<'txn, &'static [u8; 32], &'static [u8]>,
     pub(super) owners: Table<'txn, &'static [u8; 56], bool>,
-    pub(super) retained: Table<'txn, &'static [u8; 56], &'static [u8; 32]>,
+    pub(super) retained: Table<'txn, &'static [u8; 88], ()>,
     pub(super) unowned: Table<'txn, &'static [u8; 32], ()>,
     pub(super) missing: Table<'txn, &'static [u8; 32], (u64, &'static [u8; 24])>,
     pub(super) members: Table<'txn, &'static [u8; 16], &'static [u8]>,
@@ -113,34 +115,44 @@ pub(super) fn stamp_blob(bytes: &StampBytes) -> BlobId {
     BlobId(Uuid::from_bytes(halves::<8, 16>(bytes).1))
 }
 
-/// The bytes of a claim on a payload, payload first.
-pub(super) fn owner_bytes(hash: ContentHash, key: &KeyBytes) -> PairBytes {
+/// The bytes of a claim on a payload.
+pub(super) fn owner_bytes(hash: ContentHash, key: &KeyBytes) -> OwnerBytes {
     join(&hash.0, key)
 }
 
-/// The bytes of a retained payload, record first.
-pub(super) fn retained_bytes(key: &KeyBytes, hash: ContentHash) -> PairBytes {
-    join(key, &hash.0)
-}
-
 /// The record of a claim.
-pub(super) fn owner_key(bytes: &PairBytes) -> KeyBytes {
+pub(super) fn owner_key(bytes: &OwnerBytes) -> KeyBytes {
     halves::<32, 24>(bytes).1
 }
 
-/// The payload of a retained row.
-pub(super) fn retained_hash(bytes: &PairBytes) -> ContentHash {
-    ContentHash(halves::<24, 32>(bytes).1)
-}
-
-/// The first and the last key that begin with `hash`.
-pub(super) fn owners_of(hash: ContentHash) -> (PairBytes, PairBytes) {
+/// The first and the last claim on a payload.
+pub(super) fn owners_of(hash: ContentHash) -> (OwnerBytes, OwnerBytes) {
     (join(&hash.0, &[0; 24]), join(&hash.0, &[u8::MAX; 24]))
 }
 
-/// The first and the last key that begin with `key`.
-pub(super) fn retained_by(key: &KeyBytes) -> (PairBytes, PairBytes) {
-    (join(key, &[0; 32]), join(key, &[u8::MAX; 32]))
+/// The bytes of a retained payload.
+pub(super) fn retained_bytes(key: &KeyBytes, wait: ContentHash, hash: ContentHash) -> RetainedBytes {
+    join(&waiting(key, wait), &hash.0)
+}
+
+/// The payload that is retained.
+pub(super) fn retained_hash(bytes: &RetainedBytes) -> ContentHash {
+    ContentHash(halves::<56, 32>(bytes).1)
+}
+
+/// The first and the last payload that a record retains until the bytes of `wait` are here.
+pub(super) fn retained_until(key: &KeyBytes, wait: ContentHash) -> (RetainedBytes, RetainedBytes) {
+    let head = waiting(key, wait);
+    (join(&head, &[0; 32]), join(&head, &[u8::MAX; 32]))
+}
+
+/// The first and the last payload that a record retains.
+pub(super) fn retained_by(key: &KeyBytes) -> (RetainedBytes, RetainedBytes) {
+    (join(key, &[0; 64]), join(key, &[u8::MAX; 64]))
+}
+
+fn waiting(key: &KeyBytes, wait: ContentHash) -> [u8; 56] {
+    join(key, &wait.0)
 }
 
 /// The record in a row of [`RECORDS`].

@@ -57,14 +57,17 @@ impl Part {
         Ok(Pipe::new(Box::new(file), self.hasher.clone(), self.length))
     }
 
-    /// Forgets its bytes.
-    pub(super) fn clear(&self) -> Result<(), Fault> {
-        self.file.set_len(0).map_err(|error| Fault::of_file("write", &self.path, &error))
+    /// Removes it: its bytes are of no use.
+    pub(super) fn remove(self) -> Result<(), Fault> {
+        std::fs::remove_file(&self.path).map_err(|error| Fault::of_file("remove", &self.path, &error))
     }
 
-    /// Removes it.
-    pub(super) fn remove(&self) -> Result<(), Fault> {
-        std::fs::remove_file(&self.path).map_err(|error| Fault::of_file("remove", &self.path, &error))
+    /// Leaves it for the next attempt, if there is anything in it.
+    pub(super) fn leave(self) -> Result<(), Fault> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() == 0 => self.remove(),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Gives it its name: the bytes are on the disk before they take the place of others.
@@ -196,6 +199,17 @@ mod tests {
         assert_eq!(std::fs::read(&target).unwrap(), b"abcdef");
         assert!(!part_path(&target).exists());
         assert_eq!(hash_of(&target).await.unwrap(), ContentHash::of(b"abcdef"));
+    }
+
+    #[actix_web::test]
+    async fn only_a_part_with_bytes_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x");
+        Part::open(&target, 6).await.unwrap().leave().unwrap();
+        assert!(!part_path(&target).exists());
+        std::fs::write(part_path(&target), "abc").unwrap();
+        Part::open(&target, 6).await.unwrap().leave().unwrap();
+        assert_eq!(std::fs::read(part_path(&target)).unwrap(), b"abc");
     }
 
     #[actix_web::test]
