@@ -72,6 +72,7 @@ impl Fault {
             WriteFault::Unknown => blob.map_or(Self::NoSuchVersion, Self::Unknown),
             WriteFault::Deleted(version) => Self::Deleted(version),
             WriteFault::NoSuchVersion => Self::NoSuchVersion,
+            WriteFault::NotHere(_) => Self::NoHolder,
             WriteFault::Busy => Self::Busy,
             WriteFault::StampsExhausted => {
                 Self::Bad("stamps-exhausted", "A version of this blob bears the last stamp there is; write under another id.".to_owned())
