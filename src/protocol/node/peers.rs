@@ -374,7 +374,7 @@ impl<S: Store> Node<S> {
                         FetchFault::ShortBody => {
                             self.misbehaved(holder, Misbehaviour::ShortBody, format!("the bytes of {hash} ended early"), out)
                         }
-                        FetchFault::Absent | FetchFault::Unreachable | FetchFault::Local => {}
+                        FetchFault::Absent | FetchFault::Unreachable | FetchFault::Busy | FetchFault::Local => {}
                     }
                     silent |= fault == FetchFault::Unreachable;
                     self.transfers.on_failed(transfer, hash, now.instant);
