@@ -207,10 +207,14 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
         want.await?;
         return here_now(context, selected);
     }
-    // A problem can be answered until the first byte is here, and no longer.
+    // A problem can be answered until the first byte is here, and no longer. A transfer that ends without one is followed by another.
     let begun = async {
-        let mut arriving = context.store.next_arriving(hash).await;
-        arriving.wait_beyond(part.start).await.map(|_| arriving)
+        loop {
+            let mut arriving = context.store.next_arriving(hash).await;
+            if arriving.wait_beyond(part.start).await.is_ok() {
+                return arriving;
+            }
+        }
     };
     tokio::select! {
         // First: a transfer that has failed everywhere may look like one that is about to begin.
@@ -219,7 +223,7 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
             wanted?;
             here_now(context, selected)
         }
-        arriving = begun => Ok(Found::Arriving(arriving.map_err(|_| Fault::NoHolder)?)),
+        arriving = begun => Ok(Found::Arriving(arriving)),
     }
 }
 
