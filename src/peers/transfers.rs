@@ -344,6 +344,18 @@ mod tests {
         Box::pin(pieces)
     }
 
+    #[actix_web::test]
+    async fn a_holder_that_refuses_is_busy_and_one_that_is_silent_unreachable() {
+        let (server, client) = (super::super::tests::server(), super::super::client());
+        let sender = gossip_cdn_protocol::NodeId::from_public_key(&[1; 32]);
+        let head = Envelope { version: 1, cluster: "test".into(), sender, incarnation: 1, body: () };
+        let ask = async |address: String| post(&client, format!("{address}/gossip/payload"), &head, ()).await.err();
+        for (status, fault) in [(404, FetchFault::Absent), (429, FetchFault::Busy), (503, FetchFault::Busy), (409, FetchFault::Busy)] {
+            assert_eq!(ask(format!("{server}/{status}")).await, Some(fault), "{status}");
+        }
+        assert_eq!(ask("http://127.0.0.1:1".to_owned()).await, Some(FetchFault::Unreachable));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_holder_that_dribbles_is_given_up_and_a_slow_one_is_not() {
         let (mut pace, mut dribble, start) = (Pace::start(), body(1, IDLE / 2, usize::MAX), Instant::now());
