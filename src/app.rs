@@ -84,7 +84,43 @@ pub struct RunningNode {
     tasks: TaskTracker,
     arbiters: [Arbiter; 2],
     store: Store,
-    writer: std::thread::JoinHandle<()>,
+    writer: RunningWriter,
+}
+
+/// The store's writer on its thread.
+#[derive(Debug)]
+struct RunningWriter {
+    thread: std::thread::JoinHandle<()>,
+    ended: oneshot::Receiver<Result<(), StoreFault>>,
+}
+
+/// Whether the node can serve: until its driver or its writer has ended, even by a panic.
+#[derive(Debug, Clone)]
+struct Health(Arc<AtomicBool>);
+
+impl Health {
+    fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err("The store of this node has failed; its log tells more.".into()) }
+    }
+
+    /// For what the node cannot do without, to be dropped when that ends.
+    fn vital(&self) -> Vital {
+        Vital(self.clone())
+    }
+}
+
+/// Takes the node's [`Health`] with it.
+#[derive(Debug)]
+struct Vital(Health);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl RunningNode {
@@ -98,11 +134,15 @@ impl RunningNode {
         self.address
     }
 
-    /// Resolves when the node's store has failed.
+    /// Resolves when the node's store has failed, or what writes to it has ended. To be asked once.
     pub async fn failed(&mut self) -> StoreFault {
-        match (&mut self.ended).await {
+        let (ended, who) = tokio::select! {
+            ended = &mut self.ended => (ended, "driver"),
+            ended = &mut self.writer.ended => (ended, "store's writer"),
+        };
+        match ended {
             Ok(Err(fault)) => fault,
-            Ok(Ok(())) | Err(_) => StoreFault("the driver has ended".into()),
+            Ok(Ok(())) | Err(_) => StoreFault(format!("the {who} has ended")),
         }
     }
 
@@ -116,7 +156,7 @@ impl RunningNode {
             drop(self.ended.await);
         }
         self.store.close();
-        let joined = tokio::task::spawn_blocking(move || self.writer.join());
+        let joined = tokio::task::spawn_blocking(move || self.writer.thread.join());
         if !matches!(joined.await, Ok(Ok(()))) {
             tracing::error!("the store's writer did not end as it should");
         }
@@ -145,7 +185,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let address = listener.local_addr()?;
     let advertised = advertised(&config, address)?;
     let (store, writer) = open(&config, address).await?;
-    let writer = spawn_writer(writer)?;
+    let health = Health::new();
+    let writer = spawn_writer(move || writer.run(), health.vital())?;
     let clock = Clock::new();
     let identity = store.identity();
     let id = identity.id;
@@ -156,12 +197,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
     let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers };
-    let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox)?;
+    let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox, health.vital())?;
     if let Ok(Err(fault)) = ready.await {
         return Err(StartError::Unreadable(fault));
     }
     let tasks = TaskTracker::new();
-    let server = serve(&config, listener, &advertised, &store, &handle, &tasks)?;
+    let server = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
     tracing::info!(node = %id, %address, %advertised, "serving");
     Ok(RunningNode { id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
 }
@@ -180,12 +221,20 @@ async fn open(config: &NodeConfig, address: SocketAddr) -> Result<(Store, Writer
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the place that makes threads")]
-fn spawn_writer(writer: Writer) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("store-writer".into()).spawn(move || {
-        if let Err(fault) = writer.run() {
+fn spawn_writer(run: impl FnOnce() -> Result<(), StoreFault> + Send + 'static, vital: Vital) -> std::io::Result<RunningWriter> {
+    let (end, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+        // Dropped before the end is told, in a panic too.
+        let vital = vital;
+        let result = run();
+        if let Err(fault) = &result {
             tracing::error!("the store's writer has ended: {fault}");
         }
-    })
+        drop(vital);
+        // A node that stops does not listen any more.
+        drop(end.send(result));
+    })?;
+    Ok(RunningWriter { thread, ended })
 }
 
 /// Runs a future that is not `Send` on an arbiter's thread.
@@ -207,7 +256,7 @@ type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<Res
 
 impl Core {
     /// Builds and runs the core on an arbiter; the first receiver hears when it is built, the second when it has ended.
-    fn spawn(self, arbiter: &ArbiterHandle, inbox: driver::Inbox) -> Result<Started, StartError> {
+    fn spawn(self, arbiter: &ArbiterHandle, inbox: driver::Inbox, vital: Vital) -> Result<Started, StartError> {
         let seed = clock::entropy()?;
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -218,7 +267,9 @@ impl Core {
             };
             // The receivers are gone only when the start was given up.
             drop(ready.send(Ok(())));
-            drop(end.send(driver.run(inbox).await));
+            let result = driver.run(inbox).await;
+            drop(vital);
+            drop(end.send(result));
         });
         Ok((is_ready, ended))
     }
@@ -247,6 +298,7 @@ fn serve(
     store: &Store,
     driver: &Handle,
     tasks: &TaskTracker,
+    health: Health,
 ) -> Result<ServerHandle, StartError> {
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
@@ -257,8 +309,7 @@ fn serve(
     let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
-    let healthy = Arc::new(AtomicBool::new(true));
-    let ready = Ready::new(move || if healthy.load(Ordering::Relaxed) { Ok(()) } else { Err("the store has failed".into()) });
+    let ready = Ready::new(move || health.check());
     let app = move || {
         let peers = Data::clone(&peers);
         App::new()
@@ -317,4 +368,56 @@ fn host_of(url: &str) -> Option<String> {
     let authority = url.split_once("://")?.1;
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     Some(host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ready(node: &RunningNode) -> u16 {
+        let url = format!("http://{}/readyz", node.address());
+        awc::Client::new().get(url).send().await.unwrap().status().as_u16()
+    }
+
+    async fn node(dir: &std::path::Path) -> RunningNode {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = NodeConfig { listen, data: Some(dir.to_owned()), bootstrap: vec![], workers: Some(1), ..NodeConfig::default() };
+        start(config).await.unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_writer_that_ends_is_noticed_without_a_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = node(dir.path()).await;
+        assert_eq!(ready(&node).await, 200);
+        node.store.close();
+        let fault = tokio::time::timeout(Duration::from_secs(30), node.failed()).await.unwrap();
+        assert!(fault.0.contains("writer"), "{fault}");
+        assert_eq!(ready(&node).await, 503);
+        node.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_driver_that_ends_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = node(dir.path()).await;
+        node.driver.leave().await.unwrap();
+        let fault = tokio::time::timeout(Duration::from_secs(30), node.failed()).await.unwrap();
+        assert!(fault.0.contains("driver"), "{fault}");
+        assert_eq!(ready(&node).await, 503);
+        node.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_fault_of_the_writer_is_told_and_a_panic_is_noticed() {
+        let health = Health::new();
+        let writer = spawn_writer(|| Err(StoreFault("the disk is on fire".into())), health.vital()).unwrap();
+        assert_eq!(writer.ended.await.unwrap(), Err(StoreFault("the disk is on fire".into())));
+        assert!(health.check().is_err());
+        let health = Health::new();
+        let writer = spawn_writer(|| panic!("as a test of panics"), health.vital()).unwrap();
+        assert!(writer.ended.await.is_err());
+        assert!(writer.thread.join().is_err());
+        assert!(health.check().is_err());
+    }
 }
