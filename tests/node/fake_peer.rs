@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Answer, Node, eventually, noise, send};
 
 const STAMP: &str = "0198000000000000";
-const BLOB: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+pub const BLOB: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
 /// How the fake answers requests for payloads and exchanges.
 #[derive(Clone, Default)]
@@ -24,14 +24,14 @@ struct Manners {
 }
 
 /// A process of the test's own that speaks the protocol as badly as it is told to.
-struct FakePeer {
+pub struct FakePeer {
     url: String,
     id: NodeId,
     manners: Arc<Mutex<Manners>>,
 }
 
 impl FakePeer {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let manners = Arc::new(Mutex::new(Manners::default()));
@@ -59,13 +59,13 @@ impl FakePeer {
     }
 
     /// Makes itself known to a node.
-    fn meet(&self, node: &Node) {
+    pub fn meet(&self, node: &Node) {
         let answer = post(node, "members", &self.envelope(json!({"members": [self.member()]})));
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
     /// Tells a node of a blob with that payload.
-    fn tell(&self, node: &Node, hash: ContentHash, size: usize) {
+    pub fn tell(&self, node: &Node, hash: ContentHash, size: usize) {
         let answer = post(node, "rumors", &self.envelope(json!({"records": [record(self.id, hash, size)]})));
         assert_eq!(answer.status, 200, "{}", answer.text());
     }

@@ -10,5 +10,6 @@ mod bad_input;
 mod cluster;
 mod durability;
 mod fake_peer;
+mod faults;
 mod gossip;
 mod uploads;
