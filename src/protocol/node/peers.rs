@@ -294,8 +294,9 @@ impl<S: Store> Node<S> {
 
     fn on_no_answer(&mut self, now: Now, purpose: Purpose, fault: CallFault, out: &mut Outbox) {
         self.counters.calls_failed += 1;
-        // A refusal and a plea for patience are signs of life.
-        if let Some(peer) = purpose.peer().filter(|_| fault == CallFault::Unreachable) {
+        // A refusal and a plea for patience are signs of life; what is no message at all may come from anybody at that address.
+        let silent = matches!(fault, CallFault::Unreachable | CallFault::Malformed(_));
+        if let Some(peer) = purpose.peer().filter(|_| silent) {
             let suspected = self.membership.on_silent(peer, now.instant);
             self.keep_members(suspected.into_iter().collect(), None, out);
         }
@@ -310,9 +311,9 @@ impl<S: Store> Node<S> {
     }
 
     fn on_introduced(&mut self, now: Now, address: &str, call: Option<ClientCall>, result: Result<NodeId, CallFault>, out: &mut Outbox) {
-        let unreachable = result == Err(CallFault::Unreachable);
-        let mut changed = self.membership.on_introduction_ended(address, !unreachable, now.instant);
-        if call.is_some() && unreachable {
+        let again = matches!(result, Err(CallFault::Unreachable | CallFault::Busy));
+        let mut changed = self.membership.on_introduction_ended(address, !again, now.instant);
+        if call.is_some() && again {
             changed |= self.membership.introduce(address.to_owned(), now.instant);
         }
         if changed {

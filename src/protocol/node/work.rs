@@ -52,7 +52,8 @@ impl<S: Store> Node<S> {
         for address in self.membership.due_introduced(now.instant) {
             self.introduce(address, None, out);
         }
-        if let Some(target) = self.membership.due_dead(now.instant) {
+        let due = self.membership.due_suspects(now.instant).into_iter().chain(self.membership.due_dead(now.instant));
+        for target in due.collect::<Vec<_>>() {
             self.begin_exchange(target, out);
         }
     }
