@@ -290,7 +290,8 @@ impl Membership {
 
     /// The next time something is to be done here.
     pub fn deadline(&self) -> Option<Instant> {
-        let suspicions = self.peers.values().filter_map(|peer| Some(peer.dead_at?.min(if peer.address_taken { peer.dead_at? } else { peer.probe_at })));
+        let suspicions =
+            self.peers.values().filter_map(|peer| Some(peer.dead_at?.min(if peer.address_taken { peer.dead_at? } else { peer.probe_at })));
         let contacts = self.bootstraps.iter().chain(&self.introduced).filter(|contact| !contact.calling).map(|contact| contact.retry.at);
         let dead = self.triable().map(|peer| peer.retry.at.max(self.next_dead));
         suspicions.chain(contacts).chain(dead).min()
