@@ -6,11 +6,13 @@ use crate::item::RecordKey;
 use crate::member::Member;
 use crate::node::{After, MAX_RECONCILED_AT_ONCE, Node, Purpose};
 use crate::reconciliation;
-use crate::record::Record;
+use crate::record::{MAX_BYTES, Record};
 use crate::store::{Missing, Store, StoreFault};
 use crate::time::Now;
 use crate::version::Content;
-use crate::wire::{Answer, Digest, Entry, Envelope, HoldsAnswer, MemberList, Receipts, RecordsRequest, Request, Rumors, Taken, VERSION};
+use crate::wire::{
+    self, Answer, Digest, Entry, Envelope, HoldsAnswer, MemberList, Receipts, RecordsRequest, Request, Rumors, Taken, VERSION,
+};
 
 /// Why records came, which decides whether they are pushed on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +130,9 @@ impl<S: Store> Node<S> {
             }
             let before = self.records.record(key)?;
             let mut record = before.clone();
-            if !record.merge(&versions) {
+            // Two records of bearable size may make one that nobody would take: then both sides keep what they have until somebody
+            // writes over it.
+            if !record.merge(&versions) || wire::record_size(&record) > MAX_BYTES {
                 continue;
             }
             for version in record.versions() {
