@@ -31,7 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 type Asked = (Envelope<Request>, oneshot::Sender<Result<Envelope<Answer>, Refusal>>);
 
 enum Message {
-    Command(Command, oneshot::Sender<Reply>),
+    Command(Box<(Command, oneshot::Sender<Reply>)>),
     Request(Box<Asked>),
 }
 
@@ -49,7 +49,7 @@ pub struct Handle {
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Command(..) => "Command",
+            Self::Command(_) => "Command",
             Self::Request(_) => "Request",
         })
     }
@@ -70,7 +70,7 @@ pub fn channel() -> (Handle, Inbox) {
 impl Handle {
     async fn command(&self, command: Command) -> Result<Reply, Stopped> {
         let (sender, receiver) = oneshot::channel();
-        self.messages.send(Message::Command(command, sender)).await.map_err(|_| Stopped)?;
+        self.messages.send(Message::Command(Box::new((command, sender)))).await.map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
     }
 
@@ -92,34 +92,26 @@ impl Handle {
 
     /// Who holds the winner's payload durably; `None` of a blob that has no payload.
     pub async fn holders(&self, blob: BlobId) -> Result<Option<Holders>, Stopped> {
-        match self.command(Command::Holders(blob)).await? {
-            Reply::Holders(holders) => Ok(holders),
-            _ => Err(Stopped),
-        }
+        let Reply::Holders(holders) = self.command(Command::Holders(blob)).await? else { return Err(Stopped) };
+        Ok(holders)
     }
 
     /// Makes the node at that address known to this one, and this one to it.
     pub async fn introduce(&self, address: String) -> Result<Result<Member, CallFault>, Stopped> {
-        match self.command(Command::Introduce(address)).await? {
-            Reply::Introduce(result) => Ok(result),
-            _ => Err(Stopped),
-        }
+        let Reply::Introduce(result) = self.command(Command::Introduce(address)).await? else { return Err(Stopped) };
+        Ok(result)
     }
 
     /// How this node is.
     pub async fn status(&self) -> Result<Status, Stopped> {
-        match self.command(Command::Status).await? {
-            Reply::Status(status) => Ok(*status),
-            _ => Err(Stopped),
-        }
+        let Reply::Status(status) = self.command(Command::Status).await? else { return Err(Stopped) };
+        Ok(*status)
     }
 
     /// Whom this node knows, itself included.
     pub async fn members(&self) -> Result<Vec<MemberView>, Stopped> {
-        match self.command(Command::Members).await? {
-            Reply::Members(members) => Ok(members),
-            _ => Err(Stopped),
-        }
+        let Reply::Members(members) = self.command(Command::Members).await? else { return Err(Stopped) };
+        Ok(members)
     }
 
     /// A peer's request.
@@ -223,7 +215,8 @@ impl Driver {
     fn on_message(&mut self, message: Message) {
         self.next_call += 1;
         match message {
-            Message::Command(command, reply) => {
+            Message::Command(asked) => {
+                let (command, reply) = *asked;
                 let call = ClientCall(self.next_call);
                 self.leaving |= matches!(command, Command::Leave);
                 self.commands.insert(call, reply);
@@ -263,8 +256,16 @@ impl Driver {
                 self.actions.push(Box::pin(async move { Input::Fetched(transfer, results.await) }));
             }
             // Who asked may have gone away meanwhile: then nobody wants the answer.
-            Output::Answer(call, answer) => drop(self.requests.remove(&call).map(|sender| sender.send(answer))),
-            Output::Reply(call, reply) => drop(self.commands.remove(&call).map(|sender| sender.send(reply))),
+            Output::Answer(call, answer) => {
+                if let Some(sender) = self.requests.remove(&call) {
+                    sender.send(answer).ok();
+                }
+            }
+            Output::Reply(call, reply) => {
+                if let Some(sender) = self.commands.remove(&call) {
+                    sender.send(reply).ok();
+                }
+            }
             Output::Event(event) => log(&event),
             Output::Stop(fault) => self.failed = Some(fault),
         }

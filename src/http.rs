@@ -225,11 +225,12 @@ impl Routes<'_> {
 /// How long a client may take no byte of an answer before its connection is closed.
 const READER_IDLE: Duration = Duration::from_secs(30);
 
-/// For `HttpServer::on_connect`: gives every connection its deadline for readers.
+/// For `HttpServer::on_connect`: gives every connection its deadline for readers, and a place for a body that is given up.
 ///
 /// The server does not ask a body for more while its reader takes nothing, so no body can notice; the system can, by the option
 /// `TCP_USER_TIMEOUT` (RFC 5482), which also ends a connection whose window stays shut.
-pub fn on_connect(connection: &dyn Any, _: &mut Extensions) {
+pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
+    data.insert(body::GivenUp::default());
     #[cfg(target_os = "linux")]
     if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
         let millis = u32::try_from(READER_IDLE.as_millis()).unwrap_or(u32::MAX);

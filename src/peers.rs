@@ -10,7 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use awc::Client;
-use awc::error::SendRequestError;
+use awc::error::{PayloadError, SendRequestError};
 use gossip_cdn_protocol::Member;
 use gossip_cdn_protocol::io::CallFault;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Join, MAX_BODY, MemberList, Request};
@@ -90,9 +90,12 @@ impl Peers {
                 return Err(CallFault::Refused(format!("{status}: {}", detail.chars().take(200).collect::<String>())));
             }
         }
-        answer.map_err(|_| CallFault::Unreachable)?.map_err(|fault| match fault {
-            awc::error::PayloadError::Overflow => CallFault::Malformed(format!("an answer of more than {MAX_BODY} bytes")),
-            other => CallFault::Malformed(format!("an answer cut short: {other}")),
+        answer.map_err(|_| CallFault::Unreachable)?.map_err(|fault| {
+            if matches!(fault, PayloadError::Overflow) {
+                CallFault::Malformed(format!("an answer of more than {MAX_BODY} bytes"))
+            } else {
+                CallFault::Malformed(format!("an answer cut short: {fault}"))
+            }
         })
     }
 }

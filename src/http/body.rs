@@ -93,6 +93,20 @@ impl Stream for Body {
     }
 }
 
+/// Where a connection keeps the body of an upload that was refused, until it is closed.
+///
+/// A chunked body that is dropped in the middle would be drained by the server for as long as its sender likes, which may be for ever;
+/// one that somebody holds makes the server close the connection behind the answer.
+#[derive(Default)]
+pub(super) struct GivenUp(RefCell<Option<Body>>);
+
+impl GivenUp {
+    /// Keeps `body`.
+    pub(super) fn hold(&self, body: Body) {
+        self.0.replace(Some(body));
+    }
+}
+
 /// Lets an upload begin. The permit is held until its bytes are on disk, or on their way in the store's own bounds.
 pub(super) fn admit(context: &Context, length: Option<u64>) -> Result<OwnedSemaphorePermit, Fault> {
     let most = context.settings.max_blob;

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse};
 use gossip_cdn_protocol::ids::BadName;
 use gossip_cdn_protocol::io::{NoHolder, WriteFault};
 use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
 use super::BODY_IDLE;
-use super::body::Body;
+use super::body::{Body, GivenUp};
 use super::conditional::entity_tag;
 use crate::driver::Stopped;
 use crate::store::ListFault;
@@ -72,6 +72,7 @@ impl Fault {
             WriteFault::Unknown => blob.map_or(Self::NoSuchVersion, Self::Unknown),
             WriteFault::Deleted(version) => Self::Deleted(version),
             WriteFault::NoSuchVersion => Self::NoSuchVersion,
+            WriteFault::NotHere(_) => Self::NoHolder,
             WriteFault::Busy => Self::Busy,
             WriteFault::StampsExhausted => {
                 Self::Bad("stamps-exhausted", "A version of this blob bears the last stamp there is; write under another id.".to_owned())
@@ -244,12 +245,10 @@ pub(super) fn store(fault: &StoreFault) -> Problem {
     Fault::Store(fault.clone()).into()
 }
 
-/// The answer to an upload.
-///
-/// `body` goes with it to the connection: a body that is dropped in the middle, chunked, would be drained by the server for as long as
-/// its sender likes; one that is held makes the server close the connection behind the answer.
-pub(super) fn refuse_upload(fault: Fault, body: Body) -> HttpResponse {
-    let mut answer = HttpResponse::from_error(fault.problem());
-    answer.extensions_mut().insert(body);
-    answer
+/// The answer to an upload, whose body may have been left in the middle.
+pub(super) fn refuse_upload(request: &HttpRequest, fault: Fault, body: Body) -> HttpResponse {
+    if let Some(given_up) = request.conn_data::<GivenUp>() {
+        given_up.hold(body);
+    }
+    HttpResponse::from_error(fault.problem())
 }

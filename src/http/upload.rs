@@ -14,9 +14,10 @@ use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, post, put};
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use gossip_cdn_protocol::io::{Change, Condition, Write, Written};
+use gossip_cdn_protocol::io::{Change, Condition, Write, WriteFault, Written};
+use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::version::MAX_TEXT;
-use gossip_cdn_protocol::{BlobId, VersionId, wire};
+use gossip_cdn_protocol::{BlobId, ContentHash, VersionId, wire};
 use serde::Deserialize;
 
 use super::auth::MayWrite;
@@ -50,6 +51,11 @@ pub(super) struct UploadQuery {
     /// `PUT /blobs/{id}` without a body: write the bytes, type and name of this live version again, over all others.
     from_version: Option<String>,
 }
+
+/// How often a version whose bytes are on their way is tried to be restored.
+const RESTORE_TRIES: usize = 5;
+/// How long to wait in between.
+const RESTORE_PAUSE: Duration = Duration::from_millis(20);
 
 /// On how many nodes an upload is to be durable.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +102,7 @@ pub(super) async fn put_named(
 ) -> HttpResponse {
     let body = Body::new(payload, context.settings.body_idle);
     let target = Target { blob: None, name: Some(name.into_inner()), form_is_curl: false };
-    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Stores a new blob without a file name; what `curl -T - http://node/` sends.
@@ -114,7 +120,7 @@ pub(super) async fn put_unnamed(
 ) -> HttpResponse {
     let body = Body::new(payload, context.settings.body_idle);
     let target = Target { blob: None, name: None, form_is_curl: false };
-    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(fault, body))
+    raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Stores a new blob from the raw body, or one for each file of a form.
@@ -139,7 +145,7 @@ pub(super) async fn post(
     } else {
         raw(&request, &context, &query, body.clone(), Target { blob: None, name: None, form_is_curl: true }).await
     };
-    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
+    answer.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// Creates or replaces a blob.
@@ -167,7 +173,7 @@ pub(super) async fn put(
             raw(&request, &context, &query, body.clone(), Target { blob: Some(blob), name: None, form_is_curl: false }).await
         }
     };
-    answer.unwrap_or_else(|fault| refuse_upload(fault, body))
+    answer.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
 
 /// What a raw body becomes.
@@ -290,8 +296,25 @@ async fn restore(
         }
     }
     let write = Write { blob: Some(blob), change: Change::Restore(version), condition, copies: wish.copies, timeout: wish.timeout };
-    let written = context.driver.write(write).await.map_err(|fault| Fault::of_write(fault, Some(blob)))?;
+    let mut result = context.driver.write(write.clone()).await;
+    for _ in 0..RESTORE_TRIES {
+        let Err(WriteFault::NotHere(hash)) = result else { break };
+        fetch(context, blob, version, hash).await?;
+        result = context.driver.write(write.clone()).await;
+    }
+    let written = result.map_err(|fault| Fault::of_write(fault, Some(blob)))?;
     Ok(answer(request, context, &[written], wish))
+}
+
+/// Has the bytes of a version that is to be restored fetched, if they are not here.
+async fn fetch(context: &Context, blob: BlobId, version: VersionId, hash: ContentHash) -> Result<(), Fault> {
+    let record = context.store.blob(blob)?.unwrap_or_default();
+    if let Some(payload) = record.version(version).and_then(|version| version.content.payload()) {
+        context.driver.want(Missing { hash, size: payload.size, key: context.store.key(blob) }).await?;
+    }
+    // They may be here while the record still waits for the disk, which takes about an fsync.
+    tokio::time::sleep(RESTORE_PAUSE).await;
+    Ok(())
 }
 
 async fn finish(upload: Upload) -> Result<Stored, Fault> {

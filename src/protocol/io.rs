@@ -313,6 +313,8 @@ pub enum WriteFault {
     Deleted(VersionId),
     /// To be restored, but that version is not live, or is a tombstone.
     NoSuchVersion,
+    /// To be restored, but the bytes of that version are still on their way here: writing it again now could leave them with nobody.
+    NotHere(ContentHash),
     /// Too many writes wait for the disk.
     Busy,
     /// Some version of this blob bears the last stamp before the year 10000: nothing can be written after it.

@@ -206,7 +206,8 @@ impl<S: Store> Node<S> {
 
     /// When [`Input::Tick`] is wanted at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.stopped.is_some() {
+        // One that is leaving begins nothing any more, so nothing becomes due.
+        if self.stopped.is_some() || self.leaving {
             return None;
         }
         let timers = [
@@ -255,7 +256,7 @@ impl<S: Store> Node<S> {
         }
         if let Some((call, written, key, copying)) = after.write {
             self.push_fresh(key, &[]);
-            if copying.wanted > 1 {
+            if copying.wanted > 1 && !self.leaving {
                 self.copies.wait(call, written, key, copying.wanted, now.instant, now.instant + copying.timeout);
             } else {
                 out.push(Output::Reply(call, Reply::Write(Ok(written))));
@@ -271,17 +272,23 @@ impl<S: Store> Node<S> {
                 out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone())))));
             }
         }
+        self.let_go(out);
+        for (call, search) in std::mem::take(&mut self.searches) {
+            out.push(Output::Reply(call, Reply::Holders(Some(search.found))));
+        }
+        out.push(Output::Stop(fault.clone()));
+        self.stopped = Some(fault);
+    }
+
+    /// Nothing is fetched or pushed any more: who waits for copies is told how many there are, who waits for a payload that there is
+    /// none.
+    fn let_go(&mut self, out: &mut Outbox) {
         for (call, written) in self.copies.on_deadline(Instant(u64::MAX)) {
             out.push(Output::Reply(call, Reply::Write(Ok(written))));
         }
         for call in self.transfers.drop_all() {
             out.push(Output::Reply(call, Reply::Want(Err(NoHolder))));
         }
-        for (call, search) in std::mem::take(&mut self.searches) {
-            out.push(Output::Reply(call, Reply::Holders(Some(search.found))));
-        }
-        out.push(Output::Stop(fault.clone()));
-        self.stopped = Some(fault);
     }
 
     fn number(&mut self) -> u64 {

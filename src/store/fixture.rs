@@ -99,6 +99,7 @@ impl Drop for Fixture {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test has no app to make its threads")]
 pub(super) fn start(writer: Writer) -> JoinHandle<Result<(), StoreFault>> {
     std::thread::Builder::new().spawn(move || writer.run()).unwrap()
 }

@@ -2,8 +2,13 @@
 //!
 //! Tests read as claims. What is eventually true is waited for, never slept for.
 
+#![expect(unreachable_pub, reason = "the harness is a room of its own; what it offers is public there")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+#![expect(clippy::disallowed_methods, reason = "a test measures time and makes threads of its own")]
+
 mod bad_input;
 mod cluster;
 mod durability;
 mod fake_peer;
 mod gossip;
+mod uploads;

@@ -52,6 +52,13 @@ impl<S: Store> Node<S> {
             Ok(content) => content,
             Err(fault) => return Ok(Err(fault)),
         };
+        // An upload brings its bytes; a restored version must find them here. Elsewhere they may be deleted meanwhile, as covered.
+        // While this record waits for the disk they may be here for the sake of another blob, which is about to let go of them.
+        if let (Change::Restore(_), Content::Payload(payload)) = (&write.change, &content)
+            && (self.records.is_pending(key) || !self.records.holds(payload.hash)?)
+        {
+            return Ok(Err(WriteFault::NotHere(payload.hash)));
+        }
         let mut clock = before.join();
         let stamp = self.clock.stamp(now.wall, clock.greatest());
         if stamp >= Stamp::END {
@@ -98,7 +105,7 @@ impl<S: Store> Node<S> {
             return Ok(());
         }
         let origin = self.names(&missing)?;
-        let Some(origin) = origin.filter(|_| self.membership.live_count() > 0) else {
+        let Some(origin) = origin.filter(|_| self.membership.live_count() > 0 && !self.leaving) else {
             out.push(Output::Reply(call, Reply::Want(Err(crate::io::NoHolder))));
             return Ok(());
         };
@@ -157,6 +164,7 @@ impl<S: Store> Node<S> {
             self.call(target, request, Purpose::Farewell, out);
         }
         self.join_all(out);
+        self.let_go(out);
         out.push(Output::Reply(call, Reply::Left));
     }
 

@@ -1,2 +1,110 @@
-//! x
-fn main() {}
+//! Runs seeds of the simulator, or tells its stories.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gossip_cdn_sim::report::{summary, swarm};
+use gossip_cdn_sim::story::STORIES;
+use gossip_cdn_sim::{Plant, Settings};
+
+/// Simulates networks of Gossip CDN nodes with every fault, and checks that nothing is lost.
+#[derive(Debug, Parser)]
+#[command(name = "gossip-cdn-sim", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The seed, or the first of several.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, one after the other.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// How many nodes there are at the beginning; drawn from 5 to 9 if not given.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// How many simulated seconds faults last.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many writes are tried.
+    #[arg(long, default_value_t = 150)]
+    writes: u64,
+    /// A bug to put in, to see it caught.
+    #[arg(long)]
+    plant: Option<Plant>,
+    /// Write down what happens.
+    #[arg(long)]
+    trace: bool,
+    /// How many seeds run at once.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells the stories of which transcripts are kept.
+    Story {
+        /// Write the transcripts to be kept, rather than show them.
+        #[arg(long)]
+        bless: bool,
+        /// Where they are kept.
+        #[arg(long, default_value = "tests/sim/transcripts")]
+        folder: PathBuf,
+    },
+}
+
+fn tell(bless: bool, folder: &Path) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for story in STORIES {
+        if bless {
+            std::fs::write(folder.join(format!("{}.txt", story.name)), story.transcript())?;
+        } else {
+            writeln!(out, "{}\n{}", story.name, story.transcript())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    /// The command that runs a seed again, but for the seed.
+    fn replay(&self) -> String {
+        let mut replay = String::from("cargo run --release -p gossip-cdn-sim --");
+        if let Some(nodes) = self.nodes {
+            replay += &format!(" --nodes {nodes}");
+        }
+        let (seconds, writes) = (Settings::default().seconds, Settings::default().writes);
+        if self.seconds != seconds {
+            replay += &format!(" --seconds {}", self.seconds);
+        }
+        if self.writes != writes {
+            replay += &format!(" --writes {}", self.writes);
+        }
+        if let Some(plant) = self.plant {
+            replay += &format!(" --plant {plant}");
+        }
+        replay
+    }
+}
+
+fn main() -> io::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if let Some(Command::Story { bless, folder }) = &arguments.command {
+        return tell(*bless, folder);
+    }
+    let settings = Settings {
+        nodes: arguments.nodes,
+        seconds: arguments.seconds,
+        writes: arguments.writes,
+        plant: arguments.plant,
+        trace: arguments.trace,
+    };
+    let outcomes = swarm(arguments.seed, arguments.seeds, &settings, arguments.threads);
+    let mut out = io::stdout().lock();
+    for outcome in &outcomes {
+        out.write_all(outcome.transcript.as_bytes())?;
+    }
+    out.write_all(summary(&outcomes, &arguments.replay()).as_bytes())?;
+    let passed = outcomes.iter().all(|outcome| outcome.failure.is_none());
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,228 @@
+//! The checker: what must hold after every event, and what must hold when the network has healed.
+//!
+//! It knows every version from the moment its node asked for it to be persisted, and what its writer had before it: `covers` is the
+//! truth about causality, gathered from outside, against which the core's vector clocks are held.
+//!
+//! After every event:
+//! 1. A version is made by a client's write and by nothing else, and covers exactly what its node had.
+//! 2. No version leaves its node before it is durable there, and no incarnation.
+//! 3. What a node has only grows: a version goes only when one that covers it is there.
+//! 4. A write is acknowledged when it is durable, `copies=N` when it is durable on N nodes.
+//! 5. A receipt is sent by who holds record and bytes durably.
+//! 6. Bytes are deleted only when they are covered and the covering bytes are here.
+//!
+//! In the end every node has, of every blob, exactly the durable versions that no durable version covers, with their bytes, and
+//! nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip_cdn_protocol::io::{RecordChange, Written};
+use gossip_cdn_protocol::wire::{Entry, Receipt};
+use gossip_cdn_protocol::{BlobId, Content, Record, Version, VersionId};
+
+use crate::disk::{Disk, Dropped};
+
+/// A version that some node made.
+#[derive(Debug)]
+struct Made {
+    version: Version,
+    covers: BTreeSet<VersionId>,
+    host: usize,
+    durable: bool,
+    acknowledged: bool,
+}
+
+/// What a write that is being handled found, and asked for.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) before: Record,
+    pub(crate) allowed: bool,
+    /// What the version must say; `None` while nobody knows.
+    pub(crate) content: Option<Content>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    made: BTreeMap<BlobId, BTreeMap<VersionId, Made>>,
+    failure: Option<String>,
+    acknowledged: u64,
+}
+
+impl Checker {
+    pub(crate) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    pub(crate) fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.failure.is_none() {
+            self.failure = Some(what());
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<&String> {
+        self.failure.as_ref()
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    fn made(&self, blob: BlobId, id: VersionId) -> Option<&Made> {
+        self.made.get(&blob).and_then(|versions| versions.get(&id))
+    }
+
+    /// Whether `upper` was written by somebody who had `lower`, or had what covered it.
+    fn covers(&self, blob: BlobId, upper: VersionId, lower: VersionId) -> bool {
+        self.made(blob, upper).is_some_and(|made| made.covers.contains(&lower))
+    }
+
+    fn holds(&self, blob: BlobId, record: &Record, id: VersionId) -> bool {
+        record.versions().iter().any(|version| version.id() == id || self.covers(blob, version.id(), id))
+    }
+
+    /// A node asked for a record to be persisted. `before` is what it had.
+    pub(crate) fn on_change(&mut self, host: usize, own: uuid::Uuid, before: &Record, change: &RecordChange, writing: Option<&Writing>) {
+        let (blob, record) = (change.key.blob, &change.record);
+        for version in record.versions() {
+            let held = before.versions().contains(version);
+            if version.origin.0 == own && !held && self.made(blob, version.id()).is_none_or(|made| made.version != *version) {
+                self.on_made(host, blob, version, writing);
+            }
+            let known = self.made(blob, version.id()).is_some_and(|made| made.version == *version);
+            self.require(known, || format!("n{host} has version {version:?} of {blob}, which nobody wrote"));
+        }
+        for version in before.versions() {
+            let kept = self.holds(blob, record, version.id());
+            self.require(kept, || format!("n{host} dropped version {} of {blob}, which nothing covers", version.id()));
+        }
+        for (n, version) in record.versions().iter().enumerate() {
+            let covered = record.versions().iter().any(|other| self.covers(blob, other.id(), version.id()));
+            self.require(!covered, || format!("n{host} keeps version {} of {blob}, which another there covers", version.id()));
+            let ordered = n == 0 || record.versions()[n - 1].id() > version.id();
+            self.require(ordered, || format!("n{host} orders the versions of {blob} in another way"));
+        }
+    }
+
+    fn on_made(&mut self, host: usize, blob: BlobId, version: &Version, writing: Option<&Writing>) {
+        let id = version.id();
+        let Some(writing) = writing else {
+            self.fail(format!("n{host} made version {id} of {blob} though nobody asked it to"));
+            return;
+        };
+        self.require(writing.allowed, || format!("n{host} wrote {id} of {blob} against its precondition"));
+        let said = writing.content.as_ref().is_none_or(|content| *content == version.content);
+        self.require(said, || format!("version {id} of {blob} does not say what its client said"));
+        // A version that was lost before it was durable was never seen by anybody: its stamp may be used again.
+        let free = self.made(blob, id).is_none_or(|made| !made.durable && made.host == host);
+        self.require(free, || format!("n{host} used the name {id} of {blob} twice"));
+        let mut covers = BTreeSet::new();
+        for seen in writing.before.versions() {
+            covers.insert(seen.id());
+            covers.extend(self.made(blob, seen.id()).into_iter().flat_map(|made| &made.covers));
+        }
+        let made = Made { version: version.clone(), covers, host, durable: false, acknowledged: false };
+        self.made.entry(blob).or_default().insert(id, made);
+    }
+
+    /// A record became durable at a node.
+    pub(crate) fn on_durable(&mut self, host: usize, change: &RecordChange) {
+        let Some(versions) = self.made.get_mut(&change.key.blob) else { return };
+        for version in change.record.versions() {
+            if let Some(made) = versions.get_mut(&version.id()).filter(|made| made.host == host) {
+                made.durable = true;
+            }
+        }
+    }
+
+    /// A node sends records.
+    pub(crate) fn on_sent(&mut self, host: usize, entries: &[Entry]) {
+        for entry in entries {
+            for version in entry.versions.versions() {
+                let made = self.made(entry.id, version.id());
+                let durable = made.is_some_and(|made| made.durable);
+                let known = made.is_some_and(|made| made.version == *version);
+                self.require(known, || format!("n{host} sends version {version:?} of {}, which nobody wrote", entry.id));
+                self.require(durable, || format!("n{host} sends version {} of {} before it is durable", version.id(), entry.id));
+            }
+        }
+    }
+
+    /// A node promises to have a version.
+    pub(crate) fn on_receipt(&mut self, host: usize, disk: &Disk, record: &Record, receipt: Receipt) {
+        let version = record.version(receipt.version);
+        let held = version.is_some_and(|version| version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()));
+        self.require(held, || format!("n{host} gives a receipt for {} of {} and does not hold it", receipt.version, receipt.id));
+    }
+
+    /// A write is acknowledged. `disks` are the durable records of the blob everywhere.
+    pub(crate) fn on_acknowledged(&mut self, host: usize, written: &Written, disks: &[(&Disk, Record)]) {
+        let (blob, id) = (written.blob, written.version);
+        self.acknowledged += 1;
+        let here = disks.get(host).is_some_and(|(_, record)| self.holds(blob, record, id));
+        self.require(here, || format!("n{host} acknowledged {id} of {blob}, which is not durable there"));
+        // One that was covered since then was durable, or the covering one could not be there.
+        let has = |(disk, record): &&(&Disk, Record)| match record.version(id) {
+            Some(version) => version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()),
+            None => self.holds(blob, record, id),
+        };
+        let durable = disks.iter().filter(has).count();
+        self.require(durable >= written.copies, || {
+            format!("n{host} acknowledged {id} of {blob} as durable on {} nodes, it is on {durable}", written.copies)
+        });
+        if let Some(made) = self.made.get_mut(&blob).and_then(|versions| versions.get_mut(&id)) {
+            made.acknowledged = true;
+        }
+    }
+
+    /// A node deleted the bytes of a version.
+    pub(crate) fn on_dropped(&mut self, host: usize, dropped: &Dropped) {
+        let Dropped { key, version, held } = dropped;
+        let covered = held.iter().any(|other| self.covers(key.blob, *other, *version));
+        self.require(covered, || format!("n{host} deleted the bytes of {version} of {} too early", key.blob));
+    }
+
+    /// Of every blob the durable versions that no durable version covers.
+    fn expected(&self) -> BTreeMap<BlobId, BTreeSet<VersionId>> {
+        let mut expected = BTreeMap::new();
+        for (blob, versions) in &self.made {
+            let durable: Vec<(&VersionId, &Made)> = versions.iter().filter(|(_, made)| made.durable).collect();
+            let covered: BTreeSet<&VersionId> = durable.iter().flat_map(|(_, made)| &made.covers).collect();
+            let live: BTreeSet<VersionId> = durable.iter().map(|(id, _)| **id).filter(|id| !covered.contains(id)).collect();
+            if !live.is_empty() {
+                expected.insert(*blob, live);
+            }
+        }
+        expected
+    }
+
+    /// Why a disk is not yet what it must be in the end.
+    pub(crate) fn gap(&self, host: usize, disk: &Disk) -> Option<String> {
+        let expected = self.expected();
+        let found: BTreeMap<BlobId, Record> = disk.records().into_iter().map(|(key, record)| (key.blob, record)).collect();
+        if let Some(blob) = found.keys().find(|blob| !expected.contains_key(blob)) {
+            return Some(format!("n{host} has {blob}, which was never durably written"));
+        }
+        let mut named = BTreeSet::new();
+        for (blob, live) in &expected {
+            let record = found.get(blob).cloned().unwrap_or_default();
+            let ids: BTreeSet<VersionId> = record.versions().iter().map(Version::id).collect();
+            if let Some(lost) = live.difference(&ids).next() {
+                let told = if self.made(*blob, *lost).is_some_and(|made| made.acknowledged) { "acknowledged" } else { "durable" };
+                return Some(format!("n{host} lacks version {lost} of {blob}, which was {told}"));
+            }
+            if let Some(back) = ids.difference(live).next() {
+                return Some(format!("n{host} has version {back} of {blob}, which was covered"));
+            }
+            for payload in record.versions().iter().filter_map(|version| version.content.payload()) {
+                named.insert(payload.hash);
+                match disk.bytes(payload.hash) {
+                    None => return Some(format!("n{host} lacks the bytes {} of {blob}", payload.hash)),
+                    Some(bytes) if bytes.hash() != payload.hash => return Some(format!("n{host} holds wrong bytes for {}", payload.hash)),
+                    Some(_) => {}
+                }
+            }
+        }
+        let nobodys = disk.payloads().into_iter().find(|(hash, _)| !named.contains(hash));
+        nobodys.map(|(hash, _)| format!("n{host} keeps the bytes {hash}, which no version names"))
+    }
+}

@@ -1,0 +1,361 @@
+//! The simulated disk: what is committed, and what waits for the next fsync.
+//!
+//! 1. Payloads and persists wait in one queue and become durable in its order: a crash keeps a prefix of it, which may be empty and
+//!    may end between a payload and the record that names it.
+//! 2. Reads see what is committed, nothing else.
+//! 3. A payload belongs to the live versions that name it, and to the covered versions whose covering bytes are not here yet.
+//!    Nobody's payloads are collected in the same commit, unless an upload holds on to them.
+//!
+//! Payload bytes are not stored: a [`Bytes`] stands for them, and its hash is taken from it, so that wrong bytes are noticed.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use gossip_cdn_protocol::io::{RecordChange, TransferId};
+use gossip_cdn_protocol::item::{Item, KeyHash, RecordKey, StateHash};
+use gossip_cdn_protocol::records::first_key;
+use gossip_cdn_protocol::store::Missing;
+use gossip_cdn_protocol::{Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version, VersionId};
+
+use crate::plant::Plant;
+
+/// What stands for the bytes of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bytes {
+    pub(crate) seed: u64,
+    pub(crate) size: u64,
+}
+
+impl Bytes {
+    pub(crate) fn hash(self) -> ContentHash {
+        let mut bytes = self.seed.to_le_bytes().to_vec();
+        bytes.extend(self.size.to_le_bytes());
+        ContentHash::of(&bytes)
+    }
+}
+
+/// What waits for the disk.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// A payload, under the hash it was asked for by; a transfer waits for it, or an upload.
+    Payload { name: ContentHash, bytes: Bytes, transfer: Option<TransferId> },
+    /// A change of the core's.
+    Persist(Persist),
+}
+
+/// Something that became durable.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) queued: Queued,
+    /// Covered versions whose bytes were deleted with it.
+    pub(crate) dropped: Vec<Dropped>,
+}
+
+/// A version whose bytes were deleted.
+#[derive(Debug)]
+pub(crate) struct Dropped {
+    pub(crate) key: RecordKey,
+    pub(crate) version: VersionId,
+    /// The live versions at that moment whose bytes are here.
+    pub(crate) held: Vec<VersionId>,
+}
+
+/// What is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Platter {
+    records: BTreeMap<RecordKey, (StateHash, Record)>,
+    payloads: BTreeMap<ContentHash, Bytes>,
+    /// Size and live owners of every payload named.
+    owners: BTreeMap<ContentHash, (u64, BTreeSet<RecordKey>)>,
+    /// Covered versions whose bytes are kept until the bytes of what covers them are here.
+    retained: BTreeMap<RecordKey, Vec<Version>>,
+    missing: BTreeMap<ContentHash, Missing>,
+    members: BTreeMap<NodeId, Member>,
+    contacts: Vec<String>,
+    incarnation: u64,
+    /// Uploads that hold on to a payload; in memory only.
+    pins: BTreeMap<ContentHash, usize>,
+    plant: Option<Plant>,
+}
+
+impl Platter {
+    fn apply(&mut self, queued: Queued) -> Committed {
+        let mut dropped = Vec::new();
+        match &queued {
+            Queued::Payload { name, bytes, .. } => {
+                self.payloads.insert(*name, *bytes);
+                self.on_payload(*name);
+            }
+            Queued::Persist(persist) => {
+                for change in &persist.records {
+                    let before = self.record(change.key).versions().to_vec();
+                    let had: Vec<Version> = before.into_iter().filter(|version| self.has_bytes_of(version)).collect();
+                    self.put_record(change);
+                    let record = self.record(change.key);
+                    let held = || record.versions().iter().filter(|version| self.has_bytes_of(version)).map(Version::id).collect();
+                    let gone = had.into_iter().filter(|version| !self.has_bytes_of(version));
+                    dropped.extend(gone.map(|version| Dropped { key: change.key, version: version.id(), held: held() }));
+                }
+                for member in &persist.members {
+                    self.members.insert(member.id, member.clone());
+                }
+                self.incarnation = persist.incarnation.unwrap_or(0).max(self.incarnation);
+                if let Some(contacts) = &persist.contacts {
+                    self.contacts.clone_from(contacts);
+                }
+            }
+        }
+        Committed { queued, dropped }
+    }
+
+    fn has_bytes_of(&self, version: &Version) -> bool {
+        version.content.payload().is_none_or(|payload| self.payloads.contains_key(&payload.hash))
+    }
+
+    fn put_record(&mut self, change: &RecordChange) {
+        let mut record = change.record.clone();
+        if self.plant == Some(Plant::DropTombstones) && record.winner().is_some_and(|winner| winner.content == Content::Tombstone) {
+            return;
+        }
+        if self.plant == Some(Plant::OneSibling) {
+            record = Record::from(record.winner().cloned().into_iter().collect::<Vec<_>>());
+        }
+        let key = change.key;
+        let old = self.records.insert(key, (change.state, record.clone())).map(|(_, record)| record).unwrap_or_default();
+        let named = |record: &Record| -> BTreeSet<(ContentHash, u64)> {
+            record.versions().iter().filter_map(|version| version.content.payload()).map(|payload| (payload.hash, payload.size)).collect()
+        };
+        for (hash, size) in named(&record) {
+            self.owners.entry(hash).or_insert((size, BTreeSet::new())).1.insert(key);
+        }
+        for (hash, _) in named(&old).difference(&named(&record)) {
+            if let Some((_, keys)) = self.owners.get_mut(hash) {
+                keys.remove(&key);
+            }
+        }
+        let covered = old.versions().iter().filter(|version| !record.versions().contains(version) && version.content.payload().is_some());
+        if self.plant != Some(Plant::EarlyCollection) {
+            self.retained.entry(key).or_default().extend(covered.cloned());
+        }
+        self.release(key);
+        for (hash, _) in named(&old).union(&named(&record)) {
+            self.settle(*hash);
+        }
+    }
+
+    fn on_payload(&mut self, hash: ContentHash) {
+        let owners = self.owners.get(&hash).map(|(_, keys)| keys.clone()).unwrap_or_default();
+        owners.into_iter().for_each(|key| self.release(key));
+        self.settle(hash);
+    }
+
+    /// Lets go of the covered versions whose covering bytes are here.
+    fn release(&mut self, key: RecordKey) {
+        let Some(mut retained) = self.retained.remove(&key) else { return };
+        let before: Vec<ContentHash> = hashes(&retained);
+        let record = self.record(key);
+        retained.retain(|covered| !record.versions().iter().any(|version| version.dominates(covered) && self.has_bytes_of(version)));
+        if !retained.is_empty() {
+            self.retained.insert(key, retained);
+        }
+        before.into_iter().for_each(|hash| self.settle(hash));
+    }
+
+    /// A payload is missing, here, or nobody's.
+    fn settle(&mut self, hash: ContentHash) {
+        let owner = self.owners.get(&hash).and_then(|(size, keys)| Some((*size, *keys.first()?)));
+        let here = self.payloads.contains_key(&hash);
+        match owner {
+            Some((size, key)) if !here => drop(self.missing.insert(hash, Missing { hash, size, key })),
+            Some(_) => drop(self.missing.remove(&hash)),
+            None => {
+                self.missing.remove(&hash);
+                self.owners.remove(&hash);
+                if here && !self.pins.contains_key(&hash) && !self.retained.values().any(|retained| hashes(retained).contains(&hash)) {
+                    self.payloads.remove(&hash);
+                }
+            }
+        }
+    }
+
+    /// Nobody's payloads are swept at a start.
+    fn sweep(&mut self) {
+        let all: Vec<ContentHash> = self.payloads.keys().copied().collect();
+        all.into_iter().for_each(|hash| self.settle(hash));
+        if self.plant == Some(Plant::CollectTombstones) {
+            self.records.retain(|_, (_, record)| record.winner().is_some_and(|winner| winner.content != Content::Tombstone));
+        }
+    }
+
+    fn record(&self, key: RecordKey) -> Record {
+        self.records.get(&key).map(|(_, record)| record.clone()).unwrap_or_default()
+    }
+}
+
+fn hashes(versions: &[Version]) -> Vec<ContentHash> {
+    versions.iter().filter_map(|version| version.content.payload()).map(|payload| payload.hash).collect()
+}
+
+/// The core's view of a disk.
+#[derive(Debug, Clone)]
+pub(crate) struct View(Rc<RefCell<Platter>>);
+
+impl Store for View {
+    fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
+        Ok(self.0.borrow().records.get(&key).map(|(_, record)| record.clone()))
+    }
+
+    fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
+        let platter = self.0.borrow();
+        Ok(platter.records.range(first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
+    }
+
+    fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
+        let platter = self.0.borrow();
+        let item = |(key, (state, _)): (&RecordKey, &(StateHash, Record))| (*key, Item { key: key.hash, state: *state });
+        Ok(platter.records.range(from..).take(limit).map(item).collect())
+    }
+
+    fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
+        let platter = self.0.borrow();
+        Ok(platter.payloads.contains_key(&hash) || platter.plant == Some(Plant::HoldsEverything))
+    }
+
+    fn missing(&self, after: Option<ContentHash>, limit: usize) -> Result<Vec<Missing>, StoreFault> {
+        let platter = self.0.borrow();
+        let beyond = platter.missing.iter().filter(|(hash, _)| after.is_none_or(|after| **hash > after));
+        Ok(beyond.take(limit).map(|(_, missing)| missing.clone()).collect())
+    }
+
+    fn payload_bytes(&self) -> Result<u64, StoreFault> {
+        Ok(self.0.borrow().payloads.values().map(|bytes| bytes.size).sum())
+    }
+}
+
+/// A disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    platter: Rc<RefCell<Platter>>,
+    queue: VecDeque<Queued>,
+    /// How much of the queue the fsync under way covers.
+    syncing: Option<usize>,
+    plant: Option<Plant>,
+}
+
+impl Disk {
+    pub(crate) fn new(plant: Option<Plant>) -> Self {
+        let platter = Platter { incarnation: 0, plant, ..Platter::default() };
+        Self { platter: Rc::new(RefCell::new(platter)), queue: VecDeque::new(), syncing: None, plant }
+    }
+
+    pub(crate) fn view(&self) -> View {
+        View(Rc::clone(&self.platter))
+    }
+
+    /// A start: sweeps, and raises the incarnation durably.
+    pub(crate) fn open(&mut self) -> (u64, Vec<Member>, Vec<String>) {
+        let mut platter = self.platter.borrow_mut();
+        platter.sweep();
+        if self.plant != Some(Plant::SameIncarnation) || platter.incarnation == 0 {
+            platter.incarnation += 1;
+        }
+        (platter.incarnation, platter.members.values().cloned().collect(), platter.contacts.clone())
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.platter.borrow().incarnation
+    }
+
+    /// Queues something.
+    pub(crate) fn queue(&mut self, mut queued: Queued) {
+        if let (Some(Plant::LostUpdate), Queued::Persist(persist)) = (self.plant, &mut queued) {
+            let waits = |key: RecordKey| {
+                self.queue.iter().any(|queued| match queued {
+                    Queued::Payload { .. } => false,
+                    Queued::Persist(earlier) => earlier.records.iter().any(|change| change.key == key),
+                })
+            };
+            persist.records.retain(|change| !waits(change.key));
+        }
+        self.queue.push_back(queued);
+    }
+
+    /// Begins an fsync of everything queued, unless there is nothing or one is under way.
+    pub(crate) fn begin(&mut self) -> bool {
+        let begins = self.syncing.is_none() && !self.queue.is_empty();
+        if begins {
+            self.syncing = Some(self.queue.len());
+        }
+        begins
+    }
+
+    /// The fsync is done: gives what became durable.
+    pub(crate) fn finish(&mut self) -> Vec<Committed> {
+        let count = self.syncing.take().unwrap_or(0);
+        self.commit(count)
+    }
+
+    /// The process is gone. `count` of what waited reached the disk; gives it, and how much was lost.
+    pub(crate) fn crash(&mut self, count: usize) -> (Vec<Committed>, usize) {
+        self.syncing = None;
+        let kept = self.commit(count.min(self.queue.len()));
+        let lost = self.queue.len();
+        self.queue.clear();
+        self.platter.borrow_mut().pins.clear();
+        (kept, lost)
+    }
+
+    fn commit(&mut self, count: usize) -> Vec<Committed> {
+        let mut platter = self.platter.borrow_mut();
+        self.queue.drain(..count).map(|queued| platter.apply(queued)).collect()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next persist that waits, if one does.
+    pub(crate) fn next_persist(&self) -> Option<gossip_cdn_protocol::io::Token> {
+        self.queue.iter().find_map(|queued| match queued {
+            Queued::Payload { .. } => None,
+            Queued::Persist(persist) => Some(persist.token),
+        })
+    }
+
+    /// An upload holds on to a payload.
+    pub(crate) fn pin(&self, hash: ContentHash) {
+        *self.platter.borrow_mut().pins.entry(hash).or_default() += 1;
+    }
+
+    /// An upload lets go.
+    pub(crate) fn unpin(&self, hash: ContentHash) {
+        let mut platter = self.platter.borrow_mut();
+        if let Some(pins) = platter.pins.get_mut(&hash) {
+            *pins -= 1;
+            if *pins == 0 {
+                platter.pins.remove(&hash);
+                platter.settle(hash);
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self, hash: ContentHash) -> Option<Bytes> {
+        self.platter.borrow().payloads.get(&hash).copied()
+    }
+
+    /// The durable record of a key; empty if there is none.
+    pub(crate) fn record(&self, key: RecordKey) -> Record {
+        self.platter.borrow().record(key)
+    }
+
+    /// All durable records.
+    pub(crate) fn records(&self) -> Vec<(RecordKey, Record)> {
+        self.platter.borrow().records.iter().map(|(key, (_, record))| (*key, record.clone())).collect()
+    }
+
+    /// All payloads here.
+    pub(crate) fn payloads(&self) -> Vec<(ContentHash, Bytes)> {
+        self.platter.borrow().payloads.iter().map(|(hash, bytes)| (*hash, *bytes)).collect()
+    }
+}

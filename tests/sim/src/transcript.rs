@@ -1,0 +1,139 @@
+//! What happened, as text: one line for each step, the same bytes for the same seed.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use gossip_cdn_protocol::wire::{Answer, Entry, Request};
+use gossip_cdn_protocol::{BlobId, ContentHash, Event, Member, NodeId, Record, Version, VersionId};
+
+/// The lines so far. A silent one formats nothing and costs nothing.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    on: bool,
+    text: String,
+    names: BTreeMap<NodeId, usize>,
+}
+
+impl Transcript {
+    /// One that writes down, or one that is silent.
+    pub(crate) fn new(on: bool) -> Self {
+        Self { on, ..Self::default() }
+    }
+
+    /// All lines.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// From now on the node of that id is called `n<host>`.
+    pub(crate) fn name(&mut self, id: NodeId, host: usize) {
+        self.names.insert(id, host);
+    }
+
+    /// Writes a line; `host` is whose doing it is, `None` the world's.
+    pub(crate) fn line(&mut self, now: u64, host: Option<usize>, what: fmt::Arguments<'_>) {
+        if !self.on {
+            return;
+        }
+        let (seconds, micros) = (now / 1_000_000, now % 1_000_000);
+        let who = host.map_or("--".into(), |host| format!("n{host}"));
+        // Writing to a string cannot fail.
+        let written = writeln!(self.text, "{seconds:>4}.{micros:06} {who}  {what}");
+        debug_assert!(written.is_ok());
+    }
+
+    /// A node's short name.
+    pub(crate) fn node(&self, id: NodeId) -> String {
+        self.names.get(&id).map_or_else(|| "n?".into(), |host| format!("n{host}"))
+    }
+
+    pub(crate) fn request(&self, request: &Request) -> String {
+        match request {
+            Request::Exchange(digest) => format!("exchange root {}", root(&digest.root.to_string())),
+            Request::Partitions(partitions) => format!("partitions from {:016x}", partitions.from.unwrap_or(0)),
+            Request::Records(records) => format!("records give [{}] ask {}", self.entries(&records.give), records.ask.len()),
+            Request::Members(list) => format!("members [{}]", self.members(&list.members)),
+            Request::Rumors(rumors) => {
+                let wishes =
+                    if rumors.receipts.is_empty() { String::new() } else { format!(", wishes {} receipts", rumors.receipts.len()) };
+                format!("rumors [{}]{wishes}", self.entries(&rumors.records))
+            }
+            Request::Receipts(receipts) => {
+                let each = receipts.receipts.iter().map(|receipt| format!("{}={}", blob(receipt.id), self.version_id(receipt.version)));
+                format!("receipts [{}]", each.collect::<Vec<_>>().join(" "))
+            }
+            Request::Holds(holds) => format!("holds {}?", hash(holds.hash)),
+        }
+    }
+
+    pub(crate) fn answer(&self, answer: &Answer) -> String {
+        match answer {
+            Answer::Exchange(digest) => format!("exchange root {}", root(&digest.root.to_string())),
+            Answer::Partitions(items) => format!("{} partitions differ, {} items", items.partitions.len(), items.items.len()),
+            Answer::Records(records) => format!("records give [{}] seen {}", self.entries(&records.give), records.seen),
+            Answer::Members(list) => format!("members [{}]", self.members(&list.members)),
+            Answer::Taken(_) => "taken".into(),
+            Answer::Holds(answer) => if answer.holds { "held" } else { "not held" }.into(),
+        }
+    }
+
+    /// What a core notes, with short names.
+    pub(crate) fn event(&self, event: &Event) -> String {
+        match event {
+            Event::MemberChanged(id, state) => format!("{} is {}", self.node(*id), state.name()),
+            Event::Conflict(id) => format!("conflict of {}", blob(*id)),
+            Event::Misbehaved(id, kind, _) => format!("{} misbehaves: {}", self.node(*id), kind.name()),
+            Event::Refuted(incarnation) => format!("it lives, as incarnation {incarnation}"),
+            Event::NoHolder(name) => format!("no holder of {}", hash(*name)),
+            Event::AddressTaken(old, new) => format!("{} answers for {}", self.node(*new), self.node(*old)),
+        }
+    }
+
+    fn entries(&self, entries: &[Entry]) -> String {
+        let each: Vec<String> = entries.iter().map(|entry| format!("{}={}", blob(entry.id), self.record(&entry.versions))).collect();
+        each.join(" ")
+    }
+
+    /// The live versions of a record, the winner first.
+    pub(crate) fn record(&self, record: &Record) -> String {
+        record.versions().iter().map(|version| self.version(version)).collect::<Vec<_>>().join("|")
+    }
+
+    fn version(&self, version: &Version) -> String {
+        let content = version.content.payload().map_or_else(|| "deleted".into(), |payload| hash(payload.hash));
+        format!("{}({content})", self.version_id(version.id()))
+    }
+
+    /// A version by the last digits of its stamp that matter to a reader and its origin.
+    pub(crate) fn version_id(&self, id: VersionId) -> String {
+        format!("{}.{}@{}", id.stamp.wall().0 % 10_000_000, id.stamp.0 & 0xffff, self.node(id.origin))
+    }
+
+    pub(crate) fn members(&self, members: &[Member]) -> String {
+        let each = members.iter().map(|member| format!("{}:{}:{}", self.node(member.id), member.incarnation, member.state.name()));
+        each.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The first digits of a GUID.
+pub(crate) fn blob(blob: BlobId) -> String {
+    format!("b{}", first(&blob.to_string(), 4))
+}
+
+/// The first digits of a payload's hash.
+pub(crate) fn hash(hash: ContentHash) -> String {
+    format!("p{}", first(&hash.to_string(), 4))
+}
+
+fn root(text: &str) -> String {
+    let count = text.split_once('.').map_or("", |(_, count)| count);
+    format!("{}.{count}", first(text, 6))
+}
+
+fn first(text: &str, count: usize) -> String {
+    text.chars().take(count).collect()
+}

@@ -1,0 +1,356 @@
+//! The world: hosts with their cores and disks, the network between them, and a queue of events in virtual time.
+//!
+//! 1. Events happen one at a time, in the order of their time and then of their making.
+//! 2. A host is a shell as the core's contract wants it: it performs outputs in order, ticks at the deadline, reports completions.
+//!    What belongs to an earlier life of its process is dropped.
+//! 3. After the first broken rule nothing more happens.
+//!
+//! A test drives a world by hand ([`World::add`], [`World::write`], [`World::run_for`], [`World::split`] ...);
+//! [`World::swarm`] drives it by dice.
+
+mod host;
+mod perform;
+mod swarm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Request};
+use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, NodeId, Record};
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use crate::checker::Checker;
+use crate::client::{Client, Wish};
+use crate::disk::Bytes;
+use crate::faults::{FaultKind, Plan, Tally};
+use crate::network::{Cut, Network};
+use crate::plant::Plant;
+use crate::transcript::Transcript;
+use host::Host;
+
+/// The address under which the bootstrap node is reached.
+pub(crate) const BOOTSTRAP: &str = "http://bootstrap";
+/// The bootstrap node's place in the network; no host has it.
+const BOOTSTRAP_HOST: usize = usize::MAX;
+/// A call without an answer fails after so long, in microseconds.
+const CALL_TIMEOUT: u64 = 2_000_000;
+/// A transfer without progress fails after so long, in microseconds.
+const FETCH_TIMEOUT: u64 = 5_000_000;
+/// One message in so many is written as JSON and read back, drawn from their order.
+const WRITTEN_OUT: u64 = 16;
+/// When every world begins: some day in 2026, in milliseconds since 1970.
+const EPOCH: u64 = 1_767_225_600_000;
+
+/// How a seed is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many hosts there are at the beginning; drawn from 5 to 9 if not given.
+    pub nodes: Option<usize>,
+    /// How long faults last, in simulated seconds.
+    pub seconds: u64,
+    /// How many writes are tried.
+    pub writes: u64,
+    /// A bug to put in.
+    pub plant: Option<Plant>,
+    /// Whether to write down what happens.
+    pub trace: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { nodes: None, seconds: 60, writes: 150, plant: None, trace: false }
+    }
+}
+
+/// What a process leaves behind when it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// So many of what waited for the disk got there, in order.
+    Keep(usize),
+    /// All of it got there.
+    KeepAll,
+}
+
+/// Which life of which host; what is addressed to an earlier one is dropped.
+type Life = (usize, u64);
+
+#[derive(Debug)]
+enum Event {
+    Tick(Life),
+    Request { to: usize, back: Option<(Life, OwnCall)>, request: Envelope<Request> },
+    Answered(Life, OwnCall, Result<Envelope<Answer>, CallFault>),
+    Join { from: Life, call: OwnCall, join: Envelope<Join> },
+    Joined(Life, OwnCall, Result<Vec<Member>, CallFault>),
+    Serve { from: usize, to: Life, fetch: Fetch },
+    Arrive { to: Life, transfer: TransferId, results: Vec<(ContentHash, Arrived)> },
+    Synced(Life),
+    Input(Life, Box<Input>),
+    Start(usize),
+    Stop(Life),
+    Write,
+    Trouble,
+    Mend(u64),
+    Relief(usize),
+    Doom(Life),
+    BootstrapUp,
+}
+
+/// What a holder sent for a payload.
+#[derive(Debug, Clone, Copy)]
+enum Arrived {
+    Bytes(Bytes),
+    Absent,
+    /// It ended early.
+    Short,
+    Unreachable,
+}
+
+/// A simple bootstrap node: it remembers who registered.
+#[derive(Debug, Default)]
+struct Registry {
+    members: BTreeMap<NodeId, Member>,
+    down: bool,
+}
+
+/// Many hosts and what is between them.
+#[derive(Debug)]
+pub struct World {
+    settings: Settings,
+    plan: Plan,
+    rng: ChaCha8Rng,
+    now: u64,
+    next_event: u64,
+    next_call: u64,
+    handled: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    hosts: Vec<Host>,
+    addresses: BTreeMap<String, usize>,
+    network: Network,
+    registry: Registry,
+    checker: Checker,
+    client: Client,
+    tally: Tally,
+    transcript: Transcript,
+    /// Replies that no client has looked at yet.
+    replies: BTreeMap<ClientCall, Reply>,
+    tried: u64,
+    /// Faults and clients are at their end.
+    healing: bool,
+}
+
+impl World {
+    /// An empty world without faults, to be driven by hand.
+    pub fn calm(seed: u64, trace: bool) -> Self {
+        let settings = Settings { trace, ..Settings::default() };
+        Self::new(seed, settings, |_| Plan::calm())
+    }
+
+    pub(crate) fn new(seed: u64, settings: Settings, plan: impl FnOnce(&mut ChaCha8Rng) -> Plan) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let plan = plan(&mut rng);
+        Self {
+            network: Network::new(plan.weather),
+            transcript: Transcript::new(settings.trace),
+            settings,
+            plan,
+            rng,
+            now: 0,
+            next_event: 0,
+            next_call: 0,
+            handled: 0,
+            queue: BTreeMap::new(),
+            hosts: Vec::new(),
+            addresses: BTreeMap::new(),
+            registry: Registry::default(),
+            checker: Checker::default(),
+            client: Client::default(),
+            tally: Tally::default(),
+            replies: BTreeMap::new(),
+            tried: 0,
+            healing: false,
+        }
+    }
+
+    /// A new host, not started yet; gives its number.
+    pub fn add(&mut self) -> usize {
+        let number = self.hosts.len();
+        let host = Host::new(number, self.settings.plant, &mut self.rng);
+        self.transcript.name(host.id, number);
+        self.addresses.insert(host.address.clone(), number);
+        self.hosts.push(host);
+        number
+    }
+
+    /// Starts the process of a host that does not run.
+    pub fn start(&mut self, host: usize) {
+        self.start_process(host);
+    }
+
+    /// Kills the process of a host, if it runs.
+    pub fn crash(&mut self, host: usize, unsynced: Unsynced) {
+        let count = match unsynced {
+            Unsynced::Keep(count) => count,
+            Unsynced::KeepAll => usize::MAX,
+        };
+        self.kill(host, count);
+    }
+
+    /// Cuts these hosts off from all others; gives a number for [`Self::mend`].
+    pub fn split(&mut self, side: impl IntoIterator<Item = usize>) -> u64 {
+        let side: BTreeSet<usize> = side.into_iter().collect();
+        self.note(None, format_args!("cut between {side:?} and the others"));
+        self.network.cut(Cut::Split(side))
+    }
+
+    /// Ends a cut.
+    pub fn mend(&mut self, cut: u64) {
+        self.note(None, format_args!("cut {cut} mended"));
+        self.network.mend(cut);
+    }
+
+    /// A client asks a host for a write; the answer is found with [`Self::reply`] when time has passed. `None`: it does not run.
+    pub fn write(&mut self, host: usize, wish: Wish) -> Option<ClientCall> {
+        self.ask_for_write(host, wish)
+    }
+
+    /// A client asks a host for something else than a write.
+    pub fn ask(&mut self, host: usize, command: Command) -> Option<ClientCall> {
+        self.hosts.get(host).filter(|host| host.core.is_some())?;
+        let call = self.client_call();
+        self.input(host, Input::Command(call, command));
+        Some(call)
+    }
+
+    /// The answer to a client's call, once.
+    pub fn reply(&mut self, call: ClientCall) -> Option<Reply> {
+        self.replies.remove(&call)
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.run_until(end);
+    }
+
+    fn run_until(&mut self, end: u64) {
+        while self.checker.failure().is_none() {
+            let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) else { break };
+            let ((at, _), event) = entry.remove_entry();
+            self.now = at;
+            self.handled += 1;
+            self.happen(event);
+        }
+        self.now = end.max(self.now);
+    }
+
+    /// Why the network is not yet at rest with everything everywhere; `None` when it is.
+    pub fn gap(&self) -> Option<String> {
+        let running: Vec<&Host> = self.hosts.iter().filter(|host| host.life > 0).collect();
+        if let Some(host) = running.iter().find(|host| host.core.is_none()) {
+            return Some(format!("n{} does not run", host.number));
+        }
+        let root = |host: &&Host| host.core.as_ref().map(|core| core.records().summary().root());
+        if let Some(pair) = running.windows(2).find(|pair| root(&pair[0]) != root(&pair[1])) {
+            return Some(format!("n{} and n{} have different roots", pair[0].number, pair[1].number));
+        }
+        running.iter().find_map(|host| self.checker.gap(host.number, &host.disk))
+    }
+
+    /// The first rule that was broken, if one was.
+    pub fn failure(&self) -> Option<&String> {
+        self.checker.failure()
+    }
+
+    /// The durable record of a blob at a host.
+    pub fn record(&self, host: usize, blob: BlobId) -> Record {
+        let records = self.hosts[host].core.as_ref().map(|core| core.records().key(blob));
+        records.map(|key| self.hosts[host].disk.record(key)).unwrap_or_default()
+    }
+
+    /// The record of a blob as a host's core sees it, durable or not.
+    pub fn pending(&self, host: usize, blob: BlobId) -> Record {
+        let records = self.hosts[host].core.as_ref().map(|core| core.records());
+        records.and_then(|records| records.record(records.key(blob)).ok()).unwrap_or_default()
+    }
+
+    /// Whether a host holds the bytes of a blob's winner.
+    pub fn holds_winner(&self, host: usize, blob: BlobId) -> bool {
+        let record = self.record(host, blob);
+        let hash = record.winner().and_then(|winner| winner.content.payload()).map(|payload| payload.hash);
+        hash.is_some_and(|hash| self.hosts[host].disk.bytes(hash).is_some())
+    }
+
+    /// What waits for a host's disk.
+    pub fn unsynced(&self, host: usize) -> usize {
+        self.hosts[host].disk.queued()
+    }
+
+    /// What happened, as text.
+    pub fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Events handled, writes tried, writes acknowledged.
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
+        (self.handled, self.tried, self.checker.acknowledged())
+    }
+
+    fn note(&mut self, host: Option<usize>, what: std::fmt::Arguments<'_>) {
+        self.transcript.line(self.now, host, what);
+    }
+
+    fn at(&mut self, at: u64, event: Event) -> (u64, u64) {
+        self.next_event += 1;
+        let key = (at, self.next_event);
+        self.queue.insert(key, event);
+        key
+    }
+
+    fn client_call(&mut self) -> ClientCall {
+        self.next_call += 1;
+        ClientCall(self.next_call)
+    }
+
+    fn lives(&self, (host, life): Life) -> bool {
+        self.hosts.get(host).is_some_and(|host| host.life == life && host.core.is_some())
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick(life) if self.lives(life) => {
+                self.hosts[life.0].tick = None;
+                self.input(life.0, Input::Tick);
+            }
+            Event::Request { to, back, request } => self.deliver(to, back, request),
+            Event::Answered(life, call, result) => self.answered(life, call, result),
+            Event::Join { from, call, join } => self.register(from, call, &join),
+            Event::Joined(life, call, result) => self.joined(life, call, result),
+            Event::Serve { from, to, fetch } => self.serve(from, to, &fetch),
+            Event::Arrive { to, transfer, results } => self.arrive(to, transfer, results),
+            Event::Synced(life) if self.lives(life) => self.synced(life.0),
+            Event::Input(life, input) if self.lives(life) => self.input(life.0, *input),
+            Event::Start(host) => self.start_process(host),
+            Event::Stop(life) if self.lives(life) => self.kill(life.0, usize::MAX),
+            Event::Doom(life) if self.lives(life) => self.crash_losing(life.0),
+            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) => {}
+            Event::Write => self.write_by_dice(),
+            Event::Trouble => self.trouble(),
+            Event::Mend(cut) => self.mend(cut),
+            Event::Relief(host) => {
+                let host = &mut self.hosts[host];
+                (host.lies, host.slow, host.full, host.doomed) = (false, false, false, false);
+            }
+            Event::BootstrapUp => self.registry.down = false,
+        }
+    }
+
+    fn acted(&mut self, kind: FaultKind) {
+        self.tally.acted(kind);
+    }
+}

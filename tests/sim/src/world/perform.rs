@@ -1,0 +1,468 @@
+//! What a host does with the outputs of its core, and what the world does with what comes of it.
+
+use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, PeerCall, Refusal, Reply, Target, TransferId};
+use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
+use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
+use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Join, Request};
+use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist, Record};
+use rand::RngExt;
+
+use super::host::Landing;
+use super::{Arrived, BOOTSTRAP_HOST, CALL_TIMEOUT, Event, FETCH_TIMEOUT, Life, WRITTEN_OUT, World};
+use crate::checker::Writing;
+use crate::client::Wish;
+use crate::disk::{Bytes, Committed, Queued};
+use crate::faults::FaultKind;
+use crate::network::Half;
+use crate::plant::Plant;
+use crate::{transcript, wire};
+
+impl World {
+    /// One door in, one door out.
+    pub(super) fn input(&mut self, host: usize, input: Input) {
+        self.input_of_write(host, input, None);
+    }
+
+    fn input_of_write(&mut self, number: usize, input: Input, writing: Option<&Writing>) {
+        let now = self.hosts[number].now(self.now);
+        let mut out = Vec::new();
+        if let Some(core) = self.hosts[number].core.as_mut() {
+            core.handle(now, input, &mut out);
+            core.check();
+        }
+        for output in out {
+            self.perform(number, output, writing);
+        }
+        self.arm(number);
+    }
+
+    fn perform(&mut self, number: usize, output: Output, writing: Option<&Writing>) {
+        match output {
+            Output::Call(call, target, request) => self.call(number, call, &target, request),
+            Output::Join(call, _, join) => self.join(number, call, join),
+            Output::Answer(call, answer) => self.answer(number, call, answer),
+            Output::Reply(call, reply) => self.on_reply(number, call, reply),
+            Output::Persist(persist) => self.persist(number, persist, writing),
+            Output::Fetch(fetch) => self.fetch(number, fetch),
+            Output::Event(event) => {
+                if let Noted::Misbehaved(_, Misbehaviour::Malformed | Misbehaviour::Foreign, what) = &event {
+                    self.checker.fail(format!("n{number} takes a message of another core for bad: {what}"));
+                }
+                if self.transcript.is_on() {
+                    let text = self.transcript.event(&event);
+                    self.note(Some(number), format_args!("notes {text}"));
+                }
+            }
+            Output::Stop(fault) => {
+                self.note(Some(number), format_args!("core ends: {fault}"));
+                let life = self.hosts[number].this_life();
+                self.at(self.now, Event::Stop(life));
+                self.at(self.now + 100_000, Event::Start(number));
+            }
+        }
+    }
+
+    pub(super) fn ask_for_write(&mut self, number: usize, wish: Wish) -> Option<gossip_cdn_protocol::io::ClientCall> {
+        let core = self.hosts.get(number)?.core.as_ref()?;
+        let before = wish.write.blob.map(|blob| core.records().record(core.records().key(blob)));
+        let before = before.and_then(Result::ok).unwrap_or_default();
+        let live = before.winner().and_then(|winner| winner.content.payload()).map(|payload| payload.hash);
+        let content = match &wish.write.change {
+            Change::Put(payload) => Some(Content::Payload(payload.clone())),
+            Change::Delete => Some(Content::Tombstone),
+            Change::Restore(version) => before.version(*version).map(|version| version.content.clone()),
+        };
+        let writing = Writing { allowed: wish.write.condition.holds(live), before, content };
+        let call = self.client_call();
+        self.tried += 1;
+        if self.transcript.is_on() {
+            let blob = wish.write.blob.map_or_else(|| "a new blob".into(), transcript::blob);
+            let what = match &wish.write.change {
+                Change::Put(payload) => format!("put {} ({} bytes)", transcript::hash(payload.hash), payload.size),
+                Change::Delete => "delete".into(),
+                Change::Restore(version) => format!("restore {}", self.transcript.version_id(*version)),
+            };
+            self.note(Some(number), format_args!("client c{} asks: {what} as {blob}, copies {}", call.0, wish.write.copies));
+        }
+        let mut pinned = None;
+        if let Some(bytes) = wish.bytes {
+            let name = bytes.hash();
+            self.hosts[number].disk.pin(name);
+            self.hosts[number].disk.queue(Queued::Payload { name, bytes, transfer: None });
+            pinned = Some(name);
+            self.sync(number);
+        }
+        self.hosts[number].clients.insert(call, pinned);
+        self.input_of_write(number, Input::Command(call, Command::Write(wish.write)), Some(&writing));
+        Some(call)
+    }
+
+    fn on_reply(&mut self, number: usize, call: gossip_cdn_protocol::io::ClientCall, reply: Reply) {
+        if let Some(pinned) = self.hosts[number].clients.remove(&call) {
+            pinned.into_iter().for_each(|hash| self.hosts[number].disk.unpin(hash));
+        }
+        if self.transcript.is_on() {
+            let text = match &reply {
+                Reply::Write(Ok(written)) => {
+                    let (blob, version) = (transcript::blob(written.blob), self.transcript.version_id(written.version));
+                    format!("{blob} is {version}, on {} nodes", written.copies)
+                }
+                Reply::Write(Err(fault)) => format!("not written: {fault:?}"),
+                Reply::Want(result) => format!("wanted: {result:?}"),
+                Reply::Holders(holders) => format!("{} holders", holders.as_ref().map_or(0, |holders| holders.holders.len())),
+                Reply::Introduce(result) => format!("introduced: {}", result.is_ok()),
+                Reply::Status(status) => format!("status: {} records", status.root.count),
+                Reply::Members(members) => format!("{} members", members.len()),
+                Reply::Left => "left".into(),
+            };
+            self.note(Some(number), format_args!("answers c{}: {text}", call.0));
+        }
+        if let Reply::Write(Ok(written)) = &reply {
+            let key = self.hosts[number].core.as_ref().map(|core| core.records().key(written.blob));
+            let record = |host: &super::Host| key.map(|key| host.disk.record(key)).unwrap_or_default();
+            let disks: Vec<_> = self.hosts.iter().map(|host| (&host.disk, record(host))).collect();
+            self.checker.on_acknowledged(number, written, &disks);
+            self.client.learn(written.blob);
+        }
+        let first = self.replies.insert(call, reply).is_none();
+        self.checker.require(first, || format!("n{number} answers its client c{} twice", call.0));
+    }
+
+    fn persist(&mut self, number: usize, persist: Persist, writing: Option<&Writing>) {
+        let own = self.hosts[number].id.0;
+        for change in &persist.records {
+            let host = &self.hosts[number];
+            let before = host.shadow.get(&change.key).cloned().unwrap_or_else(|| host.disk.record(change.key));
+            self.checker.on_change(number, own, &before, change, writing);
+            if self.transcript.is_on() {
+                let (blob, record) = (transcript::blob(change.key.blob), self.transcript.record(&change.record));
+                self.note(Some(number), format_args!("persists {blob}={record}"));
+            }
+            self.hosts[number].shadow.insert(change.key, change.record.clone());
+        }
+        if self.transcript.is_on() && !persist.members.is_empty() {
+            let members = self.transcript.members(&persist.members);
+            self.note(Some(number), format_args!("persists members [{members}]"));
+        }
+        if self.settings.plant == Some(Plant::AckBeforePersist) {
+            let life = self.hosts[number].this_life();
+            self.at(self.now, Event::Input(life, Box::new(Input::Persisted(persist.token, Ok(())))));
+        }
+        if self.hosts[number].doomed && !persist.records.is_empty() {
+            self.hosts[number].doomed = false;
+            let at = self.now + self.rng.random_range(0..self.plan.fsync);
+            let life = self.hosts[number].this_life();
+            self.at(at, Event::Doom(life));
+        }
+        self.hosts[number].disk.queue(Queued::Persist(persist));
+        self.sync(number);
+    }
+
+    /// Begins an fsync if one is due.
+    fn sync(&mut self, number: usize) {
+        if self.hosts[number].disk.begin() {
+            let took = self.fsync(number);
+            if self.hosts[number].slow {
+                self.acted(FaultKind::SlowDisk);
+            }
+            let life = self.hosts[number].this_life();
+            self.at(self.now + took, Event::Synced(life));
+        }
+    }
+
+    pub(super) fn synced(&mut self, number: usize) {
+        let committed = self.hosts[number].disk.finish();
+        committed.iter().for_each(|committed| self.check_commit(number, committed));
+        let early = self.settings.plant == Some(Plant::AckBeforePersist);
+        let life = self.hosts[number].this_life();
+        for committed in committed {
+            if !self.lives(life) {
+                return;
+            }
+            match committed.queued {
+                Queued::Persist(persist) if !early => self.input(number, Input::Persisted(persist.token, Ok(()))),
+                Queued::Persist(_) | Queued::Payload { transfer: None, .. } => {}
+                Queued::Payload { transfer: Some(transfer), .. } => self.landed(number, transfer),
+            }
+        }
+        self.sync(number);
+    }
+
+    pub(super) fn check_commit(&mut self, number: usize, committed: &Committed) {
+        let Queued::Persist(persist) = &committed.queued else { return };
+        for change in &persist.records {
+            self.checker.on_durable(number, change);
+        }
+        committed.dropped.iter().for_each(|dropped| self.checker.on_dropped(number, dropped));
+    }
+
+    fn check_sent(&mut self, number: usize, incarnation: u64, entries: &[Entry], members: &[Member]) {
+        self.checker.on_sent(number, entries);
+        let host = &mut self.hosts[number];
+        let (durable, id) = (host.disk.incarnation(), host.id);
+        host.told = host.told.max(incarnation);
+        let told = members.iter().filter(|member| member.id == id).map(|member| member.incarnation).max().unwrap_or(incarnation);
+        self.checker.require(told.max(incarnation) <= durable, || format!("n{number} tells incarnation {told} before it is durable"));
+    }
+
+    fn call(&mut self, number: usize, call: OwnCall, target: &Target, mut request: Envelope<Request>) {
+        let (entries, members): (&[Entry], &[Member]) = match &request.body {
+            Request::Records(records) => (&records.give, &[]),
+            Request::Rumors(rumors) => (&rumors.records, &[]),
+            Request::Members(list) => (&[], &list.members),
+            Request::Exchange(_) | Request::Partitions(_) | Request::Receipts(_) | Request::Holds(_) => (&[], &[]),
+        };
+        self.check_sent(number, request.incarnation, entries, members);
+        if let Request::Receipts(receipts) = &request.body {
+            for receipt in &receipts.receipts {
+                let host = &self.hosts[number];
+                let record = host.core.as_ref().map(|core| host.disk.record(core.records().key(receipt.id))).unwrap_or_default();
+                self.checker.on_receipt(number, &host.disk, &record, *receipt);
+            }
+        }
+        if self.settings.plant == Some(Plant::SiblingsStayHome) {
+            match &mut request.body {
+                Request::Records(records) => winners_only(&mut records.give),
+                Request::Rumors(rumors) => winners_only(&mut rumors.records),
+                Request::Exchange(_) | Request::Partitions(_) | Request::Members(_) | Request::Receipts(_) | Request::Holds(_) => {}
+            }
+        }
+        let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::request_survives(&request);
+        self.checker.require(written, || format!("n{number} sends a request that does not survive the wire: {request:?}"));
+        let to = self.addresses.get(&target.address).copied();
+        if self.transcript.is_on() {
+            let (whom, text) = (to.map_or_else(|| "nowhere".into(), |to| format!("n{to}")), self.transcript.request(&request.body));
+            self.note(Some(number), format_args!("-> {whom}  {text}"));
+        }
+        let life = self.hosts[number].this_life();
+        self.hosts[number].calls.insert(call);
+        self.at(self.now + CALL_TIMEOUT, Event::Answered(life, call, Err(CallFault::Unreachable)));
+        let Some(to) = to else { return };
+        if self.network.duplicates(&mut self.rng, &mut self.tally)
+            && let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally)
+        {
+            self.at(at, Event::Request { to, back: None, request: request.clone() });
+        }
+        if let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Request { to, back: Some((life, call)), request });
+        }
+    }
+
+    pub(super) fn deliver(&mut self, to: usize, back: Option<(Life, OwnCall)>, request: Envelope<Request>) {
+        if self.hosts[to].core.is_none() {
+            // Nobody listens there: the caller learns it as fast as an answer would travel.
+            if let Some((life, call)) = back
+                && let Some(at) = self.network.carry(to, life.0, Half::Answer, self.now, &mut self.rng, &mut self.tally)
+            {
+                self.at(at, Event::Answered(life, call, Err(CallFault::Unreachable)));
+            }
+            return;
+        }
+        let host = &mut self.hosts[to];
+        host.next_peer_call += 1;
+        let call = PeerCall(host.next_peer_call);
+        host.asked.insert(call, back);
+        self.input(to, Input::Request(call, request));
+    }
+
+    fn answer(&mut self, number: usize, call: PeerCall, answer: Result<Envelope<Answer>, Refusal>) {
+        let Some(back) = self.hosts[number].asked.remove(&call) else {
+            self.checker.fail(format!("n{number} answers a request twice, or one that nobody made"));
+            return;
+        };
+        let mut result = match answer {
+            Ok(answer) => Ok(answer),
+            Err(Refusal::Stopped { .. }) => Err(CallFault::Busy),
+            Err(refusal) => {
+                self.checker.fail(format!("n{number} refuses a peer: {refusal}"));
+                return;
+            }
+        };
+        if let Ok(envelope) = &mut result {
+            let (entries, members): (&[Entry], &[Member]) = match &envelope.body {
+                Answer::Records(records) => (&records.give, &[]),
+                Answer::Members(list) => (&[], &list.members),
+                Answer::Exchange(_) | Answer::Partitions(_) | Answer::Taken(_) | Answer::Holds(_) => (&[], &[]),
+            };
+            self.check_sent(number, envelope.incarnation, entries, members);
+            let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::answer_survives(envelope);
+            self.checker.require(written, || format!("n{number} gives an answer that does not survive the wire: {envelope:?}"));
+            if let (Some(Plant::SiblingsStayHome), Answer::Records(records)) = (self.settings.plant, &mut envelope.body) {
+                winners_only(&mut records.give);
+            }
+        }
+        let Some((life, call)) = back else { return };
+        if let Some(at) = self.network.carry(number, life.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Answered(life, call, result));
+        }
+    }
+
+    pub(super) fn answered(&mut self, life: Life, call: OwnCall, result: Result<Envelope<Answer>, CallFault>) {
+        if !self.lives(life) || !self.hosts[life.0].calls.remove(&call) {
+            return;
+        }
+        if self.transcript.is_on() {
+            let (from, text) = match &result {
+                Ok(answer) => (self.transcript.node(answer.sender), self.transcript.answer(&answer.body)),
+                Err(fault) => ("nobody".into(), format!("{fault:?}")),
+            };
+            self.note(Some(life.0), format_args!("<- {from}  {text}"));
+        }
+        self.input(life.0, Input::Answered(call, result));
+    }
+
+    fn join(&mut self, number: usize, call: OwnCall, join: Envelope<Join>) {
+        self.check_sent(number, join.incarnation, &[], std::slice::from_ref(&join.body.member));
+        self.note(Some(number), format_args!("-> bootstrap  join"));
+        let life = self.hosts[number].this_life();
+        self.hosts[number].calls.insert(call);
+        self.at(self.now + CALL_TIMEOUT, Event::Joined(life, call, Err(CallFault::Unreachable)));
+        if let Some(at) = self.network.carry(number, BOOTSTRAP_HOST, Half::Request, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Join { from: life, call, join });
+        }
+    }
+
+    pub(super) fn register(&mut self, from: Life, call: OwnCall, join: &Envelope<Join>) {
+        if self.registry.down {
+            self.acted(FaultKind::BootstrapDown);
+            return;
+        }
+        let claim = &join.body.member;
+        if self.registry.members.get(&claim.id).is_none_or(|held| claim.overrides(held)) {
+            self.registry.members.insert(claim.id, claim.clone());
+        }
+        let members = self.registry.members.values().cloned().collect();
+        if let Some(at) = self.network.carry(BOOTSTRAP_HOST, from.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Joined(from, call, Ok(members)));
+        }
+    }
+
+    pub(super) fn joined(&mut self, life: Life, call: OwnCall, result: Result<Vec<Member>, CallFault>) {
+        if !self.lives(life) || !self.hosts[life.0].calls.remove(&call) {
+            return;
+        }
+        if self.transcript.is_on() {
+            let text = result.as_ref().map_or_else(|fault| format!("{fault:?}"), |members| self.transcript.members(members));
+            self.note(Some(life.0), format_args!("<- bootstrap  [{text}]"));
+        }
+        self.input(life.0, Input::Joined(call, result));
+    }
+
+    fn fetch(&mut self, number: usize, fetch: Fetch) {
+        let to = self.addresses.get(&fetch.from.address).copied();
+        if self.transcript.is_on() {
+            let wants: Vec<String> = fetch.wants.iter().map(|missing| transcript::hash(missing.hash)).collect();
+            let whom = to.map_or_else(|| "nowhere".into(), |to| format!("n{to}"));
+            self.note(Some(number), format_args!("-> {whom}  fetch [{}]", wants.join(" ")));
+        }
+        let host = &mut self.hosts[number];
+        for wanted in &fetch.wants {
+            let twice = host.landings.values().any(|landing| landing.results.iter().any(|(hash, _)| *hash == wanted.hash));
+            self.checker.require(!twice, || format!("n{number} fetches {} twice at once", wanted.hash));
+        }
+        let life = host.this_life();
+        let silence = fetch.wants.iter().map(|missing| (missing.hash, Arrived::Unreachable)).collect();
+        let results = fetch.wants.iter().map(|missing| (missing.hash, Err(FetchFault::Unreachable))).collect();
+        host.fetches.insert(fetch.transfer);
+        host.landings.insert(fetch.transfer, Landing { from: fetch.from.id, open: 0, results });
+        let from_there = host.landings.values().filter(|landing| landing.from == fetch.from.id).count();
+        let bounded = host.landings.len() <= MAX_RUNNING && from_there <= MAX_RUNNING_PER_PEER;
+        self.checker.require(bounded, || format!("n{number} runs more transfers at once than it says it does"));
+        self.at(self.now + FETCH_TIMEOUT, Event::Arrive { to: life, transfer: fetch.transfer, results: silence });
+        let Some(to) = to else { return };
+        if let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Serve { from: to, to: life, fetch });
+        }
+    }
+
+    /// A holder reads what it was asked for.
+    pub(super) fn serve(&mut self, from: usize, to: Life, fetch: &Fetch) {
+        if self.hosts[from].core.is_none() {
+            return;
+        }
+        let lies = self.hosts[from].lies;
+        let breaks = self.plan.has(FaultKind::BrokenTransfer) && !self.healing && self.rng.random_ratio(1, 8);
+        let whole = if breaks { self.rng.random_range(0..fetch.wants.len()) } else { fetch.wants.len() };
+        let short = breaks && self.rng.random_bool(0.5);
+        let mut results = Vec::with_capacity(fetch.wants.len());
+        let mut total = 0;
+        for (n, missing) in fetch.wants.iter().enumerate() {
+            let arrived = match self.hosts[from].disk.bytes(missing.hash) {
+                _ if n == whole && short => Arrived::Short,
+                _ if n >= whole => Arrived::Unreachable,
+                None => Arrived::Absent,
+                Some(bytes) if lies => {
+                    self.acted(FaultKind::WrongBytes);
+                    Arrived::Bytes(Bytes { seed: bytes.seed ^ 1 << 60, ..bytes })
+                }
+                Some(bytes) => Arrived::Bytes(bytes),
+            };
+            total += missing.size;
+            results.push((missing.hash, arrived));
+        }
+        if breaks {
+            self.acted(FaultKind::BrokenTransfer);
+        }
+        if let Some(at) = self.network.carry(from, to.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
+            // Ten bytes a microsecond.
+            self.at(at + total / 10, Event::Arrive { to, transfer: fetch.transfer, results });
+        }
+    }
+
+    pub(super) fn arrive(&mut self, to: Life, transfer: TransferId, results: Vec<(ContentHash, Arrived)>) {
+        if !self.lives(to) || !self.hosts[to.0].fetches.remove(&transfer) {
+            return;
+        }
+        let plant = self.settings.plant;
+        let from = self.hosts[to.0].landings.get(&transfer).and_then(|landing| landing.from);
+        let mut landing = Landing { from, ..Landing::default() };
+        for (hash, arrived) in results {
+            let full = self.hosts[to.0].full;
+            let result = match arrived {
+                Arrived::Bytes(_) if full => Err(FetchFault::Local),
+                Arrived::Bytes(_) if plant == Some(Plant::FetchedWithoutBytes) => Ok(()),
+                Arrived::Bytes(bytes) if bytes.hash() == hash || plant == Some(Plant::UnverifiedBytes) => {
+                    landing.open += 1;
+                    let queued = Queued::Payload { name: hash, bytes, transfer: Some(transfer) };
+                    self.hosts[to.0].disk.queue(queued);
+                    Ok(())
+                }
+                Arrived::Bytes(_) => Err(FetchFault::WrongBytes),
+                Arrived::Short => Err(FetchFault::ShortBody),
+                Arrived::Absent => Err(FetchFault::Absent),
+                Arrived::Unreachable => Err(FetchFault::Unreachable),
+            };
+            landing.results.push((hash, result));
+        }
+        // One more, so that a transfer that brought nothing for the disk ends here too.
+        landing.open += 1;
+        self.hosts[to.0].landings.insert(transfer, landing);
+        self.sync(to.0);
+        self.landed(to.0, transfer);
+    }
+
+    /// A payload of a transfer is durable; when all are, the core is told.
+    fn landed(&mut self, number: usize, transfer: TransferId) {
+        let Some(landing) = self.hosts[number].landings.get_mut(&transfer) else { return };
+        landing.open -= 1;
+        if landing.open > 0 {
+            return;
+        }
+        let Some(landing) = self.hosts[number].landings.remove(&transfer) else { return };
+        if self.transcript.is_on() {
+            let each = landing.results.iter().map(|(hash, result)| match result {
+                Ok(()) => transcript::hash(*hash),
+                Err(fault) => format!("{}:{fault:?}", transcript::hash(*hash)),
+            });
+            let text = each.collect::<Vec<_>>().join(" ");
+            self.note(Some(number), format_args!("has fetched [{text}]"));
+        }
+        self.input(number, Input::Fetched(transfer, landing.results));
+    }
+}
+
+fn winners_only(entries: &mut [Entry]) {
+    for entry in entries {
+        entry.versions = Record::from(entry.versions.winner().cloned().into_iter().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,177 @@
+//! Named histories: what the design promises, and what seeds have found.
+
+use std::time::Duration;
+
+use gossip_cdn_protocol::io::{ClientCall, Reply, WriteFault, Written};
+use gossip_cdn_protocol::{BlobId, Command, Content, Record};
+use gossip_cdn_sim::world::Unsynced;
+use gossip_cdn_sim::{Wish, World};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn blob(n: u128) -> BlobId {
+    BlobId(uuid::Uuid::from_u128(n))
+}
+
+/// So many hosts that know each other.
+fn network(count: usize) -> World {
+    let mut world = World::calm(1, false);
+    for _ in 0..count {
+        let host = world.add();
+        world.start(host);
+    }
+    world.run_for(seconds(10));
+    world
+}
+
+fn reply(world: &mut World, call: Option<ClientCall>) -> Option<Reply> {
+    world.reply(call.expect("the host runs"))
+}
+
+/// A write that is acknowledged within a second.
+fn write(world: &mut World, host: usize, wish: Wish) -> Written {
+    let call = world.write(host, wish);
+    world.run_for(seconds(1));
+    let Some(Reply::Write(Ok(written))) = reply(world, call) else { panic!("not written: {:?}", world.failure()) };
+    written
+}
+
+#[track_caller]
+fn assert_at_rest(world: &World) {
+    assert_eq!((world.failure(), world.gap()), (None, None));
+}
+
+fn is_deleted(record: &Record) -> bool {
+    record.versions().len() == 1 && record.winner().is_some_and(|winner| winner.content == Content::Tombstone)
+}
+
+#[test]
+fn two_halves_write_and_delete_apart_and_agree_when_they_meet() {
+    let mut world = network(6);
+    (1..=3).for_each(|n| _ = write(&mut world, 0, Wish::put(Some(blob(n)), 1, 1000)));
+    world.run_for(seconds(5));
+    let cut = world.split([0, 1, 2]);
+    let left = write(&mut world, 0, Wish::put(Some(blob(1)), 2, 2000));
+    write(&mut world, 1, Wish::delete(blob(2)));
+    write(&mut world, 2, Wish::delete(blob(3)));
+    let right = write(&mut world, 3, Wish::put(Some(blob(1)), 3, 3000));
+    let kept = write(&mut world, 4, Wish::put(Some(blob(2)), 4, 4000));
+    world.run_for(seconds(90));
+    assert!(world.gap().is_some(), "they are apart");
+    world.mend(cut);
+    world.run_for(seconds(100));
+    assert_at_rest(&world);
+    for host in 0..6 {
+        let both = world.record(host, blob(1));
+        assert!(both.version(left.version).is_some() && both.version(right.version).is_some(), "siblings are kept");
+        let record = world.record(host, blob(2));
+        assert_eq!(record.winner().map(gossip_cdn_protocol::Version::id), Some(kept.version), "the later of two concurrent wins");
+        assert_eq!(record.versions().len(), 2);
+        assert!(is_deleted(&world.record(host, blob(3))));
+    }
+}
+
+#[test]
+fn a_crash_between_payload_and_record_leaves_neither() {
+    let mut world = network(3);
+    let call = world.write(0, Wish::put(Some(blob(1)), 1, 1000));
+    assert_eq!(world.unsynced(0), 2, "the payload and, behind it, the record");
+    world.crash(0, Unsynced::Keep(1));
+    world.run_for(seconds(1));
+    world.start(0);
+    world.run_for(seconds(30));
+    assert_eq!(reply(&mut world, call), None, "nobody was told that it was written");
+    assert_at_rest(&world);
+    assert_eq!(world.record(0, blob(1)), Record::default());
+}
+
+#[test]
+fn a_crash_behind_the_record_leaves_both_though_nobody_was_told() {
+    let mut world = network(3);
+    let call = world.write(0, Wish::put(Some(blob(1)), 1, 1000));
+    world.crash(0, Unsynced::Keep(2));
+    world.start(0);
+    world.run_for(seconds(30));
+    assert_eq!(reply(&mut world, call), None);
+    assert_at_rest(&world);
+    assert!((0..3).all(|host| world.holds_winner(host, blob(1))));
+}
+
+#[test]
+fn a_node_that_was_away_for_a_day_brings_nothing_deleted_back() {
+    let mut world = network(3);
+    (1..=20).for_each(|n| _ = write(&mut world, 0, Wish::put(Some(blob(n)), 1, 1000)));
+    world.run_for(seconds(5));
+    world.crash(2, Unsynced::KeepAll);
+    (1..=10).for_each(|n| _ = write(&mut world, 1, Wish::delete(blob(n))));
+    world.run_for(seconds(24 * 3600));
+    world.start(2);
+    world.run_for(seconds(60));
+    assert_at_rest(&world);
+    assert!((0..3).all(|host| (1..=10).all(|n| is_deleted(&world.record(host, blob(n))))));
+    assert!((0..3).all(|host| (11..=20).all(|n| world.holds_winner(host, blob(n)))));
+}
+
+#[test]
+fn a_newcomer_gets_everything() {
+    let mut world = network(4);
+    for n in 0..300 {
+        world.write(usize::try_from(n % 4).expect("four"), Wish::put(Some(blob(u128::from(n))), n, 1000));
+    }
+    world.run_for(seconds(20));
+    let newcomer = world.add();
+    world.start(newcomer);
+    world.run_for(seconds(20));
+    assert_at_rest(&world);
+    assert!((0..300).all(|n| world.holds_winner(newcomer, blob(n))));
+}
+
+#[test]
+fn copies_are_counted_on_the_disks() {
+    let mut world = network(4);
+    let written = write(&mut world, 0, Wish::put(Some(blob(1)), 1, 1000).copies(4, seconds(10)));
+    assert_eq!(written.copies, 4);
+    assert!((0..4).all(|host| world.holds_winner(host, blob(1))));
+}
+
+/// Found by seeds 2, 3 and 5.
+#[test]
+fn a_version_whose_bytes_are_not_here_is_not_restored() {
+    let mut world = network(2);
+    let written = write(&mut world, 0, Wish::put(Some(blob(1)), 1, 1 << 30));
+    assert!(!world.holds_winner(1, blob(1)), "a gibibyte is under way");
+    let call = world.write(1, Wish::restore(blob(1), written.version));
+    assert!(matches!(reply(&mut world, call), Some(Reply::Write(Err(WriteFault::NotHere(_))))));
+}
+
+/// Found by seed 936.
+#[test]
+fn a_version_that_waits_for_the_disk_is_not_restored() {
+    let mut world = network(2);
+    let first = write(&mut world, 0, Wish::put(Some(blob(1)), 1, 1000));
+    world.write(0, Wish::put(Some(blob(2)), 1, 1000));
+    world.write(0, Wish::delete(blob(1)));
+    let queued = world.pending(0, blob(2)).winner().map(gossip_cdn_protocol::Version::id).expect("it was written");
+    let call = world.write(0, Wish::restore(blob(2), queued));
+    assert!(matches!(reply(&mut world, call), Some(Reply::Write(Err(WriteFault::NotHere(_))))), "{first:?}");
+    world.run_for(seconds(10));
+    assert_at_rest(&world);
+}
+
+/// Found by seeds 1 and 4.
+#[test]
+fn a_leaving_node_rests_and_answers_who_waits() {
+    let mut world = network(2);
+    let waiting = world.write(0, Wish::put(Some(blob(1)), 1, 1000).copies(5, seconds(600)));
+    world.run_for(seconds(5));
+    assert_eq!(reply(&mut world, waiting), None);
+    world.ask(0, Command::Leave);
+    let Some(Reply::Write(Ok(written))) = reply(&mut world, waiting) else { panic!("it waits for ever") };
+    assert_eq!(written.copies, 2);
+    let late = world.write(0, Wish::put(Some(blob(2)), 2, 1000).copies(5, seconds(600)));
+    world.run_for(seconds(5));
+    assert!(matches!(reply(&mut world, late), Some(Reply::Write(Ok(_)))));
+    assert_eq!(world.failure(), None);
+}
