@@ -9,6 +9,7 @@
 mod bad_input;
 mod cli;
 mod cluster;
+mod demo;
 mod durability;
 mod fake_peer;
 mod gossip;
