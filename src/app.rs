@@ -45,6 +45,9 @@ pub enum StartError {
     /// The port is taken, or not ours to take.
     #[error("{0}; choose another with --listen")]
     Listen(std::io::Error),
+    /// One of a demo's ports is taken, or not ours to take.
+    #[error("{0}; choose other ports with --base-port, 0 for any free ones")]
+    Ports(std::io::Error),
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),

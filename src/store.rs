@@ -125,6 +125,15 @@ pub struct Usage {
     pub payload_bytes: u64,
 }
 
+/// The disk that the folder is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes free, the reserve included.
+    pub free: u64,
+    /// Bytes of them that uploads leave alone.
+    pub reserve: u64,
+}
+
 struct Shared {
     queue: Queue,
     pins: Pins,
@@ -261,6 +270,11 @@ impl Store {
         self.shared.room_for(bytes)
     }
 
+    /// How much room there is.
+    pub fn disk(&self) -> io::Result<Disk> {
+        self.shared.disk()
+    }
+
     /// How much is stored.
     pub fn usage(&self) -> Usage {
         lock(&self.shared.usage).clone()
@@ -332,13 +346,18 @@ impl gossip_cdn_protocol::Store for Store {
 }
 
 impl Shared {
-    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+    fn disk(&self) -> io::Result<Disk> {
         let disk = rustix::fs::statvfs(self.folder.dir())?;
         let reserve = match self.reserve {
             Reserve::Usual => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(1 << 30),
             Reserve::Bytes(bytes) => bytes,
         };
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes.saturating_add(reserve))
+        Ok(Disk { free: disk.f_bavail.saturating_mul(disk.f_frsize), reserve })
+    }
+
+    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+        let Disk { free, reserve } = self.disk()?;
+        Ok(free >= bytes.saturating_add(reserve))
     }
 
     /// The same, as an error that callers pass on.

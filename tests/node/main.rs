@@ -7,8 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test measures time and makes threads of its own")]
 
 mod bad_input;
+mod cli;
 mod cluster;
+mod demo;
 mod durability;
 mod fake_peer;
 mod gossip;
+mod middleman;
 mod uploads;
