@@ -233,10 +233,8 @@ impl Core {
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
         };
-        let own = gossip_cdn_protocol::node::Identity {
-            key: gossip_cdn_protocol::Sha256Digest(identity.public),
-            incarnation: identity.incarnation,
-        };
+        let own =
+            gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::PublicKey(identity.public), incarnation: identity.incarnation };
         let (members, contacts) = (self.store.members()?, self.store.contacts()?);
         let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
         Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))

@@ -379,7 +379,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use gossip_cdn_protocol::records::{first_key, next_key};
-    use gossip_cdn_protocol::{Content, MemberState, Sha256Digest, Store as _};
+    use gossip_cdn_protocol::{Content, MemberState, PublicKey, Store as _};
 
     use super::fixture::{CLUSTER, Fixture, blob, content, noise, persist, write};
     use super::*;
@@ -436,7 +436,7 @@ mod tests {
             address: format!("http://127.0.0.1:{n}"),
             incarnation,
             state: MemberState::Alive,
-            key: Sha256Digest([n; 32]),
+            key: PublicKey([n; 32]),
         };
         assert_eq!(fixture.store.contacts().unwrap(), Vec::<String>::new());
         let mut change = Persist { members: vec![member(1, 1), member(2, 1)], contacts: Some(vec!["http://a".into()]), ..persist(&[]) };

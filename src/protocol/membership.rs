@@ -425,10 +425,10 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::ids::Sha256Digest;
+    use crate::ids::PublicKey;
 
     fn member(n: u8, incarnation: u64, state: MemberState) -> Member {
-        let key = Sha256Digest([n; 32]);
+        let key = PublicKey([n; 32]);
         Member { id: NodeId::from_public_key(&key.0), address: format!("http://127.0.0.1:{n}"), incarnation, state, key }
     }
 

@@ -367,7 +367,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::ids::{BlobId, Sha256Digest};
+    use crate::ids::{BlobId, PublicKey};
     use crate::item::KeyHash;
     use crate::member::{Member, MemberState};
     use crate::record::tests::node;
@@ -382,7 +382,7 @@ mod tests {
             address: format!("http://127.0.0.1:{n}"),
             incarnation: 1,
             state: MemberState::Alive,
-            key: Sha256Digest([n; 32]),
+            key: PublicKey([n; 32]),
         };
         Membership::new(member(0), (1..=count).map(member).collect(), &[], vec![], Instant(0))
     }
