@@ -35,6 +35,8 @@ const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'
 /// What a script of another origin may read of an answer.
 const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
                        Server-Timing, Version, X-Request-Id";
+/// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const VERSION: HeaderName = HeaderName::from_static("version");
@@ -196,12 +198,18 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
     bytes.slice(at(part.start)..at(part.end))
 }
 
-/// Finds the payload here, or asks for it and waits for it to come, or to begin coming.
+/// Finds the payload here, or has it fetched and waits for [`FIRST_BYTE`] at most.
 async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
-    let hash = selected.payload.hash;
-    if let Some(reader) = context.store.payload(hash)? {
+    if let Some(reader) = context.store.payload(selected.payload.hash)? {
         return right_size(reader, selected, true);
     }
+    // The search for a holder goes on when this reader has given up.
+    tokio::time::timeout(FIRST_BYTE, fetch(context, selected, part)).await.unwrap_or(Err(Fault::NoHolder))
+}
+
+/// Asks for the payload and waits for it to come, or to begin coming.
+async fn fetch(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
+    let hash = selected.payload.hash;
     let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
     let want = context.driver.want(missing);
     if selected.payload.size <= INLINE_MAX as u64 {
@@ -358,6 +366,42 @@ mod tests {
         let hash = ContentHash::of(b"");
         let _incoming = context.store.incoming(hash, 0).unwrap();
         assert!(matches!(found(&context, hash, INLINE_MAX as u64 + 1).await, Err(Fault::NoHolder)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_does_not_wait_for_ever_for_the_first_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, _writer, _inbox) = context(dir.path());
+        for size in [100, INLINE_MAX as u64 + 100] {
+            let started = Instant::now();
+            // It is arriving, so they say, but no byte comes; and the core says nothing.
+            let _incoming = context.store.incoming(ContentHash([1; 32]), size).unwrap();
+            assert!(matches!(found(&context, ContentHash([1; 32]), size).await, Err(Fault::NoHolder)));
+            assert_eq!(started.elapsed().as_secs(), FIRST_BYTE.as_secs());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_outlives_a_transfer_that_brought_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, _writer, _inbox) = context(dir.path());
+        let (hash, size) = (ContentHash::of(&[7; 100_000]), 100_000);
+        let first = context.store.incoming(hash, size).unwrap();
+        let transfers = async {
+            tokio::task::yield_now().await;
+            drop(first);
+            tokio::task::yield_now().await;
+            let mut encoded = Vec::new();
+            let holder = tempfile::tempdir().unwrap();
+            let (holder, writer, _inbox) = self::context(holder.path());
+            let _pin = stored(&holder, writer, &[7; 100_000]).await;
+            holder.store.encode(hash, 0, &mut encoded).unwrap();
+            let mut second = context.store.incoming(hash, size).unwrap();
+            second.receive(&encoded[..]).unwrap();
+            second
+        };
+        let (found, _second) = futures_util::future::join(found(&context, hash, size), transfers).await;
+        assert!(matches!(found, Ok(Found::Arriving(_))));
     }
 
     #[test]
