@@ -233,7 +233,8 @@ impl Store {
         incoming::begin(&self.shared, hash, size)
     }
 
-    /// Takes a small payload from a peer; it is durable when this returns, unless no record claims it.
+    /// Takes a small payload from a peer; it is durable when this returns, unless no record claims it. Like an upload it does not touch
+    /// the reserve: [`io::ErrorKind::StorageFull`].
     pub async fn put_verified(&self, hash: ContentHash, bytes: Bytes) -> Result<(), PutFault> {
         if bytes.len() > INLINE_MAX {
             return Err(PutFault::TooLarge);
@@ -241,7 +242,9 @@ impl Store {
         if ContentHash::of(&bytes) != hash {
             return Err(PutFault::WrongBytes);
         }
-        let row = PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
+        let size = bytes.len() as u64;
+        self.shared.require_room(size)?;
+        let row = PayloadRow { hash, size, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
         let (reply, durable) = oneshot::channel();
         self.shared.queue.send(Request::Payload(row, Some(reply))).await?;
         durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
@@ -449,6 +452,17 @@ mod tests {
         expected.sort_unstable_by_key(|member| member.id);
         assert_eq!(fixture.store.members().unwrap(), expected);
         assert_eq!(fixture.store.contacts().unwrap(), ["http://a"]);
+    }
+
+    #[tokio::test]
+    async fn small_payloads_from_peers_leave_the_reserve_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), Options { reserve: Reserve::Bytes(u64::MAX / 2), ..fixture::options() }).unwrap();
+        let writer = fixture::start(writer);
+        let refused = store.put_verified(ContentHash::of(b"right"), Bytes::from_static(b"right")).await;
+        assert!(matches!(refused, Err(PutFault::Local(error)) if error.kind() == io::ErrorKind::StorageFull));
+        store.close();
+        writer.join().unwrap().unwrap();
     }
 
     #[tokio::test]
