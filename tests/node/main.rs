@@ -8,7 +8,21 @@
 
 mod bad_input;
 mod cluster;
+mod conditional;
+mod curl;
+mod disposition;
+mod download;
 mod durability;
+mod expected;
 mod fake_peer;
 mod gossip;
+mod lists;
+mod openapi;
+mod page;
+mod ranges;
+mod readers;
+mod replace;
+mod service;
+mod upload_answers;
+mod upload_names;
 mod uploads;
