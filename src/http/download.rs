@@ -34,6 +34,10 @@ const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'
 /// What a script of another origin may read of an answer.
 const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
                        Server-Timing, Version, X-Request-Id";
+/// The bytes were here.
+const HIT: &str = "gossip-cdn; hit";
+/// They were fetched, and are kept.
+const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const VERSION: HeaderName = HeaderName::from_static("version");
@@ -123,7 +127,7 @@ async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &Downl
     let found = find(context, &selected, &part).await?;
 
     let mut answer = HttpResponse::build(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    describe(&mut answer, &selected, found.is_hit());
+    describe(&mut answer, &selected, &found.cache_status());
     if let Some(range) = &range {
         let value = format!("bytes {}-{}/{}", range.start, range.end - 1, payload.size);
         answer.insert_header((header::CONTENT_RANGE, value));
@@ -179,6 +183,18 @@ impl Found {
         matches!(self, Self::Inline(_, true) | Self::File(_, true))
     }
 
+    /// What RFC 9211 calls how the request was handled; from which peer the bytes are coming where they are passed on as they come.
+    fn cache_status(&self) -> HeaderValue {
+        match self {
+            Self::Inline(_, true) | Self::File(_, true) => HeaderValue::from_static(HIT),
+            Self::Inline(_, false) | Self::File(_, false) => HeaderValue::from_static(MISS),
+            Self::Arriving(arriving) => {
+                let from = arriving.source().and_then(|holder| HeaderValue::from_str(&format!("{MISS}; detail=\"{holder}\"")).ok());
+                from.unwrap_or(HeaderValue::from_static(MISS))
+            }
+        }
+    }
+
     fn body(self, part: Range<u64>) -> BoxBody {
         let size = part.end - part.start;
         match self {
@@ -231,7 +247,7 @@ fn here_now(context: &Context, selected: &Selected<'_>) -> Result<Found, Fault> 
 fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
     let hit = context.store.holds(selected.payload.hash)?;
     let mut answer = HttpResponse::Ok();
-    describe(&mut answer, selected, hit);
+    describe(&mut answer, selected, &HeaderValue::from_static(if hit { HIT } else { MISS }));
     answer.insert_header((SERVER_TIMING, timing(started.elapsed(), started.elapsed())));
     // The length is announced, and no byte is read to be thrown away.
     Ok(answer.body(SizedStream::new(selected.payload.size, stream::empty::<std::io::Result<Bytes>>())))
@@ -255,12 +271,11 @@ fn validators(answer: &mut HttpResponseBuilder, selected: &Selected<'_>) {
         .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)));
 }
 
-fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, hit: bool) {
+fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, cache_status: &HeaderValue) {
     let Payload { media_type, file_name, sha256, .. } = selected.payload;
     validators(answer, selected);
     // A record from a peer may carry a type that no header can.
     let fallback = HeaderValue::from_static("application/octet-stream");
-    let status = if hit { "gossip-cdn; hit" } else { "gossip-cdn; fwd=uri-miss; stored" };
     answer
         .insert_header((header::CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap_or(fallback)))
         .insert_header((header::CONTENT_DISPOSITION, content_disposition(media_type, file_name.as_deref(), selected.save)))
@@ -269,7 +284,7 @@ fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, hit: bool
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .insert_header((header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)))
         .insert_header((RESOURCE_POLICY, HeaderValue::from_static("cross-origin")))
-        .insert_header((CACHE_STATUS, HeaderValue::from_static(status)));
+        .insert_header((CACHE_STATUS, cache_status));
     if selected.record.versions().len() > 1 {
         // Concurrent versions exist; a reader who cares finds them there.
         answer.insert_header((header::LINK, format!("</blobs/{}/versions>; rel=\"version-history\"", selected.blob)));

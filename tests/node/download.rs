@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::cluster::{Answer, Network, Node, eventually, noise, send};
-use crate::expected::{GUID, JSON, OTHER_TAG, PATH, assert_version_of, etag, repr_digest};
+use crate::expected::{GUID, JSON, OTHER_TAG, PATH, assert_version_of, etag, path_of, repr_digest};
 
 /// Sizes that are kept in different ways: nothing, in the database, in a file.
 const SIZES: [usize; 4] = [0, 10, 65_000, 3_000_000];
@@ -180,4 +180,19 @@ fn scripts_of_other_origins_may_read_blobs_and_nothing_else() {
     let preflight = send("OPTIONS", &node.url(&path), &asked, None);
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD");
+}
+
+#[test]
+fn a_download_through_a_node_without_the_bytes_says_where_they_came_from() {
+    let network = Network::of(2);
+    let (source, through) = (&network.nodes[0], &network.nodes[1]);
+    // Whether the bytes are there already is a race; of some large ones one is read through.
+    let fetched = (1..=8).find_map(|seed| {
+        let path = path_of(&source.put("/large.bin", &vec![seed; 128 << 20]));
+        eventually("the record is here", || through.head(&path).status == 200);
+        let status = through.get_with(&path, &[("range", "bytes=0-9")]).header("cache-status").to_owned();
+        (status != "gossip-cdn; hit").then_some(status)
+    });
+    let status = fetched.expect("one of eight is read through");
+    assert_eq!(status, format!("gossip-cdn; fwd=uri-miss; stored; detail=\"{}\"", source.id()));
 }
