@@ -4,7 +4,7 @@
 //! 2. `HEAD` equals `GET` without the body, and reads no payload. Like every method but `GET` it knows no ranges.
 //! 3. A payload that is not here is fetched; meanwhile a large one is passed on as it arrives, verified group by group. The answer is
 //!    right or there is none: 503 before the first byte, a closed connection after it.
-//! 4. A single range is answered with 206; several at once with the whole (RFC 9110 section 14.2 leaves that to the server).
+//! 4. A single range is answered with 206, several with 206 and [`Framing`].
 //! 5. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
 
 use std::ops::Range;
@@ -15,13 +15,14 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, options, route};
-use futures_util::stream;
+use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
 use gossip_cdn_protocol::store::{Missing, Store as _};
 use gossip_cdn_protocol::{BlobId, Payload, Record, Version, VersionId};
 use gossip_cdn_shell::problem::Problem;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::byteranges::Framing;
 use super::conditional::{self, Verdict};
 use super::disposition::content_disposition;
 use super::errors::Fault;
@@ -34,6 +35,8 @@ const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'
 /// What a script of another origin may read of an answer.
 const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
                        Server-Timing, Version, X-Request-Id";
+/// Any bytes.
+const BYTES: &str = "application/octet-stream";
 /// The bytes were here.
 const HIT: &str = "gossip-cdn; hit";
 /// They were fetched, and are kept.
@@ -56,7 +59,7 @@ pub(super) struct DownloadQuery {
 /// The payload of a blob.
 #[utoipa::path(tag = "blobs", params(("id" = String, Path, description = "The blob's GUID"), DownloadQuery),
     responses((status = 200, description = "The payload", body = Vec<u8>, content_type = "*/*"),
-        (status = 206, description = "The range asked for", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The range asked for, or several as multipart/byteranges", body = Vec<u8>, content_type = "*/*"),
         (status = 304, description = "The client has it"),
         (status = 404, description = "Unknown", content_type = "application/problem+json"),
         (status = 410, description = "Deleted", content_type = "application/problem+json"),
@@ -121,20 +124,27 @@ async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &Downl
     if request.method() == Method::HEAD {
         return head(context, &selected, started);
     }
-    let range = range_of(request.headers(), payload)?;
-    let part = range.clone().unwrap_or(0..payload.size);
+    let parts = parts_of(request.headers(), payload)?;
     let looked_up = started.elapsed();
-    let found = find(context, &selected, &part).await?;
+    let found = find(context, &selected, parts.first().map_or(0, |part| part.start)).await?;
 
-    let mut answer = HttpResponse::build(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    describe(&mut answer, &selected, &found.cache_status());
-    if let Some(range) = &range {
-        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, payload.size);
-        answer.insert_header((header::CONTENT_RANGE, value));
-    }
+    let mut answer = HttpResponse::build(if parts.is_empty() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT });
+    describe(&mut answer, &selected, found.cache_status());
     answer.insert_header((SERVER_TIMING, timing(looked_up, started.elapsed())));
-    context.metrics.downloaded(part.end - part.start, found.is_hit());
-    Ok(answer.body(found.body(part)))
+    let sent = if parts.is_empty() { payload.size } else { parts.iter().map(|part| part.end - part.start).sum() };
+    context.metrics.downloaded(sent, found.is_hit());
+    Ok(match &parts[..] {
+        [] => answer.body(found.body(0..payload.size)),
+        [part] => {
+            let value = format!("bytes {}-{}/{}", part.start, part.end - 1, payload.size);
+            answer.insert_header((header::CONTENT_RANGE, value)).body(found.body(part.clone()))
+        }
+        _ => {
+            let framing = Framing::new(payload, media_type(payload).to_str().unwrap_or(BYTES), parts);
+            answer.insert_header((header::CONTENT_TYPE, framing.media_type()));
+            answer.body(SizedStream::new(framing.length(), Box::pin(framing.body(move |part| found.stream(part)))))
+        }
+    })
 }
 
 fn choose(record: &Record, wanted: Option<VersionId>) -> Option<&Version> {
@@ -149,14 +159,16 @@ pub(super) fn is_set(value: &str) -> bool {
     !matches!(value, "0" | "false" | "no")
 }
 
-fn range_of(headers: &HeaderMap, payload: &Payload) -> Result<Option<Range<u64>>, Fault> {
-    let Some(value) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(None) };
+/// The parts that are asked for; none if that is the whole.
+fn parts_of(headers: &HeaderMap, payload: &Payload) -> Result<Vec<Range<u64>>, Fault> {
+    let Some(value) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(Vec::new()) };
     if !conditional::if_range_holds(headers, payload.hash) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     match select(value, payload.size) {
-        Selection::Whole => Ok(None),
-        Selection::Part(range) => Ok(Some(range)),
+        Selection::Whole => Ok(Vec::new()),
+        Selection::Part(part) => Ok(vec![part]),
+        Selection::Parts(parts) => Ok(parts),
         Selection::Unsatisfiable => Err(Fault::Range(payload.size)),
     }
 }
@@ -196,11 +208,17 @@ impl Found {
     }
 
     fn body(self, part: Range<u64>) -> BoxBody {
-        let size = part.end - part.start;
         match self {
             Self::Inline(bytes, _) => inline(&bytes, &part).boxed(),
-            Self::File(file, _) => SizedStream::new(size, Box::pin(bytes::of_file(file, part.start, part.end))).boxed(),
-            Self::Arriving(arriving) => SizedStream::new(size, Box::pin(bytes::of_arriving(arriving, part.start, part.end))).boxed(),
+            Self::File(..) | Self::Arriving(_) => SizedStream::new(part.end - part.start, self.stream(part)).boxed(),
+        }
+    }
+
+    fn stream(&self, part: Range<u64>) -> LocalBoxStream<'static, std::io::Result<Bytes>> {
+        match self {
+            Self::Inline(bytes, _) => stream::iter([Ok(inline(bytes, &part))]).boxed_local(),
+            Self::File(file, _) => bytes::of_file(std::sync::Arc::clone(file), part.start, part.end).boxed_local(),
+            Self::Arriving(arriving) => bytes::of_arriving(arriving.clone(), part.start, part.end).boxed_local(),
         }
     }
 }
@@ -212,7 +230,7 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
 }
 
 /// Finds the payload here, or asks for it and waits for it to come, or to begin coming.
-async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
+async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
     let hash = selected.payload.hash;
     if let Some(reader) = context.store.payload(hash)? {
         return Ok(Found::of(reader, true));
@@ -226,7 +244,7 @@ async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> 
     // A problem can be answered until the first byte is here, and no longer.
     let begun = async {
         let mut arriving = context.store.next_arriving(hash).await;
-        arriving.wait_beyond(part.start).await.map(|_| arriving)
+        arriving.wait_beyond(from).await.map(|_| arriving)
     };
     tokio::select! {
         // First: a transfer that has failed everywhere may look like one that is about to begin.
@@ -247,7 +265,7 @@ fn here_now(context: &Context, selected: &Selected<'_>) -> Result<Found, Fault> 
 fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
     let hit = context.store.holds(selected.payload.hash)?;
     let mut answer = HttpResponse::Ok();
-    describe(&mut answer, selected, &HeaderValue::from_static(if hit { HIT } else { MISS }));
+    describe(&mut answer, selected, HeaderValue::from_static(if hit { HIT } else { MISS }));
     answer.insert_header((SERVER_TIMING, timing(started.elapsed(), started.elapsed())));
     // The length is announced, and no byte is read to be thrown away.
     Ok(answer.body(SizedStream::new(selected.payload.size, stream::empty::<std::io::Result<Bytes>>())))
@@ -271,13 +289,16 @@ fn validators(answer: &mut HttpResponseBuilder, selected: &Selected<'_>) {
         .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)));
 }
 
-fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, cache_status: &HeaderValue) {
+/// The type as it was stored. A record from a peer may carry one that no header can.
+fn media_type(payload: &Payload) -> HeaderValue {
+    HeaderValue::from_str(&payload.media_type).unwrap_or(HeaderValue::from_static(BYTES))
+}
+
+fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, cache_status: HeaderValue) {
     let Payload { media_type, file_name, sha256, .. } = selected.payload;
     validators(answer, selected);
-    // A record from a peer may carry a type that no header can.
-    let fallback = HeaderValue::from_static("application/octet-stream");
     answer
-        .insert_header((header::CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap_or(fallback)))
+        .insert_header((header::CONTENT_TYPE, self::media_type(selected.payload)))
         .insert_header((header::CONTENT_DISPOSITION, content_disposition(media_type, file_name.as_deref(), selected.save)))
         .insert_header((digests::REPR_DIGEST, digests::value(sha256)))
         .insert_header((header::ACCEPT_RANGES, HeaderValue::from_static("bytes")))
