@@ -421,7 +421,7 @@ mod tests {
     async fn a_reader_outlives_a_transfer_that_brought_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (context, _writer, _inbox) = context(dir.path());
-        let (hash, size) = (ContentHash::of(&[7; 100_000]), 100_000);
+        let (hash, size) = (ContentHash::of(&vec![7; 100_000]), 100_000);
         let first = context.store.incoming(hash, size).unwrap();
         let transfers = async {
             tokio::task::yield_now().await;
@@ -430,7 +430,7 @@ mod tests {
             let mut encoded = Vec::new();
             let holder = tempfile::tempdir().unwrap();
             let (holder, writer, _inbox) = self::context(holder.path());
-            let _pin = stored(&holder, writer, &[7; 100_000]).await;
+            let _pin = stored(&holder, writer, &vec![7; 100_000]).await;
             holder.store.encode(hash, 0, &mut encoded).unwrap();
             let mut second = context.store.incoming(hash, size).unwrap();
             second.receive(&encoded[..]).unwrap();
