@@ -125,6 +125,15 @@ pub struct Usage {
     pub payload_bytes: u64,
 }
 
+/// The disk that the folder is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes free, the reserve included.
+    pub free: u64,
+    /// Bytes of them that uploads leave alone.
+    pub reserve: u64,
+}
+
 struct Shared {
     queue: Queue,
     pins: Pins,
@@ -224,7 +233,8 @@ impl Store {
         incoming::begin(&self.shared, hash, size)
     }
 
-    /// Takes a small payload from a peer; it is durable when this returns, unless no record claims it.
+    /// Takes a small payload from a peer; it is durable when this returns, unless no record claims it. Like an upload it does not touch
+    /// the reserve: [`io::ErrorKind::StorageFull`].
     pub async fn put_verified(&self, hash: ContentHash, bytes: Bytes) -> Result<(), PutFault> {
         if bytes.len() > INLINE_MAX {
             return Err(PutFault::TooLarge);
@@ -232,7 +242,9 @@ impl Store {
         if ContentHash::of(&bytes) != hash {
             return Err(PutFault::WrongBytes);
         }
-        let row = PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
+        let size = bytes.len() as u64;
+        self.shared.require_room(size)?;
+        let row = PayloadRow { hash, size, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
         let (reply, durable) = oneshot::channel();
         self.shared.queue.send(Request::Payload(row, Some(reply))).await?;
         durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
@@ -259,6 +271,11 @@ impl Store {
     /// Whether that many bytes can be stored without touching the reserve.
     pub fn room_for(&self, bytes: u64) -> io::Result<bool> {
         self.shared.room_for(bytes)
+    }
+
+    /// How much room there is.
+    pub fn disk(&self) -> io::Result<Disk> {
+        self.shared.disk()
     }
 
     /// How much is stored.
@@ -332,13 +349,18 @@ impl gossip_cdn_protocol::Store for Store {
 }
 
 impl Shared {
-    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+    fn disk(&self) -> io::Result<Disk> {
         let disk = rustix::fs::statvfs(self.folder.dir())?;
         let reserve = match self.reserve {
             Reserve::Usual => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(1 << 30),
             Reserve::Bytes(bytes) => bytes,
         };
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes.saturating_add(reserve))
+        Ok(Disk { free: disk.f_bavail.saturating_mul(disk.f_frsize), reserve })
+    }
+
+    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+        let Disk { free, reserve } = self.disk()?;
+        Ok(free >= bytes.saturating_add(reserve))
     }
 
     /// The same, as an error that callers pass on.
@@ -360,7 +382,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use gossip_cdn_protocol::records::{first_key, next_key};
-    use gossip_cdn_protocol::{Content, MemberState, Sha256Digest, Store as _};
+    use gossip_cdn_protocol::{Content, MemberState, PublicKey, Store as _};
 
     use super::fixture::{CLUSTER, Fixture, blob, content, noise, persist, write};
     use super::*;
@@ -417,7 +439,7 @@ mod tests {
             address: format!("http://127.0.0.1:{n}"),
             incarnation,
             state: MemberState::Alive,
-            key: Sha256Digest([n; 32]),
+            key: PublicKey([n; 32]),
         };
         assert_eq!(fixture.store.contacts().unwrap(), Vec::<String>::new());
         let mut change = Persist { members: vec![member(1, 1), member(2, 1)], contacts: Some(vec!["http://a".into()]), ..persist(&[]) };
@@ -430,6 +452,17 @@ mod tests {
         expected.sort_unstable_by_key(|member| member.id);
         assert_eq!(fixture.store.members().unwrap(), expected);
         assert_eq!(fixture.store.contacts().unwrap(), ["http://a"]);
+    }
+
+    #[tokio::test]
+    async fn small_payloads_from_peers_leave_the_reserve_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), Options { reserve: Reserve::Bytes(u64::MAX / 2), ..fixture::options() }).unwrap();
+        let writer = fixture::start(writer);
+        let refused = store.put_verified(ContentHash::of(b"right"), Bytes::from_static(b"right")).await;
+        assert!(matches!(refused, Err(PutFault::Local(error)) if error.kind() == io::ErrorKind::StorageFull));
+        store.close();
+        writer.join().unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 //! 1. Preconditions are judged in the order of RFC 9110 section 13.2.2, before a byte of payload is looked at.
 //! 2. `HEAD` equals `GET` without the body, and reads no payload. Like every method but `GET` it knows no ranges.
 //! 3. A payload that is not here is fetched; meanwhile a large one is passed on as it arrives, verified group by group. The answer is
-//!    right or there is none: 503 before the first byte, a closed connection after it.
+//!    right or there is none: 503 before the first byte, a closed connection after it. A record may come from a peer that lies: bytes
+//!    that are not as many as it says are not served for it.
 //! 4. A single range is answered with 206, several with 206 and [`Framing`].
 //! 5. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
 
@@ -41,6 +42,8 @@ const BYTES: &str = "application/octet-stream";
 const HIT: &str = "gossip-cdn; hit";
 /// They were fetched, and are kept.
 const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
+/// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const VERSION: HeaderName = HeaderName::from_static("version");
@@ -229,22 +232,32 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
     bytes.slice(at(part.start)..at(part.end))
 }
 
-/// Finds the payload here, or asks for it and waits for it to come, or to begin coming.
+/// Finds the payload here, or has it fetched and waits for [`FIRST_BYTE`] at most.
 async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
-    let hash = selected.payload.hash;
-    if let Some(reader) = context.store.payload(hash)? {
-        return Ok(Found::of(reader, true));
+    if let Some(reader) = context.store.payload(selected.payload.hash)? {
+        return right_size(reader, selected, true);
     }
+    // The search for a holder goes on when this reader has given up.
+    tokio::time::timeout(FIRST_BYTE, fetch(context, selected, from)).await.unwrap_or(Err(Fault::NoHolder))
+}
+
+/// Asks for the payload and waits for it to come, or to begin coming.
+async fn fetch(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
+    let hash = selected.payload.hash;
     let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
     let want = context.driver.want(missing);
     if selected.payload.size <= INLINE_MAX as u64 {
         want.await?;
         return here_now(context, selected);
     }
-    // A problem can be answered until the first byte is here, and no longer.
+    // A problem can be answered until the first byte is here, and no longer. A transfer that ends without one is followed by another.
     let begun = async {
-        let mut arriving = context.store.next_arriving(hash).await;
-        arriving.wait_beyond(from).await.map(|_| arriving)
+        loop {
+            let mut arriving = context.store.next_arriving(hash).await;
+            if arriving.wait_beyond(from).await.is_ok() {
+                return arriving;
+            }
+        }
     };
     tokio::select! {
         // First: a transfer that has failed everywhere may look like one that is about to begin.
@@ -253,13 +266,23 @@ async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<F
             wanted?;
             here_now(context, selected)
         }
-        arriving = begun => Ok(Found::Arriving(arriving.map_err(|_| Fault::NoHolder)?)),
+        arriving = begun => if arriving.size == selected.payload.size { Ok(Found::Arriving(arriving)) } else { Err(Fault::NoHolder) },
     }
 }
 
 /// A payload that was just fetched. It may be gone again only because its version was covered meanwhile.
 fn here_now(context: &Context, selected: &Selected<'_>) -> Result<Found, Fault> {
-    context.store.payload(selected.payload.hash)?.map(|reader| Found::of(reader, false)).ok_or(Fault::NoHolder)
+    let reader = context.store.payload(selected.payload.hash)?.ok_or(Fault::NoHolder)?;
+    right_size(reader, selected, false)
+}
+
+/// A payload of another length than the record says is none that a right record could name: the record lies.
+fn right_size(reader: PayloadReader, selected: &Selected<'_>, hit: bool) -> Result<Found, Fault> {
+    if reader.size() != selected.payload.size {
+        tracing::warn!(blob = %selected.blob, version = %selected.version, "a record says a wrong size; its payload is not served");
+        return Err(Fault::NoHolder);
+    }
+    Ok(Found::of(reader, hit))
 }
 
 fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
@@ -320,7 +343,102 @@ fn timing(record: Duration, all: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use gossip_cdn_protocol::{ContentHash, NodeId, Sha256Digest, Stamp, WallTime};
+    use uuid::Uuid;
+
+    use super::super::{Settings, Tasks};
     use super::*;
+    use crate::driver::{self, Inbox};
+    use crate::store::{Options, Pin, Reserve, Store, Writer};
+
+    /// What routes work with, in a folder of its own, and a core that never answers. Nothing is committed until the writer runs.
+    fn context(dir: &std::path::Path) -> (Context, Writer, Inbox) {
+        let options =
+            Options { cluster: "test".into(), cache_bytes: 1 << 20, reserve: Reserve::Bytes(0), fresh_key: [7; 32], restored: false };
+        let (store, writer) = Store::open(dir, options).unwrap();
+        let (driver, inbox) = driver::channel();
+        let tasks = Tasks::new(|_| panic!("a download leaves no work behind"));
+        (Context::new(store, driver, Settings::default(), tasks, || WallTime(0)), writer, inbox)
+    }
+
+    /// Stores bytes that no record names.
+    async fn stored(context: &Context, writer: Writer, bytes: &[u8]) -> Pin {
+        let mut upload = context.store.upload();
+        upload.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+        let pin = upload.finish().await.unwrap().pin;
+        context.store.close();
+        actix_web::rt::task::spawn_blocking(|| writer.run()).await.unwrap().unwrap();
+        pin
+    }
+
+    /// What is found of a payload for a record that says it has `size` bytes.
+    async fn found(context: &Context, hash: ContentHash, size: u64) -> Result<Found, Fault> {
+        let payload = Payload { hash, sha256: Sha256Digest([0; 32]), size, media_type: "text/plain".into(), file_name: None };
+        let version = VersionId { stamp: Stamp(1), origin: NodeId::from_public_key(&[1; 32]) };
+        let record = Record::default();
+        let blob = BlobId(Uuid::nil());
+        let selected = Selected { record: &record, blob, version, payload: &payload, pinned: false, save: false };
+        find(context, &selected, 0).await
+    }
+
+    #[tokio::test]
+    async fn a_payload_of_another_size_than_its_record_says_is_not_served() {
+        for bytes in [vec![1; 100], vec![1; INLINE_MAX + 100]] {
+            let dir = tempfile::tempdir().unwrap();
+            let (context, writer, _inbox) = context(dir.path());
+            let _pin = stored(&context, writer, &bytes).await;
+            let (hash, size) = (ContentHash::of(&bytes), bytes.len() as u64);
+            assert!(found(&context, hash, size).await.is_ok_and(|found| found.is_hit()));
+            for lie in [0, 1, size - 1, size + 1, u64::MAX] {
+                assert!(matches!(found(&context, hash, lie).await, Err(Fault::NoHolder)), "{lie}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_arrives_in_another_size_than_its_record_says_is_not_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, _writer, _inbox) = context(dir.path());
+        let hash = ContentHash::of(b"");
+        let _incoming = context.store.incoming(hash, 0).unwrap();
+        assert!(matches!(found(&context, hash, INLINE_MAX as u64 + 1).await, Err(Fault::NoHolder)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_does_not_wait_for_ever_for_the_first_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, _writer, _inbox) = context(dir.path());
+        for size in [100, INLINE_MAX as u64 + 100] {
+            let started = Instant::now();
+            // It is arriving, so they say, but no byte comes; and the core says nothing.
+            let _incoming = context.store.incoming(ContentHash([1; 32]), size).unwrap();
+            assert!(matches!(found(&context, ContentHash([1; 32]), size).await, Err(Fault::NoHolder)));
+            assert_eq!(started.elapsed().as_secs(), FIRST_BYTE.as_secs());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_outlives_a_transfer_that_brought_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, _writer, _inbox) = context(dir.path());
+        let (hash, size) = (ContentHash::of(&[7; 100_000]), 100_000);
+        let first = context.store.incoming(hash, size).unwrap();
+        let transfers = async {
+            tokio::task::yield_now().await;
+            drop(first);
+            tokio::task::yield_now().await;
+            let mut encoded = Vec::new();
+            let holder = tempfile::tempdir().unwrap();
+            let (holder, writer, _inbox) = self::context(holder.path());
+            let _pin = stored(&holder, writer, &[7; 100_000]).await;
+            holder.store.encode(hash, 0, &mut encoded).unwrap();
+            let mut second = context.store.incoming(hash, size).unwrap();
+            second.receive(&encoded[..]).unwrap();
+            second
+        };
+        let (found, _second) = futures_util::future::join(found(&context, hash, size), transfers).await;
+        assert!(matches!(found, Ok(Found::Arriving(_))));
+    }
 
     #[test]
     fn a_part_of_memory_never_leaves_it() {

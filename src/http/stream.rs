@@ -67,6 +67,9 @@ impl Reader {
         };
         let length = readable.saturating_sub(self.offset).min(self.chunk);
         let length = usize::try_from(length).map_err(io::Error::other)?;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the payload is shorter than was said"));
+        }
         let bytes = read(file, self.offset, length).await?;
         self.offset += bytes.len() as u64;
         self.chunk = (self.chunk * 2).min(MAX_CHUNK);
@@ -126,6 +129,23 @@ mod tests {
     async fn a_file_that_ends_early_is_an_error_not_a_short_body() {
         let (file, _) = file(10);
         let body: io::Result<Vec<Bytes>> = of_file(file, 0, 11).try_collect().await;
+        assert_eq!(body.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[actix_web::test]
+    async fn a_payload_that_arrives_shorter_than_said_is_an_error_not_an_endless_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::store::Options {
+            cluster: "test".into(),
+            cache_bytes: 1 << 20,
+            reserve: crate::store::Reserve::Bytes(0),
+            fresh_key: [7; 32],
+            restored: false,
+        };
+        let (store, _writer) = crate::store::Store::open(dir.path(), options).unwrap();
+        let hash = gossip_cdn_protocol::ContentHash::of(b"");
+        let _incoming = store.incoming(hash, 0).unwrap();
+        let body: io::Result<Vec<Bytes>> = of_arriving(store.arriving(hash).unwrap(), 0, 10).try_collect().await;
         assert_eq!(body.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

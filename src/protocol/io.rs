@@ -174,6 +174,8 @@ pub enum FetchFault {
     Absent,
     /// The holder does not answer, or went silent midway.
     Unreachable,
+    /// The holder has too much to do, or refuses: a sign of life.
+    Busy,
     /// The bytes do not match the hash. Misbehaviour.
     WrongBytes,
     /// The bytes ended early. Misbehaviour, though a holder that is killed midway looks alike.

@@ -10,6 +10,9 @@ use crate::ids::NodeId;
 /// Longest address, in bytes.
 pub const MAX_ADDRESS: usize = 256;
 
+/// Greatest incarnation. No node gets there by living; it keeps a claim from leaving its owner nothing greater to say.
+pub const MAX_INCARNATION: u64 = 1 << 53;
+
 /// What is believed of a member, in the order in which claims of one incarnation override each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,7 +56,7 @@ pub struct Member {
     /// What is believed of it.
     pub state: MemberState,
     /// Its Ed25519 public key in hexadecimal; the id is made from it.
-    pub key: crate::ids::Sha256Digest,
+    pub key: crate::ids::PublicKey,
 }
 
 /// Why a claim about a member is not taken.
@@ -65,6 +68,9 @@ pub enum BadMember {
     /// The address must be an `http://` or `https://` base URL without a path, of at most [`MAX_ADDRESS`] bytes.
     #[error("the address of a member is not a base URL such as http://127.0.0.1:7701")]
     BadAddress,
+    /// At most [`MAX_INCARNATION`].
+    #[error("the incarnation of a member is greater than 2^53")]
+    BadIncarnation,
 }
 
 impl Member {
@@ -72,6 +78,9 @@ impl Member {
     pub fn validate(&self) -> Result<(), BadMember> {
         if NodeId::from_public_key(&self.key.0) != self.id {
             return Err(BadMember::KeyMismatch);
+        }
+        if self.incarnation > MAX_INCARNATION {
+            return Err(BadMember::BadIncarnation);
         }
         if is_base_url(&self.address) { Ok(()) } else { Err(BadMember::BadAddress) }
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use crate::ids::{NodeId, Sha256Digest};
+use crate::ids::{NodeId, PublicKey};
 use crate::io::{
     ClientCall, Command, Counters, Event, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply, Token,
     WriteFault, Written,
@@ -61,7 +61,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// Public key; the node id is made from it.
-    pub key: Sha256Digest,
+    pub key: PublicKey,
     /// Incarnation of this life, already on disk.
     pub incarnation: u64,
 }
@@ -87,6 +87,16 @@ struct After {
     keys: Vec<RecordKey>,
     write: Option<(ClientCall, Written, RecordKey, Copying)>,
     incarnation: Option<u64>,
+    /// Replies that tell of what is being persisted.
+    replies: Vec<(ClientCall, Reply)>,
+}
+
+impl After {
+    /// The disk refused: nothing of this happened, as far as anybody will ever know.
+    fn fail(self, fault: &StoreFault, out: &mut Outbox) {
+        let calls = self.write.map(|(call, ..)| call).into_iter().chain(self.replies.into_iter().map(|(call, _)| call));
+        out.extend(calls.map(|call| Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone()))))));
+    }
 }
 
 /// How many copies a write wants, and until when it waits for them.
@@ -242,12 +252,11 @@ impl<S: Store> Node<S> {
     fn on_persisted(&mut self, now: Now, token: Token, result: Result<(), StoreFault>, out: &mut Outbox) -> Result<(), StoreFault> {
         let Some(after) = self.after.remove(&token) else { return Ok(()) };
         if let Err(fault) = result {
-            if let Some((call, ..)) = after.write {
-                out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone())))));
-            }
+            after.fail(&fault, out);
             return Err(fault);
         }
         self.records.on_persisted(token, &after.keys);
+        out.extend(after.replies.into_iter().map(|(call, reply)| Output::Reply(call, reply)));
         self.unsettled.extend(after.keys);
         if let Some(incarnation) = after.incarnation {
             self.membership.raise(incarnation);
@@ -268,9 +277,7 @@ impl<S: Store> Node<S> {
     /// The core is at its end: who waits for the disk, a payload or copies is told.
     fn stop(&mut self, fault: StoreFault, out: &mut Outbox) {
         for after in std::mem::take(&mut self.after).into_values() {
-            if let Some((call, ..)) = after.write {
-                out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone())))));
-            }
+            after.fail(&fault, out);
         }
         self.let_go(out);
         for (call, search) in std::mem::take(&mut self.searches) {

@@ -156,6 +156,11 @@ impl<S: Store> Records<S> {
         }
     }
 
+    /// The last persist that carries this node's own change of that record, if it waits for the disk.
+    pub fn own_change(&self, key: RecordKey) -> Option<Token> {
+        self.pending.get(&key).filter(|pending| pending.own).map(|pending| pending.token)
+    }
+
     /// Whether a change of that record waits for the disk.
     pub fn is_pending(&self, key: RecordKey) -> bool {
         self.pending.contains_key(&key)

@@ -2,14 +2,15 @@
 //!
 //! 1. Only groups that match the hash are written, counted and shown to readers.
 //! 2. What one holder sent is kept, in memory and in `tmp/`, so that another can go on; it is swept at the next start, and
-//!    dropped when the payload came by another way or nobody misses it any more.
+//!    dropped when the payload came by another way or nobody misses it any more. A transfer that brought nothing leaves nothing,
+//!    and of those that nobody is at only the latest [`MAX_KEPT`] stay: each keeps two files open.
 //! 3. One holder at a time for each payload.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use super::{INLINE_MAX, Shared, lock};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The disk's room is looked at each time that many bytes arrived.
 const ROOM_STEP: u64 = 1 << 20;
+/// Most unfinished payloads kept while no transfer is at them. A guess: far below the files that a process may have open.
+const MAX_KEPT: usize = 64;
 
 /// Why a transfer ended early. What was verified before stays.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +67,11 @@ struct Arrival {
     source: Arc<Mutex<Option<NodeId>>>,
     /// Whether an [`Incoming`] is at it.
     busy: AtomicBool,
+    /// How many transfers had begun when the last [`Incoming`] let go of it: the least was let go longest ago.
+    let_go: AtomicU64,
 }
 
-/// All payloads of which some bytes are here. Bounded by the payloads that are missing.
+/// All payloads that are arriving, and those of which some bytes are here. Bounded by the transfers under way and [`MAX_KEPT`].
 pub(super) struct Arrivals {
     arriving: Mutex<BTreeMap<ContentHash, Arc<Arrival>>>,
     /// Counts the transfers begun, so that readers who wait for one look again.
@@ -82,6 +87,25 @@ impl Arrivals {
     pub(super) fn forget(&self, hash: ContentHash) {
         let arrival = lock(&self.arriving).remove(&hash);
         drop(arrival);
+    }
+
+    /// Nobody is at it for now: it is kept only if that saves a later transfer something, and as long as there is room.
+    fn let_go(&self, arrival: &Arc<Arrival>) {
+        let mut arriving = lock(&self.arriving);
+        arrival.let_go.store(*self.begun.borrow(), Ordering::Relaxed);
+        arrival.busy.store(false, Ordering::Release);
+        let idle = arriving.values().filter(|kept| !kept.busy.load(Ordering::Acquire));
+        let surplus = if *arrival.verified.borrow() == 0 {
+            arriving.get(&arrival.hash).filter(|kept| Arc::ptr_eq(kept, arrival)).map(|kept| kept.hash)
+        } else if idle.clone().count() > MAX_KEPT {
+            idle.min_by_key(|kept| kept.let_go.load(Ordering::Relaxed)).map(|kept| kept.hash)
+        } else {
+            None
+        };
+        let surplus = surplus.and_then(|hash| arriving.remove(&hash));
+        drop(arriving);
+        // Its files go with it, not under the lock.
+        drop(surplus);
     }
 
     /// A reader of the payload, if it is arriving.
@@ -120,8 +144,8 @@ pub(super) fn begin(shared: &Arc<Shared>, hash: ContentHash, size: u64) -> Resul
         None => {
             let temporary = || shared.folder.temporary().map_err(|error| StoreFault(format!("no room for payload {hash}: {error}")));
             let (data, outboard) = (temporary()?, temporary()?);
-            let (verified, busy) = (watch::Sender::new(0), AtomicBool::new(false));
-            Arc::new(Arrival { hash, size, data, outboard, verified, source: Arc::default(), busy })
+            let (verified, busy, let_go) = (watch::Sender::new(0), AtomicBool::new(false), AtomicU64::new(0));
+            Arc::new(Arrival { hash, size, data, outboard, verified, source: Arc::default(), busy, let_go })
         }
     };
     arrival.busy.store(true, Ordering::Release);
@@ -131,7 +155,7 @@ pub(super) fn begin(shared: &Arc<Shared>, hash: ContentHash, size: u64) -> Resul
     Ok(Incoming { shared: Arc::clone(shared), arrival })
 }
 
-/// A large payload arriving from peers. Dropped unfinished, it leaves what was verified to the next one.
+/// A large payload arriving from peers. Dropped unfinished, it leaves what was verified, if anything, to the next one.
 pub struct Incoming {
     shared: Arc<Shared>,
     arrival: Arc<Arrival>,
@@ -139,7 +163,7 @@ pub struct Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.arrival.busy.store(false, Ordering::Release);
+        self.shared.arrivals.let_go(&self.arrival);
     }
 }
 
@@ -357,6 +381,45 @@ mod tests {
         assert!(fixture.store.incoming(hash, SIZE as u64).is_err());
         drop(incoming);
         assert!(fixture.store.incoming(hash, SIZE as u64).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_brought_nothing_keeps_no_file() {
+        let fixture = Fixture::new();
+        for n in 0..3 {
+            let mut incoming = fixture.store.incoming(ContentHash([n; 32]), SIZE as u64).unwrap();
+            assert!(incoming.receive(&b""[..]).is_err());
+            assert_eq!(fixture.files("tmp").len(), 2);
+            drop(incoming);
+            assert!(fixture.files("tmp").is_empty());
+        }
+        assert!(lock(&fixture.store.shared.arrivals.arriving).is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_the_payloads_that_nobody_is_at_the_latest_stay() {
+        let holder = Fixture::new();
+        let node = Fixture::new();
+        let begin = async |n: usize| {
+            let bytes = noise(2 * GROUP, u8::try_from(n).unwrap());
+            let stored = holder.upload(&bytes).await;
+            holder.settle().await;
+            // One group of two: cut before the end.
+            let encoded = encoded(&holder, stored.hash, 0);
+            let mut incoming = node.store.incoming(stored.hash, bytes.len() as u64).unwrap();
+            incoming.receive(&encoded[..encoded.len() - 1]).unwrap_err();
+            assert_eq!(incoming.offset(), GROUP as u64);
+            incoming
+        };
+        let busy = begin(0).await;
+        let mut hashes = Vec::new();
+        for n in 1..=MAX_KEPT + 2 {
+            hashes.push(begin(n).await.arrival.hash);
+        }
+        assert_eq!(node.files("tmp").len(), 2 * (MAX_KEPT + 1));
+        let kept = |hash: &ContentHash| lock(&node.store.shared.arrivals.arriving).contains_key(hash);
+        assert!(kept(&busy.arrival.hash), "somebody is at it");
+        assert_eq!(hashes.iter().map(kept).collect::<Vec<_>>(), [vec![false; 2], vec![true; MAX_KEPT]].concat());
     }
 
     #[tokio::test]

@@ -142,6 +142,7 @@ fn wrong_bytes_are_never_served_and_are_counted() {
     fake.meet(&node);
     fake.tell(&node, hash, 17);
     eventually("the wrong bytes are counted", || counted(&node, "wrong_bytes") > 0);
+    eventually("the record is here", || node.get(&format!("/blobs/{BLOB}")).status != 404);
     let answer = node.get(&format!("/blobs/{BLOB}"));
     answer.problem(503);
     assert!(!answer.header("retry-after").is_empty());
@@ -175,6 +176,7 @@ fn a_short_body_is_counted_and_nothing_of_it_is_served() {
         fake.behave(Manners { payload: frame(hash, b"short")[..44].to_vec(), cuts_short: true, ..Manners::default() });
         fake.meet(&node);
         fake.tell(&node, hash, size);
+        eventually("the record is here", || node.get(&format!("/blobs/{BLOB}")).status != 404);
         eventually("the short body is counted", || counted(&node, "short_body") + counted(&node, "wrong_bytes") > 0);
         node.get(&format!("/blobs/{BLOB}")).problem(503);
         assert_eq!(node.status()["payload_bytes"], 0);

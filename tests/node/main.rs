@@ -7,9 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test measures time and makes threads of its own")]
 
 mod bad_input;
+mod cli;
 mod cluster;
 mod conditional;
 mod curl;
+mod demo;
 mod disposition;
 mod download;
 mod durability;
@@ -17,6 +19,7 @@ mod expected;
 mod fake_peer;
 mod gossip;
 mod lists;
+mod middleman;
 mod openapi;
 mod page;
 mod ranges;

@@ -23,8 +23,9 @@ impl<S: Store> Node<S> {
     pub(super) fn on_command(&mut self, now: Now, call: ClientCall, command: Command, out: &mut Outbox) -> Result<(), StoreFault> {
         match command {
             Command::Write(write) => {
+                let key = write.blob.map(|blob| self.records.key(blob));
                 if let Err(fault) = self.on_write(now, call, write, out)? {
-                    out.push(Output::Reply(call, Reply::Write(Err(fault))));
+                    self.refuse_write(call, key, fault, out);
                 }
             }
             Command::Want(missing) => self.on_want(now, call, missing, out)?,
@@ -78,6 +79,16 @@ impl<S: Store> Node<S> {
         Ok(Ok(()))
     }
 
+    /// A refusal tells of the record. Where that is a change of this node's own that the disk does not have yet, it waits with it.
+    fn refuse_write(&mut self, call: ClientCall, key: Option<RecordKey>, fault: WriteFault, out: &mut Outbox) {
+        let reply = Reply::Write(Err(fault));
+        let change = key.and_then(|key| self.records.own_change(key));
+        match change.and_then(|token| self.after.get_mut(&token)) {
+            Some(after) => after.replies.push((call, reply)),
+            None => out.push(Output::Reply(call, reply)),
+        }
+    }
+
     /// Changes records in the overlay and asks for them to be persisted together.
     pub(super) fn persist_records(&mut self, changes: Vec<(RecordKey, Record, Record)>, own: bool, mut after: After, out: &mut Outbox) {
         let token = self.token();
@@ -116,7 +127,8 @@ impl<S: Store> Node<S> {
     }
 
     fn on_holders(&mut self, call: ClientCall, blob: BlobId, out: &mut Outbox) -> Result<(), StoreFault> {
-        let record = self.records.record(self.records.key(blob))?;
+        // As it is on disk: a write of this node's own is not told of before.
+        let record = self.records.store().record(self.records.key(blob))?.unwrap_or_default();
         let winner = record.winner().and_then(|winner| Some((winner.id(), winner.content.payload()?.hash)));
         let Some((version, hash)) = winner else {
             out.push(Output::Reply(call, Reply::Holders(None)));

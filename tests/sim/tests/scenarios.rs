@@ -155,6 +155,8 @@ fn a_version_that_waits_for_the_disk_is_not_restored() {
     world.write(0, Wish::delete(blob(1)));
     let queued = world.pending(0, blob(2)).winner().map(gossip_cdn_protocol::Version::id).expect("it was written");
     let call = world.write(0, Wish::restore(blob(2), queued));
+    assert_eq!(reply(&mut world, call), None, "even a refusal does not tell of what the disk does not have");
+    world.run_for(seconds(1));
     assert!(matches!(reply(&mut world, call), Some(Reply::Write(Err(WriteFault::NotHere(_))))), "{first:?}");
     world.run_for(seconds(10));
     assert_at_rest(&world);
