@@ -36,14 +36,14 @@ const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'
 /// What a script of another origin may read of an answer.
 const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
                        Server-Timing, Version, X-Request-Id";
-/// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// Any bytes.
 const BYTES: &str = "application/octet-stream";
 /// The bytes were here.
 const HIT: &str = "gossip-cdn; hit";
 /// They were fetched, and are kept.
 const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
+/// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const VERSION: HeaderName = HeaderName::from_static("version");

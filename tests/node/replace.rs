@@ -1,7 +1,7 @@
 //! `PUT /blobs/{id}` and `DELETE`: create, replace, restore, and only under a condition.
 
-use crate::cluster::{Node, send};
-use crate::expected::{JSON, OTHER_TAG, PATH, assert_version_of, etag};
+use crate::cluster::{Node, eventually, send};
+use crate::expected::{FORM, JSON, OTHER_TAG, PATH, assert_version_of, etag, form, part};
 
 #[test]
 fn a_put_creates_with_201_replaces_with_200_and_writes_over_a_deleted_blob_with_201() {
@@ -145,4 +145,23 @@ fn what_is_no_whole_representation_is_refused() {
     node.put_with(PATH, &[("content-range", "bytes 0-2/10")], b"abc").problem(400);
     node.put_with(PATH, &[("content-encoding", "gzip")], b"abc").problem(415);
     node.get(PATH).problem(404);
+}
+
+#[test]
+fn with_the_disk_at_its_reserve_uploads_are_507_and_reads_and_deletes_go_on() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut node = Node::start_in(&folder.path().join("data"), &["--no-bootstrap"]);
+    let (kept, dropped) = (node.upload("kept.txt", b"kept"), node.upload("dropped.txt", b"dropped"));
+    assert!(node.server.terminate().success());
+    let node = Node::start_in(&folder.path().join("data"), &["--no-bootstrap", "--reserve", "900TiB"]);
+    node.put("/a.txt", b"a").problem(507);
+    node.put(PATH, b"a").problem(507);
+    node.post_with("/blobs", &[], b"a").problem(507);
+    node.post_with("/blobs", &[FORM], &form(&[part("name=\"f\"; filename=\"a.txt\"", b"a")])).problem(507);
+    assert_eq!(node.get(&kept).body, b"kept");
+    assert_eq!(node.delete(&dropped).status, 204);
+    assert_eq!(node.get("/readyz").status, 200);
+    let friend = Node::alone();
+    friend.introduce(&node);
+    eventually("gossip goes on", || friend.get(&kept).body == b"kept");
 }
