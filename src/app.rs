@@ -252,8 +252,9 @@ fn serve(
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
     let settings = config.http_settings(advertised);
-    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks, wall);
-    let peers = Data::new(PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers)));
+    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks.clone(), wall);
+    let peers = PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers), tasks);
+    let peers = Data::new(peers);
     let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());

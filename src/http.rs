@@ -98,6 +98,12 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone)]
 pub struct Tasks(Arc<dyn Fn(Task) + Send + Sync>);
 
+impl std::fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tasks")
+    }
+}
+
 impl Tasks {
     /// Hands everything to `spawn`, which runs it to its end.
     pub fn new(spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {

@@ -16,7 +16,7 @@ use gossip_cdn_protocol::io::CallFault;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Join, MAX_BODY, MemberList, Request};
 use serde::Serialize;
 
-pub use self::transfers::{Courier, Transfers, frame_head};
+pub use self::transfers::{Courier, Pace, Transfers, frame_head};
 
 /// How long a peer has to answer a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);

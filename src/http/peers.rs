@@ -3,6 +3,7 @@
 //! 1. A message of another cluster, another version, or that is no message at all changes nothing; it is counted by its sender.
 //! 2. Bodies are bounded before they are read.
 //! 3. Payload bytes go from the store to the wire beside the core, read on the blocking pool, at most a few pieces ahead of the reader.
+//!    A reader that does not keep the [`Pace`] of transfers holds neither a thread nor one of the places beyond it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,16 +14,19 @@ use actix_web::http::header::{CONTENT_TYPE, ContentType};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use gossip_cdn_protocol::io::{Misbehaviour, Refusal};
 use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES};
 use gossip_cdn_protocol::wire::{Envelope, Head, Kind, MAX_BODY, PayloadRequest, PayloadsRequest, VERSION};
 use gossip_cdn_shell::problem::Problem;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
+use super::Tasks;
 use crate::driver::Handle;
-use crate::peers::frame_head;
+use crate::peers::{Pace, frame_head};
 use crate::store::{PayloadReader, Store};
 
 /// How much of an encoded payload is handed to the wire at once.
@@ -45,13 +49,15 @@ pub struct PeerContext {
     pub cluster: String,
     /// Who sent what is no message.
     pub strangers: Arc<Strangers>,
+    /// Where transfers run on beside their connections.
+    pub tasks: Tasks,
     sending: Arc<Semaphore>,
 }
 
 impl PeerContext {
     /// A context for the node behind `driver`.
-    pub fn new(driver: Handle, store: Store, cluster: String, strangers: Arc<Strangers>) -> Self {
-        Self { driver, store, cluster, strangers, sending: Arc::new(Semaphore::new(MAX_SENDING)) }
+    pub fn new(driver: Handle, store: Store, cluster: String, strangers: Arc<Strangers>, tasks: Tasks) -> Self {
+        Self { driver, store, cluster, strangers, tasks, sending: Arc::new(Semaphore::new(MAX_SENDING)) }
     }
 
     /// The right to send payloads, for as long as it is held.
@@ -202,20 +208,56 @@ async fn on_payload(request: HttpRequest, body: Payload, context: Data<PeerConte
         let result = store.encode(hash, offset, &mut sink);
         io::Write::flush(&mut sink).and_then(|()| result.map_err(io::Error::other))
     });
-    // The encoder ends with the reader: its channel closes. What it has to say of its end only matters to the log.
-    let body = stream::unfold((receiver, Some(encoding), permit), |(mut receiver, mut encoding, permit)| async move {
-        if let Some(piece) = receiver.recv().await {
-            return Some((Ok::<_, io::Error>(piece), (receiver, encoding, permit)));
+    let (wire, body) = mpsc::channel(1);
+    drop(context.tasks.spawn(async move {
+        let _permit = permit;
+        relay(receiver, encoding, wire).await;
+    }));
+    Ok(HttpResponse::Ok().insert_header(ContentType::octet_stream()).streaming(body_of(body)))
+}
+
+/// A piece of a body on its way to the wire, or the fault that breaks it off; `None` is its proper end.
+type Passed = Option<io::Result<Bytes>>;
+
+/// Hands what is encoded to the wire until the reader has it all, is gone, or is slower than a transfer may be. The encoder ends with
+/// it: its channel closes.
+///
+/// Beside the connection, because the server asks a body for nothing while its reader takes nothing.
+async fn relay(mut pieces: mpsc::Receiver<Bytes>, encoding: JoinHandle<io::Result<bool>>, wire: mpsc::Sender<Passed>) {
+    let mut pace = Pace::start();
+    while let Some(piece) = pieces.recv().await {
+        let length = piece.len();
+        match timeout_at(pace.deadline(), wire.send(Some(Ok(piece)))).await {
+            Ok(Ok(())) => pace.passed(length),
+            Ok(Err(_)) | Err(_) => return,
         }
-        let ended = encoding.take()?.await;
-        match ended {
-            Ok(Ok(true)) => None,
-            Ok(Ok(false)) => Some((Err(io::Error::other("collected meanwhile")), (receiver, None, permit))),
-            Ok(Err(fault)) => Some((Err(fault), (receiver, None, permit))),
-            Err(fault) => Some((Err(io::Error::other(fault)), (receiver, None, permit))),
+    }
+    let end = match encoding.await {
+        Ok(Ok(true)) => None,
+        Ok(Ok(false)) => Some(Err(io::Error::other("collected meanwhile"))),
+        Ok(Err(fault)) => Some(Err(fault)),
+        Err(fault) => Some(Err(io::Error::other(fault))),
+    };
+    let ended = async {
+        // A reader that is gone needs no end.
+        drop(wire.send(end).await);
+        wire.closed().await;
+    };
+    // Late or not, there is nothing more to do for it.
+    drop(timeout_at(pace.deadline(), ended).await);
+}
+
+/// What a [`relay`] passes on, as a body: one that it breaks off ends with an error, which closes the connection.
+fn body_of(passed: mpsc::Receiver<Passed>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold(Some(passed), |passed| async move {
+        let mut passed = passed?;
+        match passed.recv().await {
+            Some(Some(Ok(piece))) => Some((Ok(piece), Some(passed))),
+            Some(Some(Err(fault))) => Some((Err(fault), None)),
+            Some(None) => None,
+            None => Some((Err(io::Error::new(io::ErrorKind::TimedOut, "the reader is too slow")), None)),
         }
-    });
-    Ok(HttpResponse::Ok().insert_header(ContentType::octet_stream()).streaming(body))
+    })
 }
 
 /// Gathers what the encoder writes into pieces and hands them to the wire.
@@ -239,5 +281,56 @@ impl io::Write for Pieces {
         }
         let piece = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE)));
         self.sender.blocking_send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// An encoder of that many pieces, a relay of them, and the body that comes of it.
+    fn relayed(count: usize, result: io::Result<bool>) -> (impl Future<Output = ()>, impl Stream<Item = io::Result<Bytes>>) {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let encoding = tokio::task::spawn_blocking(move || {
+            for _ in 0..count {
+                sender.blocking_send(Bytes::from(vec![1; PIECE])).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            }
+            result
+        });
+        let (wire, body) = mpsc::channel(1);
+        (relay(receiver, encoding, wire), body_of(body))
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_well_only_if_its_encoding_did() {
+        let (relay, body) = relayed(20, Ok(true));
+        let read = async { body.try_fold(0, async |sum, piece| Ok(sum + piece.len())).await };
+        assert_eq!(futures_util::future::join(relay, read).await.1.unwrap(), 20 * PIECE);
+        for result in [Ok(false), Err(io::ErrorKind::InvalidData.into())] {
+            let (relay, body) = relayed(20, result);
+            let read = async { body.try_collect::<Vec<_>>().await };
+            assert!(futures_util::future::join(relay, read).await.1.is_err());
+        }
+        let (relay, body) = relayed(20, Ok(true));
+        drop(body);
+        relay.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_cut_off_and_keeps_no_encoder() {
+        let (sender, receiver) = mpsc::channel(10);
+        let encoding = tokio::task::spawn_blocking(|| Ok(true));
+        (0..10).for_each(|_| sender.try_send(Bytes::from(vec![1; PIECE])).unwrap());
+        let (wire, body) = mpsc::channel(1);
+        let start = Instant::now();
+        relay(receiver, encoding, wire).await;
+        assert_eq!(start.elapsed().as_secs(), 34, "30 s, and 4 s for the piece on the wire");
+        assert!(sender.is_closed());
+        let mut body = std::pin::pin!(body_of(body));
+        assert_eq!(body.next().await.unwrap().unwrap().len(), PIECE);
+        assert_eq!(body.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

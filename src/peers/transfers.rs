@@ -3,12 +3,15 @@
 //! A large payload comes encoded with its hash tree (bao, groups of 16 KiB) and every group is verified before it is written; what was
 //! verified is kept when the holder dies, and another goes on from there. Small ones come several in one answer, each verified
 //! whole.
+//!
+//! A holder that falls silent is given up, and so is one that dribbles: every transfer keeps a [`Pace`].
 
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use awc::Client;
+use awc::error::PayloadError;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::{LocalBoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -19,15 +22,47 @@ use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES, SMALL};
 use gossip_cdn_protocol::wire::{Envelope, PayloadRequest, PayloadsRequest};
 use gossip_cdn_protocol::{ContentHash, NodeId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::store::{PutFault, ReceiveFault, Store};
 
 /// A holder that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(10);
+/// The least that a transfer must bring, in bytes a second, once it is under way. A guess: a quarter of the slowest link that a node
+/// of a network of blobs could live on.
+const SLOWEST: u64 = 64 << 10;
+/// What any transfer may take on top: for distance, and for a holder that is busy at first.
+const GRACE: Duration = Duration::from_secs(30);
 /// Pieces of a body between the network and the disk.
 const PIECES: usize = 16;
 /// The length that says: not here.
 const ABSENT: u64 = u64::MAX;
+
+/// How fast a transfer must be, on either side: [`GRACE`], and what its bytes take at [`SLOWEST`].
+///
+/// It follows the bytes that have come, not those that were promised: a record may lie about its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    deadline: Instant,
+}
+
+impl Pace {
+    /// Of a transfer that begins now.
+    pub fn start() -> Self {
+        Self { deadline: Instant::now() + GRACE }
+    }
+
+    /// That many bytes more have passed.
+    pub fn passed(&mut self, bytes: usize) {
+        let micros = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / SLOWEST;
+        self.deadline += Duration::from_micros(micros);
+    }
+
+    /// When the next bytes must have passed.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
 
 type Results = Vec<(ContentHash, Result<(), FetchFault>)>;
 type Order = (Fetch, oneshot::Sender<Results>);
@@ -106,7 +141,7 @@ async fn post<T: serde::Serialize>(
     url: String,
     head: &Envelope<()>,
     body: T,
-) -> Result<awc::ClientResponse<impl Stream<Item = Result<Bytes, awc::error::PayloadError>> + Unpin>, FetchFault> {
+) -> Result<awc::ClientResponse<impl Stream<Item = Result<Bytes, PayloadError>> + Unpin>, FetchFault> {
     let envelope =
         Envelope { version: head.version, cluster: head.cluster.clone(), sender: head.sender, incarnation: head.incarnation, body };
     let json = serde_json::to_vec(&envelope).map_err(|_| FetchFault::Local)?;
@@ -115,7 +150,32 @@ async fn post<T: serde::Serialize>(
     match response.status().as_u16() {
         200 => Ok(response),
         404 => Err(FetchFault::Absent),
-        _ => Err(FetchFault::Unreachable),
+        // It is there: it has too much to do, or refuses.
+        _ => Err(FetchFault::Busy),
+    }
+}
+
+/// The next piece of a body; `None` at its end, expected or not. [`FetchFault::Unreachable`] if none comes for [`IDLE`], or the pace
+/// is not kept.
+async fn next<S>(body: &mut S, pace: &mut Pace) -> Result<Option<Bytes>, FetchFault>
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    let now = Instant::now();
+    // Looked at before the body: a holder that always has one more byte ready must not outrun it.
+    if now >= pace.deadline() {
+        return Err(FetchFault::Unreachable);
+    }
+    match timeout_at(pace.deadline().min(now + IDLE), body.next()).await.map_err(|_| FetchFault::Unreachable)? {
+        Some(Err(fault)) => {
+            tracing::debug!("a transfer broke off: {fault}");
+            Ok(None)
+        }
+        Some(Ok(piece)) => {
+            pace.passed(piece.len());
+            Ok(Some(piece))
+        }
+        None => Ok(None),
     }
 }
 
@@ -132,6 +192,7 @@ async fn fetch_large(
     })?;
     incoming.comes_from(holder);
     let request = PayloadRequest { hash: missing.hash, offset: incoming.offset() };
+    let mut pace = Pace::start();
     let mut response = post(client, format!("{address}/gossip/payload"), head, request).await?;
     let (pieces, received) = mpsc::channel(PIECES);
     let receiving = tokio::task::spawn_blocking(move || {
@@ -139,14 +200,10 @@ async fn fetch_large(
         (incoming, result)
     });
     let silent = loop {
-        match tokio::time::timeout(IDLE, response.next()).await {
+        match next(&mut response, &mut pace).await {
             Err(_) => break true,
             Ok(None) => break false,
-            Ok(Some(Err(fault))) => {
-                tracing::debug!(hash = %missing.hash, "a transfer broke off: {fault}");
-                break false;
-            }
-            Ok(Some(Ok(piece))) => {
+            Ok(Some(piece)) => {
                 // The receiver stops at the last byte or the first wrong one.
                 if pieces.send(piece).await.is_err() {
                     break false;
@@ -194,29 +251,18 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
     let hashes: Vec<ContentHash> = wants.iter().map(|missing| missing.hash).collect();
     let all = |fault| hashes.iter().map(|hash| (*hash, Err(fault))).collect();
     let request = PayloadsRequest { hashes: hashes.clone() };
+    let pace = Pace::start();
     let mut response = match post(client, format!("{address}/gossip/payloads"), head, request).await {
         Ok(response) => response,
         Err(fault) => return all(fault),
     };
-    let most = usize::try_from(MAX_BATCH_BYTES).unwrap_or(usize::MAX) + MAX_BATCH * 40;
-    let mut body = BytesMut::new();
-    loop {
-        match tokio::time::timeout(IDLE, response.next()).await {
-            Err(_) => return all(FetchFault::Unreachable),
-            Ok(None | Some(Err(_))) => break,
-            Ok(Some(Ok(piece))) if body.len() + piece.len() > most => {
-                body.extend_from_slice(&piece[..most - body.len()]);
-                break;
-            }
-            Ok(Some(Ok(piece))) => body.extend_from_slice(&piece),
-        }
-    }
-    let mut found = frames(body.freeze());
+    let (body, cut) = read_batch(&mut response, pace).await;
+    let mut found = frames(body);
     let puts = hashes.iter().map(|hash| {
         let frame = found.iter().position(|(name, _)| name == hash).map(|place| found.swap_remove(place).1);
         async move {
             let result = match frame {
-                None => Err(FetchFault::ShortBody),
+                None => Err(cut),
                 Some(None) => Err(FetchFault::Absent),
                 Some(Some(bytes)) => store.put_verified(*hash, bytes).await.map_err(|fault| match fault {
                     PutFault::WrongBytes => FetchFault::WrongBytes,
@@ -231,6 +277,26 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
     });
     // Together, so that they share commits.
     join_all(puts.collect::<Vec<_>>()).await
+}
+
+/// Reads the answer to a [`PayloadsRequest`], to its end or its bound; the fault of what is not in it.
+async fn read_batch<S>(response: &mut S, mut pace: Pace) -> (Bytes, FetchFault)
+where
+    S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    let most = usize::try_from(MAX_BATCH_BYTES).unwrap_or(usize::MAX) + MAX_BATCH * 40;
+    let mut body = BytesMut::new();
+    let cut = loop {
+        match next(response, &mut pace).await {
+            Err(fault) => break fault,
+            Ok(None) => break FetchFault::ShortBody,
+            Ok(Some(piece)) => body.extend_from_slice(&piece[..piece.len().min(most - body.len())]),
+        }
+        if body.len() == most {
+            break FetchFault::ShortBody;
+        }
+    };
+    (body.freeze(), cut)
 }
 
 /// Splits the framed answer to a [`PayloadsRequest`]: for each hash its bytes, or `None` where the holder lacks it. A frame cut
@@ -276,5 +342,43 @@ mod tests {
         assert_eq!(frames(whole.slice(..whole.len() - 1)), [(here, Some(bytes))]);
         assert_eq!(frames(whole.slice(..45)), []);
         assert_eq!(frames(Bytes::from(vec![0xfe; 100])), []);
+    }
+
+    /// A body of pieces of that size, one at each interval.
+    fn body(piece: usize, every: Duration, count: usize) -> impl Stream<Item = Result<Bytes, PayloadError>> + Unpin {
+        let pieces = futures_util::stream::unfold(0, move |n| async move {
+            tokio::time::sleep(every).await;
+            (n < count).then(|| (Ok(Bytes::from(vec![0; piece])), n + 1))
+        });
+        Box::pin(pieces)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_dribbles_is_given_up_and_a_slow_one_is_not() {
+        let (mut pace, mut dribble, start) = (Pace::start(), body(1, IDLE / 2, usize::MAX), Instant::now());
+        let fault = loop {
+            match next(&mut dribble, &mut pace).await {
+                Ok(piece) => assert!(piece.is_some()),
+                Err(fault) => break fault,
+            }
+        };
+        assert_eq!(fault, FetchFault::Unreachable);
+        assert_eq!(start.elapsed().as_secs(), GRACE.as_secs());
+
+        let (mut pace, mut slow, mut bytes) = (Pace::start(), body(64 << 10, Duration::from_secs(1), 1000), 0);
+        while let Some(piece) = next(&mut slow, &mut pace).await.unwrap() {
+            bytes += piece.len();
+        }
+        assert_eq!(bytes, 1000 * (64 << 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_silent_holder_sent_of_a_batch_is_taken_and_the_rest_is_no_misbehaviour() {
+        let (mut batch, start) = (body(40, Duration::from_secs(1), 3).chain(body(40, 2 * IDLE, 1)), Instant::now());
+        let (bytes, cut) = read_batch(&mut batch, Pace::start()).await;
+        assert_eq!((bytes.len(), cut), (120, FetchFault::Unreachable));
+        assert_eq!(start.elapsed().as_secs(), 3 + IDLE.as_secs());
+        let (bytes, cut) = read_batch(&mut body(40, Duration::ZERO, 3), Pace::start()).await;
+        assert_eq!((bytes.len(), cut), (120, FetchFault::ShortBody));
     }
 }
