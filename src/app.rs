@@ -45,6 +45,9 @@ pub enum StartError {
     /// The port is taken, or not ours to take.
     #[error("{0}; choose another with --listen")]
     Listen(std::io::Error),
+    /// One of a demo's ports is taken, or not ours to take.
+    #[error("{0}; choose other ports with --base-port, 0 for any free ones")]
+    Ports(std::io::Error),
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -281,10 +284,8 @@ impl Core {
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
         };
-        let own = gossip_cdn_protocol::node::Identity {
-            key: gossip_cdn_protocol::Sha256Digest(identity.public),
-            incarnation: identity.incarnation,
-        };
+        let own =
+            gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::PublicKey(identity.public), incarnation: identity.incarnation };
         let (members, contacts) = (self.store.members()?, self.store.contacts()?);
         let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
         Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))

@@ -12,12 +12,13 @@
 //! | [`download`], [`stream`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`status`], [`members`], [`metrics`], [`page`] | the node |
-//! | [`conditional`], [`range`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
+//! | [`conditional`], [`range`], [`byteranges`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
 //! | [`auth`], [`errors`] | who may write; what is said when not |
 
 mod accept;
 mod auth;
 mod body;
+mod byteranges;
 mod conditional;
 mod delete;
 mod described;

@@ -125,6 +125,15 @@ pub struct Usage {
     pub payload_bytes: u64,
 }
 
+/// The disk that the folder is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes free, the reserve included.
+    pub free: u64,
+    /// Bytes of them that uploads leave alone.
+    pub reserve: u64,
+}
+
 struct Shared {
     queue: Queue,
     pins: Pins,
@@ -264,6 +273,11 @@ impl Store {
         self.shared.room_for(bytes)
     }
 
+    /// How much room there is.
+    pub fn disk(&self) -> io::Result<Disk> {
+        self.shared.disk()
+    }
+
     /// How much is stored.
     pub fn usage(&self) -> Usage {
         lock(&self.shared.usage).clone()
@@ -335,13 +349,18 @@ impl gossip_cdn_protocol::Store for Store {
 }
 
 impl Shared {
-    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+    fn disk(&self) -> io::Result<Disk> {
         let disk = rustix::fs::statvfs(self.folder.dir())?;
         let reserve = match self.reserve {
             Reserve::Usual => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(1 << 30),
             Reserve::Bytes(bytes) => bytes,
         };
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes.saturating_add(reserve))
+        Ok(Disk { free: disk.f_bavail.saturating_mul(disk.f_frsize), reserve })
+    }
+
+    fn room_for(&self, bytes: u64) -> io::Result<bool> {
+        let Disk { free, reserve } = self.disk()?;
+        Ok(free >= bytes.saturating_add(reserve))
     }
 
     /// The same, as an error that callers pass on.
@@ -363,7 +382,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use gossip_cdn_protocol::records::{first_key, next_key};
-    use gossip_cdn_protocol::{Content, MemberState, Sha256Digest, Store as _};
+    use gossip_cdn_protocol::{Content, MemberState, PublicKey, Store as _};
 
     use super::fixture::{CLUSTER, Fixture, blob, content, noise, persist, write};
     use super::*;
@@ -420,7 +439,7 @@ mod tests {
             address: format!("http://127.0.0.1:{n}"),
             incarnation,
             state: MemberState::Alive,
-            key: Sha256Digest([n; 32]),
+            key: PublicKey([n; 32]),
         };
         assert_eq!(fixture.store.contacts().unwrap(), Vec::<String>::new());
         let mut change = Persist { members: vec![member(1, 1), member(2, 1)], contacts: Some(vec!["http://a".into()]), ..persist(&[]) };

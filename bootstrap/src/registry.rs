@@ -249,7 +249,7 @@ fn remember_exchanges(exchanges: &mut BTreeMap<NodeId, Now>, now: Now, exchanged
 
 #[cfg(test)]
 mod tests {
-    use gossip_cdn_protocol::Sha256Digest;
+    use gossip_cdn_protocol::PublicKey;
 
     use super::*;
 
@@ -265,7 +265,7 @@ mod tests {
             address: format!("http://127.0.0.1:{}", 1 + number % 60_000),
             incarnation: 1,
             state: MemberState::Alive,
-            key: Sha256Digest(key),
+            key: PublicKey(key),
         }
     }
 

@@ -49,16 +49,29 @@ pub async fn run_demo(config: DemoConfig, announce: impl FnOnce(&RunningDemo)) -
 
 /// Starts a bootstrap node and all nodes; where one cannot start, those before it are stopped again.
 async fn start_demo(config: DemoConfig) -> Result<RunningDemo, StartError> {
-    let bootstrap = gossip_cdn_bootstrap::start(config.bootstrap()).await?;
+    let bootstrap = gossip_cdn_bootstrap::start(config.bootstrap()).await.map_err(of_demo)?;
     let mut demo = RunningDemo { nodes: Vec::new(), bootstrap };
     for node in config.nodes(demo.bootstrap.address) {
         match start(node).await {
             Ok(node) => demo.nodes.push(node),
             Err(fault) => {
                 demo.stop().await;
-                return Err(fault);
+                return Err(of_demo(fault));
             }
         }
     }
     Ok(demo)
+}
+
+/// The same fault with the demo's own remedy: it has no `--listen`.
+fn of_demo(fault: impl Into<StartError>) -> StartError {
+    match fault.into() {
+        StartError::Listen(error) | StartError::Bootstrap(gossip_cdn_bootstrap::StartError::Listen(error)) => StartError::Ports(error),
+        other @ (StartError::Ports(_)
+        | StartError::Store(_)
+        | StartError::Unreadable(_)
+        | StartError::Config(_)
+        | StartError::Bootstrap(_)
+        | StartError::System(_)) => other,
+    }
 }

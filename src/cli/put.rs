@@ -3,6 +3,8 @@
 //! 1. Nothing is read into memory as a whole: a megabyte per upload in progress, [`AT_ONCE`] of them.
 //! 2. Links appear in the order in which the files were given, each as soon as all before it are done.
 //! 3. The bytes are hashed on their way out and compared with what the node says it stored.
+//! 4. A blob has a file name and no folder. Where a file came from stands beside its link on a terminal and in the JSON; in a pipe a
+//!    line is a link and nothing else.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,12 +23,13 @@ use futures_util::{Stream, StreamExt, stream};
 use gossip_cdn_protocol::ContentHash;
 use indicatif::ProgressBar;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 use walkdir::WalkDir;
 
 use super::client::{self, Client, IDLE};
 use super::described::Described;
 use super::fault::{Fault, Tally};
-use super::screen::Screen;
+use super::screen::{Screen, is_watched, printable};
 use super::{Connection, NodeUrl, Outcome};
 
 /// Uploads in progress at the same time.
@@ -42,6 +45,9 @@ const COPIES_TIMEOUT: u64 = 30;
 #[derive(Debug, Args)]
 pub struct PutArgs {
     /// Files and folders (folders with all files in them), or - for standard input
+    ///
+    /// A blob's file name is the last part of its path, without folders. On a terminal each link is followed by the path, and --json
+    /// has it as "path"; in a pipe a line is a link only
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Nodes that must hold each blob durably before it counts as done
@@ -71,6 +77,15 @@ struct Source {
     size: Option<u64>,
 }
 
+/// What was uploaded.
+struct Done {
+    /// Where it came from; nothing for standard input.
+    path: Option<String>,
+    described: Described,
+    /// The node's description as it came, with the path.
+    raw: Value,
+}
+
 /// What an upload asks of the node.
 struct Order {
     node: NodeUrl,
@@ -98,9 +113,13 @@ pub(crate) async fn run(screen: &Screen, arguments: PutArgs) -> Outcome {
     let mut tally = Tally::default();
     while let Some(done) = uploads.next().await {
         match done {
-            Ok((described, raw)) => {
+            Ok(Done { path, described, raw }) => {
                 let link = described.url.clone().unwrap_or_else(|| format!("{}/blobs/{}", order.node, described.id));
-                screen.line(if json { &raw } else { &link })?;
+                match path {
+                    _ if json => screen.line(&raw.to_string())?,
+                    Some(path) if is_watched() => screen.line(&format!("{link}  {}", printable(&path)))?,
+                    Some(_) | None => screen.line(&link)?,
+                }
                 if let Some((copies, wanted)) = described.copies.zip(copies).filter(|(copies, wanted)| copies < wanted) {
                     screen.note(&format!("{link} is on {copies} of {wanted} nodes so far, and spreading"));
                 }
@@ -128,7 +147,6 @@ fn sources(path: &Path, name: Option<&str>) -> Box<dyn Iterator<Item = Result<So
         let name = name.map(Into::into).or_else(|| path.file_name().map(|name| name.to_string_lossy().into_owned()));
         return Box::new(std::iter::once(file_source(path, name)));
     }
-    let folder = path.to_path_buf();
     // Links inside a folder are not followed: they may lead out of it, or in circles.
     let entries =
         WalkDir::new(path).sort_by_file_name().into_iter().filter(|entry| !entry.as_ref().is_ok_and(|entry| entry.file_type().is_dir()));
@@ -137,9 +155,7 @@ fn sources(path: &Path, name: Option<&str>) -> Box<dyn Iterator<Item = Result<So
         if !entry.file_type().is_file() {
             return Err(Fault::Failed(format!("{} is not a regular file, so it was left out", entry.path().display())));
         }
-        let inside = entry.path().strip_prefix(&folder).unwrap_or(entry.path());
-        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-        file_source(entry.path(), Some(parts.join("/")))
+        file_source(entry.path(), Some(entry.file_name().to_string_lossy().into_owned()))
     }))
 }
 
@@ -148,8 +164,8 @@ fn file_source(path: &Path, name: Option<String>) -> Result<Source, Fault> {
     Ok(Source { path: Some(path.into()), name, size: metadata.is_file().then_some(metadata.len()) })
 }
 
-/// Uploads a source, again as long as the node is busy and the source can be read again. Gives the description, read and as it came.
-async fn upload_one(screen: &Screen, client: &Client, order: &Order, source: Result<Source, Fault>) -> Result<(Described, String), Fault> {
+/// Uploads a source, again as long as the node is busy and the source can be read again.
+async fn upload_one(screen: &Screen, client: &Client, order: &Order, source: Result<Source, Fault>) -> Result<Done, Fault> {
     let source = source?;
     let bar = screen.bar(source.name.as_deref().unwrap_or("standard input"), source.size);
     let mut attempts = ATTEMPTS;
@@ -162,7 +178,7 @@ async fn upload_one(screen: &Screen, client: &Client, order: &Order, source: Res
         };
         match client::busy(&response).filter(|_| attempts > 0 && source.size.is_some()) {
             Some(pause) => tokio::time::sleep(pause).await,
-            None => break finish(order, hash, response).await,
+            None => break finish(order, &source, hash, response).await,
         }
     };
     bar.finish_and_clear();
@@ -269,7 +285,7 @@ fn read_chunk(mut input: Box<dyn Read + Send>, mut hasher: blake3::Hasher, left:
 }
 
 /// Reads the node's description of what it stored, and compares.
-async fn finish(order: &Order, hash: ContentHash, response: ClientResponse) -> Result<(Described, String), Fault> {
+async fn finish(order: &Order, source: &Source, hash: ContentHash, response: ClientResponse) -> Result<Done, Fault> {
     if !response.status().is_success() {
         return Err(client::refusal(response).await);
     }
@@ -278,7 +294,12 @@ async fn finish(order: &Order, hash: ContentHash, response: ClientResponse) -> R
     if described.blake3.is_some_and(|stored| stored != hash) {
         return Err(Fault::Failed(format!("the node stored other bytes than were sent, as {}: delete it and try again", described.id)));
     }
-    Ok((described, String::from_utf8_lossy(&body).trim_end().replace('\n', " ")))
+    let path = source.path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let mut raw: Value = client::parse(&order.node, &body)?;
+    if let Some(members) = raw.as_object_mut() {
+        members.insert("path".into(), path.clone().into());
+    }
+    Ok(Done { path, described, raw })
 }
 
 #[cfg(test)]
@@ -286,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_its_files_named_from_inside_it() {
+    fn a_folder_is_its_files_named_without_it() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("b/c")).unwrap();
         for (name, bytes) in [("b/c/deep.txt", "12345"), ("b/x", "1"), ("a", "")] {
@@ -294,7 +315,7 @@ mod tests {
         }
         let found: Vec<_> =
             sources(folder.path(), None).map(|source| source.map(|source| (source.name.unwrap(), source.size.unwrap()))).collect();
-        assert_eq!(found, [Ok(("a".into(), 0)), Ok(("b/c/deep.txt".into(), 5)), Ok(("b/x".into(), 1))]);
+        assert_eq!(found, [Ok(("a".into(), 0)), Ok(("deep.txt".into(), 5)), Ok(("x".into(), 1))]);
     }
 
     #[cfg(unix)]

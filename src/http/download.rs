@@ -5,7 +5,7 @@
 //! 3. A payload that is not here is fetched; meanwhile a large one is passed on as it arrives, verified group by group. The answer is
 //!    right or there is none: 503 before the first byte, a closed connection after it. A record may come from a peer that lies: bytes
 //!    that are not as many as it says are not served for it.
-//! 4. A single range is answered with 206; several at once with the whole (RFC 9110 section 14.2 leaves that to the server).
+//! 4. A single range is answered with 206, several with 206 and [`Framing`].
 //! 5. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
 
 use std::ops::Range;
@@ -16,13 +16,14 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, options, route};
-use futures_util::stream;
+use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
 use gossip_cdn_protocol::store::{Missing, Store as _};
 use gossip_cdn_protocol::{BlobId, Payload, Record, Version, VersionId};
 use gossip_cdn_shell::problem::Problem;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::byteranges::Framing;
 use super::conditional::{self, Verdict};
 use super::disposition::content_disposition;
 use super::errors::Fault;
@@ -35,6 +36,12 @@ const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'
 /// What a script of another origin may read of an answer.
 const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
                        Server-Timing, Version, X-Request-Id";
+/// Any bytes.
+const BYTES: &str = "application/octet-stream";
+/// The bytes were here.
+const HIT: &str = "gossip-cdn; hit";
+/// They were fetched, and are kept.
+const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
 /// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -55,7 +62,7 @@ pub(super) struct DownloadQuery {
 /// The payload of a blob.
 #[utoipa::path(tag = "blobs", params(("id" = String, Path, description = "The blob's GUID"), DownloadQuery),
     responses((status = 200, description = "The payload", body = Vec<u8>, content_type = "*/*"),
-        (status = 206, description = "The range asked for", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The range asked for, or several as multipart/byteranges", body = Vec<u8>, content_type = "*/*"),
         (status = 304, description = "The client has it"),
         (status = 404, description = "Unknown", content_type = "application/problem+json"),
         (status = 410, description = "Deleted", content_type = "application/problem+json"),
@@ -120,20 +127,27 @@ async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &Downl
     if request.method() == Method::HEAD {
         return head(context, &selected, started);
     }
-    let range = range_of(request.headers(), payload)?;
-    let part = range.clone().unwrap_or(0..payload.size);
+    let parts = parts_of(request.headers(), payload)?;
     let looked_up = started.elapsed();
-    let found = find(context, &selected, &part).await?;
+    let found = find(context, &selected, parts.first().map_or(0, |part| part.start)).await?;
 
-    let mut answer = HttpResponse::build(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    describe(&mut answer, &selected, found.is_hit());
-    if let Some(range) = &range {
-        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, payload.size);
-        answer.insert_header((header::CONTENT_RANGE, value));
-    }
+    let mut answer = HttpResponse::build(if parts.is_empty() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT });
+    describe(&mut answer, &selected, found.cache_status());
     answer.insert_header((SERVER_TIMING, timing(looked_up, started.elapsed())));
-    context.metrics.downloaded(part.end - part.start, found.is_hit());
-    Ok(answer.body(found.body(part)))
+    let sent = if parts.is_empty() { payload.size } else { parts.iter().map(|part| part.end - part.start).sum() };
+    context.metrics.downloaded(sent, found.is_hit());
+    Ok(match &parts[..] {
+        [] => answer.body(found.body(0..payload.size)),
+        [part] => {
+            let value = format!("bytes {}-{}/{}", part.start, part.end - 1, payload.size);
+            answer.insert_header((header::CONTENT_RANGE, value)).body(found.body(part.clone()))
+        }
+        _ => {
+            let framing = Framing::new(payload, media_type(payload).to_str().unwrap_or(BYTES), parts);
+            answer.insert_header((header::CONTENT_TYPE, framing.media_type()));
+            answer.body(SizedStream::new(framing.length(), Box::pin(framing.body(move |part| found.stream(part)))))
+        }
+    })
 }
 
 fn choose(record: &Record, wanted: Option<VersionId>) -> Option<&Version> {
@@ -148,14 +162,16 @@ pub(super) fn is_set(value: &str) -> bool {
     !matches!(value, "0" | "false" | "no")
 }
 
-fn range_of(headers: &HeaderMap, payload: &Payload) -> Result<Option<Range<u64>>, Fault> {
-    let Some(value) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(None) };
+/// The parts that are asked for; none if that is the whole.
+fn parts_of(headers: &HeaderMap, payload: &Payload) -> Result<Vec<Range<u64>>, Fault> {
+    let Some(value) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(Vec::new()) };
     if !conditional::if_range_holds(headers, payload.hash) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     match select(value, payload.size) {
-        Selection::Whole => Ok(None),
-        Selection::Part(range) => Ok(Some(range)),
+        Selection::Whole => Ok(Vec::new()),
+        Selection::Part(part) => Ok(vec![part]),
+        Selection::Parts(parts) => Ok(parts),
         Selection::Unsatisfiable => Err(Fault::Range(payload.size)),
     }
 }
@@ -182,12 +198,30 @@ impl Found {
         matches!(self, Self::Inline(_, true) | Self::File(_, true))
     }
 
+    /// What RFC 9211 calls how the request was handled; from which peer the bytes are coming where they are passed on as they come.
+    fn cache_status(&self) -> HeaderValue {
+        match self {
+            Self::Inline(_, true) | Self::File(_, true) => HeaderValue::from_static(HIT),
+            Self::Inline(_, false) | Self::File(_, false) => HeaderValue::from_static(MISS),
+            Self::Arriving(arriving) => {
+                let from = arriving.source().and_then(|holder| HeaderValue::from_str(&format!("{MISS}; detail=\"{holder}\"")).ok());
+                from.unwrap_or(HeaderValue::from_static(MISS))
+            }
+        }
+    }
+
     fn body(self, part: Range<u64>) -> BoxBody {
-        let size = part.end - part.start;
         match self {
             Self::Inline(bytes, _) => inline(&bytes, &part).boxed(),
-            Self::File(file, _) => SizedStream::new(size, Box::pin(bytes::of_file(file, part.start, part.end))).boxed(),
-            Self::Arriving(arriving) => SizedStream::new(size, Box::pin(bytes::of_arriving(arriving, part.start, part.end))).boxed(),
+            Self::File(..) | Self::Arriving(_) => SizedStream::new(part.end - part.start, self.stream(part)).boxed(),
+        }
+    }
+
+    fn stream(&self, part: Range<u64>) -> LocalBoxStream<'static, std::io::Result<Bytes>> {
+        match self {
+            Self::Inline(bytes, _) => stream::iter([Ok(inline(bytes, &part))]).boxed_local(),
+            Self::File(file, _) => bytes::of_file(std::sync::Arc::clone(file), part.start, part.end).boxed_local(),
+            Self::Arriving(arriving) => bytes::of_arriving(arriving.clone(), part.start, part.end).boxed_local(),
         }
     }
 }
@@ -199,16 +233,16 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
 }
 
 /// Finds the payload here, or has it fetched and waits for [`FIRST_BYTE`] at most.
-async fn find(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
+async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
     if let Some(reader) = context.store.payload(selected.payload.hash)? {
         return right_size(reader, selected, true);
     }
     // The search for a holder goes on when this reader has given up.
-    tokio::time::timeout(FIRST_BYTE, fetch(context, selected, part)).await.unwrap_or(Err(Fault::NoHolder))
+    tokio::time::timeout(FIRST_BYTE, fetch(context, selected, from)).await.unwrap_or(Err(Fault::NoHolder))
 }
 
 /// Asks for the payload and waits for it to come, or to begin coming.
-async fn fetch(context: &Context, selected: &Selected<'_>, part: &Range<u64>) -> Result<Found, Fault> {
+async fn fetch(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
     let hash = selected.payload.hash;
     let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
     let want = context.driver.want(missing);
@@ -220,7 +254,7 @@ async fn fetch(context: &Context, selected: &Selected<'_>, part: &Range<u64>) ->
     let begun = async {
         loop {
             let mut arriving = context.store.next_arriving(hash).await;
-            if arriving.wait_beyond(part.start).await.is_ok() {
+            if arriving.wait_beyond(from).await.is_ok() {
                 return arriving;
             }
         }
@@ -254,7 +288,7 @@ fn right_size(reader: PayloadReader, selected: &Selected<'_>, hit: bool) -> Resu
 fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
     let hit = context.store.holds(selected.payload.hash)?;
     let mut answer = HttpResponse::Ok();
-    describe(&mut answer, selected, hit);
+    describe(&mut answer, selected, HeaderValue::from_static(if hit { HIT } else { MISS }));
     answer.insert_header((SERVER_TIMING, timing(started.elapsed(), started.elapsed())));
     // The length is announced, and no byte is read to be thrown away.
     Ok(answer.body(SizedStream::new(selected.payload.size, stream::empty::<std::io::Result<Bytes>>())))
@@ -278,21 +312,23 @@ fn validators(answer: &mut HttpResponseBuilder, selected: &Selected<'_>) {
         .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)));
 }
 
-fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, hit: bool) {
+/// The type as it was stored. A record from a peer may carry one that no header can.
+fn media_type(payload: &Payload) -> HeaderValue {
+    HeaderValue::from_str(&payload.media_type).unwrap_or(HeaderValue::from_static(BYTES))
+}
+
+fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, cache_status: HeaderValue) {
     let Payload { media_type, file_name, sha256, .. } = selected.payload;
     validators(answer, selected);
-    // A record from a peer may carry a type that no header can.
-    let fallback = HeaderValue::from_static("application/octet-stream");
-    let status = if hit { "gossip-cdn; hit" } else { "gossip-cdn; fwd=uri-miss; stored" };
     answer
-        .insert_header((header::CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap_or(fallback)))
+        .insert_header((header::CONTENT_TYPE, self::media_type(selected.payload)))
         .insert_header((header::CONTENT_DISPOSITION, content_disposition(media_type, file_name.as_deref(), selected.save)))
         .insert_header((digests::REPR_DIGEST, digests::value(sha256)))
         .insert_header((header::ACCEPT_RANGES, HeaderValue::from_static("bytes")))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .insert_header((header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)))
         .insert_header((RESOURCE_POLICY, HeaderValue::from_static("cross-origin")))
-        .insert_header((CACHE_STATUS, HeaderValue::from_static(status)));
+        .insert_header((CACHE_STATUS, cache_status));
     if selected.record.versions().len() > 1 {
         // Concurrent versions exist; a reader who cares finds them there.
         answer.insert_header((header::LINK, format!("</blobs/{}/versions>; rel=\"version-history\"", selected.blob)));
@@ -342,7 +378,7 @@ mod tests {
         let record = Record::default();
         let blob = BlobId(Uuid::nil());
         let selected = Selected { record: &record, blob, version, payload: &payload, pinned: false, save: false };
-        find(context, &selected, &(0..size)).await
+        find(context, &selected, 0).await
     }
 
     #[tokio::test]
@@ -385,8 +421,7 @@ mod tests {
     async fn a_reader_outlives_a_transfer_that_brought_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (context, _writer, _inbox) = context(dir.path());
-        let (bytes, size) = (vec![7; 100_000], 100_000);
-        let hash = ContentHash::of(&bytes);
+        let (hash, size) = (ContentHash::of(&vec![7; 100_000]), 100_000);
         let first = context.store.incoming(hash, size).unwrap();
         let transfers = async {
             tokio::task::yield_now().await;
@@ -395,7 +430,7 @@ mod tests {
             let mut encoded = Vec::new();
             let holder = tempfile::tempdir().unwrap();
             let (holder, writer, _inbox) = self::context(holder.path());
-            let _pin = stored(&holder, writer, &bytes).await;
+            let _pin = stored(&holder, writer, &vec![7; 100_000]).await;
             holder.store.encode(hash, 0, &mut encoded).unwrap();
             let mut second = context.store.incoming(hash, size).unwrap();
             second.receive(&encoded[..]).unwrap();

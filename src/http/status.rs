@@ -49,6 +49,17 @@ struct StatusShown {
     counters: BTreeMap<&'static str, u64>,
     /// What peers did that they must not do.
     misbehaviour: Vec<Misbehaved>,
+    /// The disk under the data folder; nothing where the system does not tell.
+    disk: Option<Disk>,
+}
+
+/// The disk under the data folder.
+#[derive(Debug, Serialize, ToSchema)]
+struct Disk {
+    /// Bytes free, the reserve included.
+    free: u64,
+    /// Bytes of them that uploads leave alone.
+    reserve: u64,
 }
 
 /// How often a peer did what it must not do.
@@ -110,6 +121,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         uploads: context.uploads_running(),
         counters: named(&told.counters).into_iter().collect(),
         misbehaviour,
+        disk: context.store.disk().ok().map(|disk| Disk { free: disk.free, reserve: disk.reserve }),
     };
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(answer))
 }

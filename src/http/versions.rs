@@ -50,6 +50,10 @@ struct Shown {
     media_type: Option<String>,
     /// File name.
     file_name: Option<String>,
+    /// BLAKE3 of the bytes, in hexadecimal.
+    blake3: Option<String>,
+    /// SHA-256 of the bytes, in hexadecimal.
+    sha256: Option<String>,
 }
 
 /// Lists the winner and its siblings.
@@ -83,6 +87,8 @@ fn shown(version: &Version) -> Shown {
         etag: payload.map(|payload| entity_tag(&payload.hash)),
         media_type: payload.map(|payload| payload.media_type.clone()),
         file_name: payload.and_then(|payload| payload.file_name.clone()),
+        blake3: payload.map(|payload| payload.hash.to_string()),
+        sha256: payload.map(|payload| payload.sha256.to_string()),
     }
 }
 

@@ -16,11 +16,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::{LocalBoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use gossip_cdn_protocol::ContentHash;
 use gossip_cdn_protocol::io::{Fetch, FetchFault};
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES, SMALL};
 use gossip_cdn_protocol::wire::{Envelope, PayloadRequest, PayloadsRequest};
+use gossip_cdn_protocol::{ContentHash, NodeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -120,10 +120,12 @@ impl Courier {
 }
 
 async fn carry(client: Client, store: Store, head: Envelope<()>, fetch: Fetch, mut done: oneshot::Sender<Results>) {
-    let address = fetch.from.address.clone();
+    let (holder, address) = (fetch.from.id, fetch.from.address.clone());
     let results = async {
         match &fetch.wants[..] {
-            [missing] if missing.size > SMALL => vec![(missing.hash, fetch_large(&client, &store, &head, &address, missing).await)],
+            [missing] if missing.size > SMALL => {
+                vec![(missing.hash, fetch_large(&client, &store, &head, (holder, &address), missing).await)]
+            }
             wants => fetch_small(&client, &store, &head, &address, wants).await,
         }
     };
@@ -177,11 +179,18 @@ where
     }
 }
 
-async fn fetch_large(client: &Client, store: &Store, head: &Envelope<()>, address: &str, missing: &Missing) -> Result<(), FetchFault> {
+async fn fetch_large(
+    client: &Client,
+    store: &Store,
+    head: &Envelope<()>,
+    (holder, address): (Option<NodeId>, &str),
+    missing: &Missing,
+) -> Result<(), FetchFault> {
     let mut incoming = store.incoming(missing.hash, missing.size).map_err(|fault| {
         tracing::error!(hash = %missing.hash, "cannot take a payload: {fault}");
         FetchFault::Local
     })?;
+    incoming.comes_from(holder);
     let request = PayloadRequest { hash: missing.hash, offset: incoming.offset() };
     let mut pace = Pace::start();
     let mut response = post(client, format!("{address}/gossip/payload"), head, request).await?;

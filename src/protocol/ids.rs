@@ -157,6 +157,11 @@ digest! {
     Sha256Digest, "a SHA-256 digest of 64 lower-case hexadecimal digits"
 }
 
+digest! {
+    /// The Ed25519 public key of a node, which its id is made from.
+    PublicKey, "a public key of 64 lower-case hexadecimal digits"
+}
+
 impl ContentHash {
     /// The hash of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {

@@ -50,7 +50,7 @@ pub mod vector_clock;
 pub mod version;
 pub mod wire;
 
-pub use ids::{BlobId, ContentHash, NodeId, Sha256Digest, VersionId};
+pub use ids::{BlobId, ContentHash, NodeId, PublicKey, Sha256Digest, VersionId};
 pub use io::{Command, Event, Input, Output, Persist, Reply};
 pub use member::{Member, MemberState};
 pub use node::{Config, Identity, Node};

@@ -56,7 +56,7 @@ pub struct Member {
     /// What is believed of it.
     pub state: MemberState,
     /// Its Ed25519 public key in hexadecimal; the id is made from it.
-    pub key: crate::ids::Sha256Digest,
+    pub key: crate::ids::PublicKey,
 }
 
 /// Why a claim about a member is not taken.

@@ -1,8 +1,9 @@
 //! Membership: who is in the network, who answers, and whom to try next.
 //!
-//! The claims and their order are SWIM's (see [`crate::member`]). In this release a node judges by its own exchanges: no answer
-//! makes a member suspect, [`SUSPICION`] without a sign of life makes it dead. (Indirect probes and shared suspicion are to come;
-//! they change who raises a suspicion, not what it means.)
+//! The claims and their order are SWIM's (see [`crate::member`]). In this release a node judges by its own calls alone: no answer
+//! makes a member suspect, a suspect is called every second, and [`SUSPICION`] without a sign of life makes it dead. Others' suspicion
+//! counts for nothing, their word of a death does. (Indirect probes and shared suspicion are to come; they change who raises a
+//! suspicion, not what it means.)
 //!
 //! 1. Only this node raises its own incarnation, and a raised one leaves only after it is on disk.
 //! 2. A claim about another node is replaced only by one that overrides it, or by having heard from a suspect directly.
@@ -23,6 +24,8 @@ use crate::time::Instant;
 
 /// How long a suspect has to show that it lives. A guess: five missed exchanges.
 pub const SUSPICION: Duration = Duration::from_secs(5);
+/// How often a suspect is called.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause between two tries of the same dead member, and of a silent bootstrap node.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(45);
 /// First pause between two tries.
@@ -41,6 +44,8 @@ struct Peer {
     last_heard: Option<Instant>,
     /// When a suspect is declared dead.
     dead_at: Option<Instant>,
+    /// When a suspect is called next.
+    probe_at: Instant,
     retry: Retry,
     /// The address answered with another id: there is nobody to try there.
     address_taken: bool,
@@ -86,6 +91,8 @@ pub struct Merged {
 pub struct Membership {
     me: Member,
     peers: BTreeMap<NodeId, Peer>,
+    /// The greatest incarnation asked to be persisted; only later than `me`'s while the disk works on it.
+    refuted: u64,
     bootstraps: Vec<Contact>,
     introduced: Vec<Contact>,
     fingerprint: Option<u64>,
@@ -103,6 +110,7 @@ impl Membership {
             peers: BTreeMap::new(),
             fingerprint: None,
             next_dead: now,
+            refuted: me.incarnation,
             me,
         };
         for member in members {
@@ -166,16 +174,26 @@ impl Membership {
         let mut merged = Merged::default();
         for claim in claims {
             if claim.id == self.me.id {
-                let denied =
-                    claim.incarnation > self.me.incarnation || (claim.incarnation == self.me.incarnation && claim.state > self.me.state);
-                if denied {
-                    merged.refute = merged.refute.max(Some(claim.incarnation + 1));
+                if self.denies(&claim) {
+                    self.refuted = self.refuted.max(claim.incarnation) + 1;
+                    merged.refute = Some(self.refuted);
                 }
-            } else if self.take(claim.clone(), now) {
-                merged.changed.push(claim);
+            } else {
+                // Another's suspicion is no more than a hint here: this node's own calls decide.
+                let state = if claim.state == MemberState::Suspect { MemberState::Alive } else { claim.state };
+                let claim = Member { state, ..claim };
+                if self.take(claim.clone(), now) {
+                    merged.changed.push(claim);
+                }
             }
         }
         merged
+    }
+
+    /// Whether a claim about this node is wrong, and not about an earlier life. What is asked of the disk already needs no second time.
+    fn denies(&self, claim: &Member) -> bool {
+        let wrong = claim.state > self.me.state || claim.address != self.me.address;
+        claim.incarnation > self.me.incarnation.max(self.refuted) || claim.incarnation == self.me.incarnation.max(self.refuted) && wrong
     }
 
     fn take(&mut self, claim: Member, now: Instant) -> bool {
@@ -184,7 +202,7 @@ impl Membership {
                 return false;
             }
             let dead_at = (claim.state == MemberState::Suspect).then(|| now + SUSPICION);
-            let peer = Peer { last_heard: None, dead_at, retry: Retry::starting(now), address_taken: false, member: claim };
+            let peer = Peer { last_heard: None, dead_at, probe_at: now, retry: Retry::starting(now), address_taken: false, member: claim };
             self.peers.insert(peer.member.id, peer);
             self.fingerprint = None;
             return true;
@@ -228,7 +246,18 @@ impl Membership {
         }
         peer.member.state = MemberState::Suspect;
         peer.dead_at = Some(now + SUSPICION);
+        peer.probe_at = now;
         Some(peer.member.clone())
+    }
+
+    /// The suspects that are to be called now: each every second, until it is heard or its time is up.
+    pub fn due_suspects(&mut self, now: Instant) -> Vec<Target> {
+        let due = self.peers.values_mut().filter(|peer| peer.dead_at.is_some() && peer.probe_at <= now && !peer.address_taken);
+        due.map(|peer| {
+            peer.probe_at = now + PROBE_INTERVAL;
+            Target { id: Some(peer.member.id), address: peer.member.address.clone() }
+        })
+        .collect()
     }
 
     /// The address of `id` answered with another id: nobody of that name is there any more.
@@ -261,7 +290,8 @@ impl Membership {
 
     /// The next time something is to be done here.
     pub fn deadline(&self) -> Option<Instant> {
-        let suspicions = self.peers.values().filter_map(|peer| peer.dead_at);
+        let suspicions =
+            self.peers.values().filter_map(|peer| Some(peer.dead_at?.min(if peer.address_taken { peer.dead_at? } else { peer.probe_at })));
         let contacts = self.bootstraps.iter().chain(&self.introduced).filter(|contact| !contact.calling).map(|contact| contact.retry.at);
         let dead = self.triable().map(|peer| peer.retry.at.max(self.next_dead));
         suspicions.chain(contacts).chain(dead).min()
@@ -357,10 +387,11 @@ impl Membership {
         true
     }
 
-    /// An address introduced by hand answered, and is a member from now on; or not. Returns whether the addresses changed.
-    pub fn on_introduction_ended(&mut self, address: &str, answered: bool, now: Instant) -> bool {
+    /// An address introduced by hand is `settled`: it is a member's from now on, or refused this node for good; or it did not answer.
+    /// Returns whether the addresses changed.
+    pub fn on_introduction_ended(&mut self, address: &str, settled: bool, now: Instant) -> bool {
         let before = self.introduced.len();
-        if answered {
+        if settled {
             self.introduced.retain(|contact| contact.address != address);
         }
         for contact in self.introduced.iter_mut().filter(|contact| contact.address == address) {
@@ -394,10 +425,10 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::ids::Sha256Digest;
+    use crate::ids::PublicKey;
 
     fn member(n: u8, incarnation: u64, state: MemberState) -> Member {
-        let key = Sha256Digest([n; 32]);
+        let key = PublicKey([n; 32]);
         Member { id: NodeId::from_public_key(&key.0), address: format!("http://127.0.0.1:{n}"), incarnation, state, key }
     }
 
@@ -442,10 +473,32 @@ mod tests {
         let mut list = alone();
         assert_eq!(list.merge(vec![member(1, 1, MemberState::Alive)], Instant(0)), Merged::default());
         assert_eq!(list.merge(vec![member(1, 1, MemberState::Suspect)], Instant(0)).refute, Some(2));
+        assert_eq!(list.merge(vec![member(1, 1, MemberState::Dead)], Instant(0)).refute, None, "refuted already, on its way to the disk");
         assert_eq!(list.merge(vec![member(1, 7, MemberState::Alive)], Instant(0)).refute, Some(8));
+        assert_eq!(list.merge(vec![member(1, 5, MemberState::Dead)], Instant(0)).refute, None, "the disk is never asked for a smaller one");
         assert_eq!(list.me().incarnation, 1, "told only after it is on disk");
         list.raise(8);
         assert_eq!(list.me().incarnation, 8);
+    }
+
+    #[test]
+    fn a_claim_that_i_am_elsewhere_is_refuted() {
+        let mut list = alone();
+        let moved = Member { address: "http://127.0.0.1:99".into(), ..member(1, 1, MemberState::Alive) };
+        assert_eq!(list.merge(vec![moved], Instant(0)).refute, Some(2));
+    }
+
+    #[test]
+    fn the_suspicion_of_others_decides_nothing_and_a_suspect_is_called_every_second() {
+        let mut list = alone();
+        let other = member(2, 1, MemberState::Alive);
+        list.merge(vec![other.clone()], Instant(0));
+        assert_eq!(list.merge(vec![member(2, 1, MemberState::Suspect)], Instant(0)), Merged::default());
+        list.on_silent(other.id, Instant(0));
+        let calls: usize = (0..50).map(|tenth| list.due_suspects(Instant(tenth * SECOND / 10)).len()).sum();
+        assert_eq!(calls, 5);
+        list.on_heard(other.id, 1, Instant(5 * SECOND));
+        assert!(list.due_suspects(Instant(9 * SECOND)).is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use crate::ids::{NodeId, Sha256Digest};
+use crate::ids::{NodeId, PublicKey};
 use crate::io::{
     ClientCall, Command, Counters, Event, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply, Token,
     WriteFault, Written,
@@ -61,7 +61,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// Public key; the node id is made from it.
-    pub key: Sha256Digest,
+    pub key: PublicKey,
     /// Incarnation of this life, already on disk.
     pub incarnation: u64,
 }

@@ -9,7 +9,7 @@
 //!    records are merged, never copied.
 //! 3. Every page is bounded, and a session ends after [`MAX_CALLS`] calls: the next exchange goes on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::NodeId;
 use crate::io::Target;
@@ -79,9 +79,9 @@ impl Reconciliation {
     /// The peer sent the items of the partitions that differ: what is missing on either side is queued.
     pub fn on_items<S: Store>(&mut self, from: Option<u64>, items: Items, records: &Records<S>) -> Result<(), StoreFault> {
         let Some(session) = &mut self.session else { return Ok(()) };
+        let Difference { ask, give, next } = difference(from, &items, records)?;
         // A page that does not advance would be asked for again for ever.
-        session.next = items.next.filter(|next| *next > from.unwrap_or(0));
-        let (ask, give) = difference(from, &items, records)?;
+        session.next = next.filter(|next| *next > from.unwrap_or(0));
         session.ask.extend(ask);
         session.give.extend(give);
         Ok(())
@@ -132,7 +132,7 @@ pub fn items_of<S: Store>(theirs: &Partitions, records: &Records<S>) -> Result<I
     let mut next = None;
     for partition in partitions.iter().filter(|partition| **partition >= from.partition()) {
         let found = scan(KeyHash::first_of(*partition).max(from), *partition, wire::MAX_ITEMS - items.len(), records)?;
-        items.extend(found.items);
+        items.extend(found.items.into_iter().map(|(_, item)| item));
         next = found.next.map(|next| next.0);
         if next.is_some() {
             break;
@@ -143,14 +143,14 @@ pub fn items_of<S: Store>(theirs: &Partitions, records: &Records<S>) -> Result<I
 }
 
 struct Scan {
-    items: Vec<Item>,
+    items: Vec<(RecordKey, Item)>,
     /// The key hash of the first item that did not fit.
     next: Option<KeyHash>,
 }
 
 /// The items of one partition from `from` on, `limit` at most.
 fn scan<S: Store>(from: KeyHash, partition: u8, limit: usize, records: &Records<S>) -> Result<Scan, StoreFault> {
-    let mut items: Vec<Item> = Vec::new();
+    let mut items: Vec<(RecordKey, Item)> = Vec::new();
     let mut start = Some(first_key(from));
     while let Some(key) = start {
         let page = records.items(key, SCAN_PAGE)?;
@@ -160,47 +160,47 @@ fn scan<S: Store>(from: KeyHash, partition: u8, limit: usize, records: &Records<
                 return Ok(Scan { items, next: None });
             }
             // Items of one key hash stay together, or the page would begin again in their middle.
-            if items.len() >= limit && items.last().is_none_or(|last| last.key != item.key) {
+            if items.len() >= limit && items.last().is_none_or(|(_, last)| last.key != item.key) {
                 return Ok(Scan { items, next: Some(item.key) });
             }
-            items.push(item);
+            items.push((key, item));
         }
     }
     Ok(Scan { items, next: None })
 }
 
-/// What to ask for and what to give, from the peer's page of items.
-fn difference<S: Store>(from: Option<u64>, theirs: &Items, records: &Records<S>) -> Result<(Vec<KeyHash>, Vec<RecordKey>), StoreFault> {
+/// What a page of the peer's items tells.
+struct Difference {
+    ask: Vec<KeyHash>,
+    give: Vec<RecordKey>,
+    /// Where the next page begins: where theirs does, or earlier where this node has more items than a page holds.
+    next: Option<u64>,
+}
+
+/// Compares the peer's page of items with this node's own, [`wire::MAX_ITEMS`] of them at most.
+fn difference<S: Store>(from: Option<u64>, theirs: &Items, records: &Records<S>) -> Result<Difference, StoreFault> {
     let mut states: BTreeMap<KeyHash, Vec<Item>> = BTreeMap::new();
     for item in &theirs.items {
         states.entry(item.key).or_default().push(*item);
     }
     let from = KeyHash(from.unwrap_or(0));
-    let end = theirs.next.map(KeyHash);
-    let mut give = Vec::new();
-    let mut ours = BTreeMap::<KeyHash, Vec<Item>>::new();
+    let mut next = theirs.next;
+    let mut ours = Vec::new();
     for partition in theirs.partitions.iter().filter(|partition| **partition >= from.partition()) {
-        let mut start = Some(first_key(KeyHash::first_of(*partition).max(from)));
-        while let Some(key) = start {
-            let page = records.items(key, SCAN_PAGE)?;
-            start = if page.len() < SCAN_PAGE { None } else { page.last().and_then(|(key, _)| crate::records::next_key(*key)) };
-            for (key, item) in page {
-                if key.hash.partition() != *partition || end.is_some_and(|end| key.hash >= end) {
-                    start = None;
-                    break;
-                }
-                if !states.get(&item.key).is_some_and(|states| states.contains(&item)) {
-                    give.push(key);
-                }
-                ours.entry(item.key).or_default().push(item);
-            }
+        let found = scan(KeyHash::first_of(*partition).max(from), *partition, wire::MAX_ITEMS.saturating_sub(ours.len()), records)?;
+        ours.extend(found.items);
+        if let Some(cut) = found.next {
+            next = Some(next.map_or(cut.0, |next| next.min(cut.0)));
+            break;
         }
     }
-    let lacking = |(key, items): (KeyHash, Vec<Item>)| {
-        let known = ours.get(&key);
-        items.iter().any(|item| !known.is_some_and(|known| known.contains(item))).then_some(key)
-    };
-    Ok((states.into_iter().filter_map(lacking).collect(), give))
+    let in_page = |key: KeyHash| next.is_none_or(|next| key.0 < next);
+    let known: BTreeSet<Item> = ours.iter().map(|(_, item)| *item).collect();
+    let give = ours.iter().filter(|(_, item)| in_page(item.key) && !states.get(&item.key).is_some_and(|theirs| theirs.contains(item)));
+    let give = give.map(|(key, _)| *key).collect();
+    let lacking = |(key, items): (KeyHash, Vec<Item>)| (in_page(key) && items.iter().any(|item| !known.contains(item))).then_some(key);
+    let ask = states.into_iter().filter_map(lacking).collect();
+    Ok(Difference { ask, give, next })
 }
 
 /// What a node answers to one that asks for records: as many as fit, in the order asked.

@@ -13,8 +13,10 @@ use crate::ids::VersionId;
 use crate::vector_clock::VectorClock;
 use crate::version::{Malformed, Version};
 
-/// Largest record taken from outside, in bytes of JSON.
+/// Largest record, in bytes of JSON: neither taken from outside nor made by merging.
 pub const MAX_BYTES: usize = 1 << 20;
+/// More versions do not fit into [`MAX_BYTES`]; they are not even read, since each is compared with each.
+const MAX_VERSIONS: usize = 4096;
 
 /// The live versions of one blob, the winner first.
 ///
@@ -29,7 +31,7 @@ pub struct Record {
 impl From<Vec<Version>> for Record {
     fn from(versions: Vec<Version>) -> Self {
         let mut record = Self::default();
-        for version in versions {
+        for version in versions.into_iter().take(MAX_VERSIONS) {
             record.insert(version);
         }
         record

@@ -3,18 +3,21 @@
 //! Rumors carry records, never payloads. A node that learns of a version whose bytes it lacks wants them, once.
 //!
 //! 1. A payload is fetched by at most one transfer at a time.
-//! 2. At most [`MAX_RUNNING`] transfers run at once, at most [`MAX_RUNNING_PER_PEER`] from one peer.
+//! 2. At most [`MAX_RUNNING`] transfers run at once, at most [`MAX_RUNNING_PER_PEER`] from one peer; large ones leave room in both for
+//!    small ones. A want whose holders are all busy waits for the end of a transfer, not for a time.
 //! 3. A want ends when the bytes are here, or when no record names them any more; otherwise it is tried for ever, at a growing
 //!    pause once every candidate has failed. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them.
 //! 4. Small payloads go in batches: one call, many hashes.
+//! 5. Where a client waits, the payload comes first, and strangers are asked when those who surely have it are busy.
+//! 6. Records may disagree on the size of a payload, and one of them lies: each claim is tried in turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 
 use crate::ids::{ContentHash, NodeId};
-use crate::io::{ClientCall, Fetch, TransferId};
+use crate::io::{ClientCall, Fetch, Target, TransferId};
 use crate::item::RecordKey;
 use crate::membership::Membership;
 use crate::store::Missing;
@@ -28,6 +31,12 @@ pub const REFILL_BELOW: usize = 1024;
 pub const MAX_RUNNING: usize = 8;
 /// Most transfers from one peer at once.
 pub const MAX_RUNNING_PER_PEER: usize = 2;
+/// Most transfers of large payloads at once.
+pub const MAX_LARGE: usize = MAX_RUNNING - 2;
+/// Most transfers of large payloads from one peer at once.
+pub const MAX_LARGE_PER_PEER: usize = MAX_RUNNING_PER_PEER - 1;
+/// Most sizes claimed for one payload that are kept.
+const MAX_CLAIMS: usize = 4;
 /// Largest payload that travels in a batch. Also the largest that the node's store keeps inside its database, where a value
 /// takes the next power of two of itself and some 60 bytes.
 pub const SMALL: u64 = (64 << 10) - 64;
@@ -39,14 +48,14 @@ pub const MAX_BATCH_BYTES: u64 = 4 << 20;
 pub const MAX_WAITERS: usize = 256;
 /// How many random members are tried beside the candidates before a pause.
 const RANDOM_TRIES: usize = 3;
-/// How long to wait when all who may hold a payload are busy. The end of a transfer may come sooner, but is not waited for.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct Want {
     missing: Missing,
+    /// What other records claim of it, at most [`MAX_CLAIMS`].
+    claims: VecDeque<Missing>,
     /// Who is likely to hold it, the likeliest last.
     candidates: Vec<NodeId>,
     /// Who failed since the last pause.
@@ -59,16 +68,36 @@ struct Want {
 }
 
 /// Whom to ask for a payload.
-enum Choice {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// This node.
     Holder(NodeId),
-    /// As many transfers as may be run from each of those who may hold it.
+    /// As many transfers as may be run from each of those who may hold it: it waits until one ends.
     AllBusy,
+    /// Everybody was asked in vain: it waits for its pause.
     Nobody,
+}
+
+impl Want {
+    /// Another record names the payload. Where its claim differs it is kept; what a reader asks for is tried first.
+    fn claim(&mut self, claim: Missing, first: bool) {
+        if claim.size == self.missing.size {
+            return;
+        }
+        self.claims.retain(|known| known.size != claim.size);
+        if first && self.running.is_none() {
+            self.claims.push_front(std::mem::replace(&mut self.missing, claim));
+        } else {
+            self.claims.push_back(claim);
+        }
+        self.claims.truncate(MAX_CLAIMS);
+    }
 }
 
 #[derive(Debug)]
 struct Running {
     from: NodeId,
+    large: bool,
     hashes: BTreeSet<ContentHash>,
 }
 
@@ -77,6 +106,8 @@ struct Running {
 pub struct Transfers {
     wants: BTreeMap<ContentHash, Want>,
     ready: BTreeSet<(Instant, u64, ContentHash)>,
+    /// Those whose holders are all busy, until a transfer ends.
+    blocked: BTreeSet<ContentHash>,
     running: BTreeMap<TransferId, Running>,
     /// Numbers both wants, first come first served, and transfers.
     next: u64,
@@ -88,16 +119,10 @@ impl Transfers {
     /// Returns false where a waiter could not be taken.
     pub fn want(&mut self, missing: Missing, candidates: &[NodeId], waiter: Option<ClientCall>, now: Instant) -> bool {
         let hash = missing.hash;
-        if !self.wants.contains_key(&hash) {
-            if self.wants.len() >= MAX_WANTS && waiter.is_none() || self.wants.len() >= MAX_WANTS + MAX_WAITERS {
-                return false;
-            }
-            let ready = (now, self.number());
-            self.ready.insert((ready.0, ready.1, hash));
-            let want = Want { missing, candidates: vec![], tried: vec![], running: None, ready, pause: FIRST_PAUSE, waiters: vec![] };
-            self.wants.insert(hash, want);
-        }
-        let Some(want) = self.wants.get_mut(&hash) else { return false };
+        let Some(want) = self.wants.get_mut(&hash) else {
+            let room = if waiter.is_some() { MAX_WANTS + MAX_WAITERS } else { MAX_WANTS };
+            return self.wants.len() < room && self.begin(missing, candidates, waiter, now);
+        };
         for candidate in candidates {
             want.candidates.retain(|known| known != candidate);
             want.candidates.push(*candidate);
@@ -105,13 +130,36 @@ impl Transfers {
         // Candidates are hints; a few of the freshest are enough.
         let surplus = want.candidates.len().saturating_sub(8);
         want.candidates.drain(..surplus);
-        let hurry = waiter.is_some() || !candidates.is_empty();
+        want.claim(missing, waiter.is_some());
         let taken = waiter.is_none() || want.waiters.len() < MAX_WAITERS;
         want.waiters.extend(waiter.filter(|_| taken));
-        if hurry && want.running.is_none() && want.ready.0 > now {
+        let idle = want.running.is_none() && !self.blocked.contains(&hash);
+        if waiter.is_some() && (idle || self.blocked.remove(&hash)) {
+            // Ahead of all others; strangers may be free where the likely holders are busy.
+            self.defer(hash, Instant(0));
+        } else if idle && !candidates.is_empty() && want.ready.0 > now {
             self.defer(hash, now);
         }
         taken
+    }
+
+    fn begin(&mut self, missing: Missing, candidates: &[NodeId], waiter: Option<ClientCall>, now: Instant) -> bool {
+        let hash = missing.hash;
+        let at = if waiter.is_some() { Instant(0) } else { now };
+        let ready = (at, self.number());
+        self.ready.insert((ready.0, ready.1, hash));
+        let want = Want {
+            missing,
+            claims: VecDeque::new(),
+            candidates: candidates.to_vec(),
+            tried: vec![],
+            running: None,
+            ready,
+            pause: FIRST_PAUSE,
+            waiters: waiter.into_iter().collect(),
+        };
+        self.wants.insert(hash, want);
+        true
     }
 
     fn number(&mut self) -> u64 {
@@ -122,6 +170,11 @@ impl Transfers {
     /// How many payloads are wanted.
     pub fn len(&self) -> usize {
         self.wants.len()
+    }
+
+    /// Whether that payload is wanted.
+    pub fn wants(&self, hash: ContentHash) -> bool {
+        self.wants.contains_key(&hash)
     }
 
     /// Whether nothing is wanted.
@@ -138,25 +191,39 @@ impl Transfers {
         if *at <= now { self.wants.get(hash).map(|want| want.missing.clone()) } else { None }
     }
 
-    /// Starts the transfer of a payload that [`Self::due`] named, batching others with it. `Err` when nobody is left to ask for
-    /// now: those who waited in vain.
-    pub fn start(
-        &mut self,
-        hash: ContentHash,
-        members: &Membership,
-        rng: &mut ChaCha8Rng,
-        now: Instant,
-    ) -> Result<Option<Fetch>, Vec<ClientCall>> {
-        let Some(want) = self.wants.get(&hash) else { return Ok(None) };
-        let from = match self.choose(want, members, rng) {
-            Choice::Holder(from) => from,
-            Choice::AllBusy => {
-                self.defer(hash, now + BUSY_PAUSE);
-                return Ok(None);
-            }
-            Choice::Nobody => return Err(self.pause(hash, now)),
+    /// Whom to ask for a payload that [`Self::due`] named.
+    pub fn choose(&self, hash: ContentHash, members: &Membership, rng: &mut ChaCha8Rng) -> Choice {
+        let Some(want) = self.wants.get(&hash) else { return Choice::Nobody };
+        let large = want.missing.size > SMALL;
+        let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node);
+        let candidates: Vec<NodeId> = want.candidates.iter().rev().filter(usable).copied().collect();
+        if let Some(candidate) = candidates.iter().find(|node| self.is_free(**node, large)) {
+            return Choice::Holder(*candidate);
+        }
+        if !candidates.is_empty() && want.waiters.is_empty() {
+            return Choice::AllBusy;
+        }
+        let random_tries = want.tried.iter().filter(|node| !want.candidates.contains(node)).count();
+        let except: Vec<NodeId> = want.tried.iter().chain(&candidates).copied().collect();
+        let strangers = if random_tries < RANDOM_TRIES { members.pick_some(RANDOM_TRIES, &except, rng) } else { vec![] };
+        match strangers.iter().filter_map(|target| target.id).find(|stranger| self.is_free(*stranger, large)) {
+            Some(stranger) => Choice::Holder(stranger),
+            None if candidates.is_empty() && strangers.is_empty() => Choice::Nobody,
+            None => Choice::AllBusy,
+        }
+    }
+
+    fn is_free(&self, node: NodeId, large: bool) -> bool {
+        let count = |large_only: bool, of: Option<NodeId>| {
+            let counts = |running: &&Running| (running.large || !large_only) && of.is_none_or(|of| running.from == of);
+            self.running.values().filter(counts).count()
         };
-        let Some(target) = members.target(from) else { return Ok(None) };
+        let room = count(false, Some(node)) < MAX_RUNNING_PER_PEER;
+        room && (!large || count(true, Some(node)) < MAX_LARGE_PER_PEER && count(true, None) < MAX_LARGE)
+    }
+
+    /// Starts the transfer of a payload from a holder that [`Self::choose`] named, batching others with it.
+    pub fn start(&mut self, hash: ContentHash, target: Target, from: NodeId, now: Instant) -> Fetch {
         let hashes = self.batch(hash, from, now);
         let transfer = TransferId(self.number());
         let mut wants = Vec::with_capacity(hashes.len());
@@ -167,32 +234,17 @@ impl Transfers {
                 wants.push(want.missing.clone());
             }
         }
-        self.running.insert(transfer, Running { from, hashes: hashes.into_iter().collect() });
-        Ok(Some(Fetch { transfer, from: target, wants }))
+        let large = wants.first().is_some_and(|missing| missing.size > SMALL);
+        self.running.insert(transfer, Running { from, large, hashes: hashes.into_iter().collect() });
+        Fetch { transfer, from: target, wants }
     }
 
-    fn choose(&self, want: &Want, members: &Membership, rng: &mut ChaCha8Rng) -> Choice {
-        let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node);
-        let candidates: Vec<NodeId> = want.candidates.iter().rev().filter(usable).copied().collect();
-        if let Some(candidate) = candidates.iter().find(|node| self.is_free(**node)) {
-            return Choice::Holder(*candidate);
+    /// The holders of a payload are all busy: it waits for the end of a transfer.
+    pub fn block(&mut self, hash: ContentHash) {
+        if let Some(want) = self.wants.get(&hash).filter(|want| want.running.is_none()) {
+            self.ready.remove(&(want.ready.0, want.ready.1, hash));
+            self.blocked.insert(hash);
         }
-        if !candidates.is_empty() {
-            return Choice::AllBusy;
-        }
-        let random_tries = want.tried.iter().filter(|node| !want.candidates.contains(node)).count();
-        if random_tries >= RANDOM_TRIES {
-            return Choice::Nobody;
-        }
-        match members.pick_some(1, &want.tried, rng).pop().and_then(|target| target.id) {
-            Some(stranger) if self.is_free(stranger) => Choice::Holder(stranger),
-            Some(_) => Choice::AllBusy,
-            None => Choice::Nobody,
-        }
-    }
-
-    fn is_free(&self, node: NodeId) -> bool {
-        self.running.values().filter(|running| running.from == node).count() < MAX_RUNNING_PER_PEER
     }
 
     /// Moves a want that is not running to another place in the queue.
@@ -226,10 +278,13 @@ impl Transfers {
         batch
     }
 
-    /// Everybody was asked in vain: asks again after a pause. Returns those who waited.
-    fn pause(&mut self, hash: ContentHash, now: Instant) -> Vec<ClientCall> {
+    /// Everybody was asked in vain: asks again after a pause, and for what another record claims. Returns those who waited.
+    pub fn pause(&mut self, hash: ContentHash, now: Instant) -> Vec<ClientCall> {
         let Some(want) = self.wants.get_mut(&hash) else { return vec![] };
         want.tried.clear();
+        if let Some(claim) = want.claims.pop_front() {
+            want.claims.push_back(std::mem::replace(&mut want.missing, claim));
+        }
         let until = now + want.pause;
         want.pause = (want.pause * 2).min(LONGEST_PAUSE);
         let waiters = std::mem::take(&mut want.waiters);
@@ -259,12 +314,18 @@ impl Transfers {
             self.on_failed(transfer, hash, now);
         }
         self.running.remove(&transfer);
+        for hash in std::mem::take(&mut self.blocked) {
+            if let Some(want) = self.wants.get(&hash) {
+                self.ready.insert((want.ready.0, want.ready.1, hash));
+            }
+        }
     }
 
     /// The payload is here, or nothing names it any more. Returns those who waited.
     pub fn drop_want(&mut self, hash: ContentHash) -> Vec<ClientCall> {
         let Some(want) = self.wants.remove(&hash) else { return vec![] };
         self.ready.remove(&(want.ready.0, want.ready.1, hash));
+        self.blocked.remove(&hash);
         want.waiters
     }
 
@@ -279,13 +340,6 @@ impl Transfers {
         self.wants.get(&hash).map(|want| want.missing.key)
     }
 
-    /// Makes sure that a want without candidates has one.
-    pub fn hint(&mut self, hash: ContentHash, holder: NodeId) {
-        if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.candidates.is_empty()) {
-            want.candidates.push(holder);
-        }
-    }
-
     /// When the next want is due, if a transfer could be started then.
     pub fn deadline(&self) -> Option<Instant> {
         if self.running.len() >= MAX_RUNNING {
@@ -297,7 +351,8 @@ impl Transfers {
     /// What must hold at all times.
     pub fn check(&self) {
         assert!(self.running.len() <= MAX_RUNNING && self.wants.len() <= MAX_WANTS + MAX_WAITERS, "bounded");
-        assert_eq!(self.ready.len(), self.wants.values().filter(|want| want.running.is_none()).count(), "who does not run is ready");
+        let idle = self.wants.values().filter(|want| want.running.is_none()).count();
+        assert_eq!(self.ready.len() + self.blocked.len(), idle, "who does not run is ready, or waits for the end of a transfer");
         for (transfer, running) in &self.running {
             for hash in &running.hashes {
                 let owner = self.wants.get(hash).and_then(|want| want.running);
@@ -312,7 +367,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::ids::{BlobId, Sha256Digest};
+    use crate::ids::{BlobId, PublicKey};
     use crate::item::KeyHash;
     use crate::member::{Member, MemberState};
     use crate::record::tests::node;
@@ -327,17 +382,27 @@ mod tests {
             address: format!("http://127.0.0.1:{n}"),
             incarnation: 1,
             state: MemberState::Alive,
-            key: Sha256Digest([n; 32]),
+            key: PublicKey([n; 32]),
         };
         Membership::new(member(0), (1..=count).map(member).collect(), &[], vec![], Instant(0))
     }
 
     fn start(transfers: &mut Transfers, members: &Membership, now: Instant) -> Option<Fetch> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let due = transfers.due(now)?;
-        let fetch = transfers.start(due.hash, members, &mut rng, now).ok().flatten();
+        while let Some(due) = transfers.due(now) {
+            match transfers.choose(due.hash, members, &mut rng) {
+                Choice::Holder(from) => {
+                    let target = members.target(from).expect("a member");
+                    let fetch = transfers.start(due.hash, target, from, now);
+                    transfers.check();
+                    return Some(fetch);
+                }
+                Choice::AllBusy => transfers.block(due.hash),
+                Choice::Nobody => _ = transfers.pause(due.hash, now),
+            }
+        }
         transfers.check();
-        fetch
+        None
     }
 
     #[test]
@@ -371,16 +436,42 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_sends_enough_already_is_asked_later() {
+    fn a_peer_that_sends_enough_is_asked_again_when_it_has_done_and_large_payloads_leave_room() {
         let members = members(1);
         let mut transfers = Transfers::default();
         (0..3).for_each(|n| _ = transfers.want(missing(n, SMALL + 1), &[node(1)], None, Instant(0)));
+        (3..6).for_each(|n| _ = transfers.want(missing(n, 10), &[node(1)], None, Instant(0)));
         let running: Vec<Fetch> = std::iter::from_fn(|| start(&mut transfers, &members, Instant(0))).collect();
-        assert_eq!(running.len(), MAX_RUNNING_PER_PEER);
-        assert!(transfers.deadline() > Some(Instant(0)), "the third does not make the node spin");
+        assert_eq!(running.iter().map(|fetch| fetch.wants.len()).collect::<Vec<_>>(), [1, 3], "one large one, one batch");
+        assert_eq!(transfers.deadline(), None, "the rest waits for an end, not for a time");
         transfers.drop_want(running[0].wants[0].hash);
         transfers.on_ended(running[0].transfer, Instant(0));
-        assert!(start(&mut transfers, &members, Instant(0) + BUSY_PAUSE).is_some());
+        assert!(start(&mut transfers, &members, Instant(0)).is_some());
+    }
+
+    #[test]
+    fn a_waiting_reader_comes_first_and_turns_to_strangers() {
+        let members = members(2);
+        let mut transfers = Transfers::default();
+        (0..3).for_each(|n| _ = transfers.want(missing(n, SMALL + 1), &[node(1)], None, Instant(0)));
+        while start(&mut transfers, &members, Instant(0)).is_some() {}
+        transfers.want(missing(2, SMALL + 1), &[node(1)], Some(ClientCall(1)), Instant(5));
+        let fetch = start(&mut transfers, &members, Instant(5)).expect("a stranger is free");
+        assert_eq!((fetch.from.id, fetch.wants[0].hash), (Some(node(2)), ContentHash([2; 32])));
+    }
+
+    #[test]
+    fn a_record_that_lies_about_a_size_does_not_keep_the_payload_away() {
+        let members = members(1);
+        let mut transfers = Transfers::default();
+        transfers.want(missing(1, 10), &[node(1)], None, Instant(0));
+        transfers.want(missing(1, 99), &[node(1)], None, Instant(0));
+        let lie = start(&mut transfers, &members, Instant(0)).expect("starts");
+        assert_eq!(lie.wants[0].size, 10);
+        transfers.on_ended(lie.transfer, Instant(0));
+        assert_eq!(start(&mut transfers, &members, Instant(0)), None);
+        let truth = start(&mut transfers, &members, Instant(0) + FIRST_PAUSE).expect("starts again");
+        assert_eq!(truth.wants[0].size, 99);
     }
 
     #[test]

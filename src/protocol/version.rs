@@ -88,6 +88,9 @@ pub enum Malformed {
     /// Media type or file name beyond [`MAX_TEXT`].
     #[error("the media type or file name of a version is longer than {MAX_TEXT} bytes")]
     TextTooLong,
+    /// A control character in a media type or file name: nobody can type it, and it takes six bytes of JSON.
+    #[error("the media type or file name of a version has a control character")]
+    ControlCharacter,
     /// A record without versions says nothing.
     #[error("a record has no version")]
     NoVersion,
@@ -124,9 +127,14 @@ impl Version {
         if self.stamp >= Stamp::END {
             return Err(Malformed::StampBeyondEnd);
         }
-        let too_long = |text: &String| text.len() > MAX_TEXT;
-        if self.content.payload().is_some_and(|payload| too_long(&payload.media_type) || payload.file_name.as_ref().is_some_and(too_long)) {
-            return Err(Malformed::TextTooLong);
+        let Some(payload) = self.content.payload() else { return Ok(()) };
+        for text in std::iter::once(&payload.media_type).chain(&payload.file_name) {
+            if text.len() > MAX_TEXT {
+                return Err(Malformed::TextTooLong);
+            }
+            if text.chars().any(char::is_control) {
+                return Err(Malformed::ControlCharacter);
+            }
         }
         Ok(())
     }

@@ -400,7 +400,7 @@ impl Answer {
             Self::Partitions(items) => {
                 at_most(items.items.len(), MAX_ITEMS)?;
                 at_most(items.partitions.len(), PARTITIONS)?;
-                let ordered = items.partitions.is_sorted() && items.items.is_sorted();
+                let ordered = items.partitions.is_sorted_by(|a, b| a < b) && items.items.is_sorted();
                 if ordered { Ok(()) } else { Err(BadMessage::Unordered) }
             }
             Self::Records(records) => validate_entries(&records.give),
@@ -416,13 +416,19 @@ impl MemberList {
     }
 }
 
-/// About how many bytes of JSON an entry takes.
+/// About how many bytes of JSON an entry takes; never less.
 pub fn size(entry: &Entry) -> usize {
+    record_size(&entry.versions)
+}
+
+/// About how many bytes of JSON a record takes; never less.
+pub fn record_size(record: &Record) -> usize {
+    // Quotation marks and backslashes are escaped; control characters are refused.
+    let text = |text: &String| text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let clock_entry = 60;
-    entry.versions.versions().iter().fold(64, |total, version| {
-        let text =
-            version.content.payload().map_or(0, |payload| payload.media_type.len() + payload.file_name.as_ref().map_or(0, String::len));
-        total + 330 + text + clock_entry * version.clock.iter().len()
+    record.versions().iter().fold(64, |total, version| {
+        let texts = version.content.payload().map_or(0, |payload| text(&payload.media_type) + payload.file_name.as_ref().map_or(0, text));
+        total + 330 + texts + clock_entry * version.clock.iter().len()
     })
 }
 

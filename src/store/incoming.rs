@@ -18,7 +18,7 @@ use bao_tree::BaoTree;
 use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{DecodeResponseIter, OutboardMut};
 use bao_tree::io::{BaoContentItem, DecodeError};
-use gossip_cdn_protocol::{ContentHash, StoreFault};
+use gossip_cdn_protocol::{ContentHash, NodeId, StoreFault};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -63,6 +63,8 @@ struct Arrival {
     outboard: TempFile,
     /// Length of the verified prefix.
     verified: watch::Sender<u64>,
+    /// Whom it is coming from, once that is told.
+    source: Arc<Mutex<Option<NodeId>>>,
     /// Whether an [`Incoming`] is at it.
     busy: AtomicBool,
     /// How many transfers had begun when the last [`Incoming`] let go of it: the least was let go longest ago.
@@ -110,7 +112,8 @@ impl Arrivals {
     pub(super) fn reader(&self, hash: ContentHash) -> Option<Arriving> {
         let arriving = lock(&self.arriving);
         let arrival = arriving.get(&hash).filter(|arrival| arrival.busy.load(Ordering::Acquire))?;
-        Some(Arriving { size: arrival.size, file: Arc::clone(&arrival.data.file), verified: arrival.verified.subscribe() })
+        let (file, source) = (Arc::clone(&arrival.data.file), Arc::clone(&arrival.source));
+        Some(Arriving { size: arrival.size, file, verified: arrival.verified.subscribe(), source })
     }
 
     /// Waits until the payload is arriving.
@@ -142,7 +145,7 @@ pub(super) fn begin(shared: &Arc<Shared>, hash: ContentHash, size: u64) -> Resul
             let temporary = || shared.folder.temporary().map_err(|error| StoreFault(format!("no room for payload {hash}: {error}")));
             let (data, outboard) = (temporary()?, temporary()?);
             let (verified, busy, let_go) = (watch::Sender::new(0), AtomicBool::new(false), AtomicU64::new(0));
-            Arc::new(Arrival { hash, size, data, outboard, verified, busy, let_go })
+            Arc::new(Arrival { hash, size, data, outboard, verified, source: Arc::default(), busy, let_go })
         }
     };
     arrival.busy.store(true, Ordering::Release);
@@ -168,6 +171,11 @@ impl Incoming {
     /// Length of the verified prefix: where the next holder has to begin.
     pub fn offset(&self) -> u64 {
         *self.arrival.verified.borrow()
+    }
+
+    /// Says whose bytes are taken next, for readers who want to know.
+    pub fn comes_from(&self, holder: Option<NodeId>) {
+        *lock(&self.arrival.source) = holder;
     }
 
     /// Takes a holder's bao encoding from [`Self::offset`] to the end. Blocks.
@@ -248,6 +256,7 @@ pub struct Arriving {
     pub size: u64,
     file: Arc<File>,
     verified: watch::Receiver<u64>,
+    source: Arc<Mutex<Option<NodeId>>>,
 }
 
 impl Arriving {
@@ -263,6 +272,11 @@ impl Arriving {
                 Ok(Err(_)) | Err(_) => return Err(Stalled),
             }
         }
+    }
+
+    /// The holder that it is coming from at present; `None` until that is known.
+    pub fn source(&self) -> Option<NodeId> {
+        *lock(&self.source)
     }
 
     /// The file: its verified prefix may be read with `read_at`, also after it has got its name.

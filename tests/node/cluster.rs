@@ -195,7 +195,7 @@ impl Node {
 
 fn command(data: &Path, listen: &str, flags: &[String]) -> Command {
     let mut command = Command::new(node_binary());
-    command.args(["node", "--listen", listen, "--data"]).arg(data).args(flags).env_remove("RUST_LOG");
+    command.args(["node", "--listen", listen, "--data"]).arg(data).args(flags).env_remove("RUST_LOG").env("GOSSIP_CDN_LOG", "warn");
     command
 }
 

@@ -7,9 +7,26 @@
 #![expect(clippy::disallowed_methods, reason = "a test measures time and makes threads of its own")]
 
 mod bad_input;
+mod cli;
 mod cluster;
+mod conditional;
+mod curl;
+mod demo;
+mod disposition;
+mod download;
 mod durability;
+mod expected;
 mod fake_peer;
 mod faults;
 mod gossip;
+mod lists;
+mod middleman;
+mod openapi;
+mod page;
+mod ranges;
+mod readers;
+mod replace;
+mod service;
+mod upload_answers;
+mod upload_names;
 mod uploads;

@@ -6,11 +6,13 @@ use crate::item::RecordKey;
 use crate::member::Member;
 use crate::node::{After, MAX_RECONCILED_AT_ONCE, Node, Purpose};
 use crate::reconciliation;
-use crate::record::Record;
+use crate::record::{MAX_BYTES, Record};
 use crate::store::{Missing, Store, StoreFault};
 use crate::time::Now;
 use crate::version::Content;
-use crate::wire::{Answer, Digest, Entry, Envelope, HoldsAnswer, MemberList, Receipts, RecordsRequest, Request, Rumors, Taken, VERSION};
+use crate::wire::{
+    self, Answer, Digest, Entry, Envelope, HoldsAnswer, MemberList, Receipts, RecordsRequest, Request, Rumors, Taken, VERSION,
+};
 
 /// Why records came, which decides whether they are pushed on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +130,9 @@ impl<S: Store> Node<S> {
             }
             let before = self.records.record(key)?;
             let mut record = before.clone();
-            if !record.merge(&versions) {
+            // Two records of bearable size may make one that nobody would take: then both sides keep what they have until somebody
+            // writes over it.
+            if !record.merge(&versions) || wire::record_size(&record) > MAX_BYTES {
                 continue;
             }
             for version in record.versions() {
@@ -294,8 +298,9 @@ impl<S: Store> Node<S> {
 
     fn on_no_answer(&mut self, now: Now, purpose: Purpose, fault: CallFault, out: &mut Outbox) {
         self.counters.calls_failed += 1;
-        // A refusal and a plea for patience are signs of life.
-        if let Some(peer) = purpose.peer().filter(|_| fault == CallFault::Unreachable) {
+        // A refusal and a plea for patience are signs of life; what is no message at all may come from anybody at that address.
+        let silent = matches!(fault, CallFault::Unreachable | CallFault::Malformed(_));
+        if let Some(peer) = purpose.peer().filter(|_| silent) {
             let suspected = self.membership.on_silent(peer, now.instant);
             self.keep_members(suspected.into_iter().collect(), None, out);
         }
@@ -310,9 +315,9 @@ impl<S: Store> Node<S> {
     }
 
     fn on_introduced(&mut self, now: Now, address: &str, call: Option<ClientCall>, result: Result<NodeId, CallFault>, out: &mut Outbox) {
-        let unreachable = result == Err(CallFault::Unreachable);
-        let mut changed = self.membership.on_introduction_ended(address, !unreachable, now.instant);
-        if call.is_some() && unreachable {
+        let again = matches!(result, Err(CallFault::Unreachable | CallFault::Busy));
+        let mut changed = self.membership.on_introduction_ended(address, !again, now.instant);
+        if call.is_some() && again {
             changed |= self.membership.introduce(address.to_owned(), now.instant);
         }
         if changed {

@@ -13,13 +13,11 @@ use crate::reconciliation::fill;
 use crate::spread::FAN_OUT;
 use crate::store::{Missing, Store, StoreFault};
 use crate::time::Now;
-use crate::transfer::REFILL_BELOW;
+use crate::transfer::{Choice, REFILL_BELOW};
 use crate::wire::{Join, MAX_RECEIPTS, Receipts, Request, Rumors};
 
 /// How often the store is asked for payloads that are still missing.
 const REFILL_INTERVAL: Duration = Duration::from_secs(1);
-/// After so many payloads whose holders are all busy the search for one whose are not is given up, for this input.
-const MAX_DEFERRED: u32 = 16;
 /// How many missing payloads are taken from the store at a time.
 const REFILL_PAGE: usize = 512;
 
@@ -52,7 +50,8 @@ impl<S: Store> Node<S> {
         for address in self.membership.due_introduced(now.instant) {
             self.introduce(address, None, out);
         }
-        if let Some(target) = self.membership.due_dead(now.instant) {
+        let due = self.membership.due_suspects(now.instant).into_iter().chain(self.membership.due_dead(now.instant));
+        for target in due.collect::<Vec<_>>() {
             self.begin_exchange(target, out);
         }
     }
@@ -106,35 +105,31 @@ impl<S: Store> Node<S> {
         let page = self.records.missing(self.refill_after, REFILL_PAGE)?;
         self.refill_after = if page.len() < REFILL_PAGE { None } else { page.last().map(|missing| missing.hash) };
         for missing in page {
-            // No candidates: they would undo the pause of a want whose holders are all away.
-            self.transfers.want(missing, &[], None, now.instant);
+            // Those at hand are left alone: a candidate would undo the pause of a want whose holders are all away.
+            if !self.transfers.wants(missing.hash) {
+                let origin = self.names(&missing)?;
+                self.transfers.want(missing, origin.as_slice(), None, now.instant);
+            }
         }
         Ok(())
     }
 
     fn start_transfers(&mut self, now: Now, out: &mut Outbox) -> Result<(), StoreFault> {
-        let mut deferred = 0;
         while let Some(missing) = self.transfers.due(now.instant) {
             let hash = missing.hash;
-            let Some(origin) = self.names(&missing)? else {
-                // Covered meanwhile: nobody needs these bytes here.
-                self.give_up(hash, out);
-                continue;
-            };
-            self.transfers.hint(hash, origin);
-            match self.transfers.start(hash, &self.membership, &mut self.rng, now.instant) {
-                Ok(Some(fetch)) => out.push(Output::Fetch(fetch)),
-                // Deferred, and no longer due: the next may have a holder that is free.
-                Ok(None) => {
-                    deferred += 1;
-                    if deferred == MAX_DEFERRED {
-                        break;
-                    }
-                }
-                Err(waiters) => {
+            match self.transfers.choose(hash, &self.membership, &mut self.rng) {
+                Choice::AllBusy => self.transfers.block(hash),
+                Choice::Nobody => {
+                    let waiters = self.transfers.pause(hash, now.instant);
                     out.push(Output::Event(Event::NoHolder(hash)));
                     out.extend(waiters.into_iter().map(|call| Output::Reply(call, Reply::Want(Err(NoHolder)))));
                 }
+                // Covered meanwhile: nobody needs these bytes here.
+                Choice::Holder(_) if self.names(&missing)?.is_none() => self.give_up(hash, out),
+                Choice::Holder(from) => match self.membership.target(from) {
+                    Some(target) => out.push(Output::Fetch(self.transfers.start(hash, target, from, now.instant))),
+                    None => self.transfers.block(hash),
+                },
             }
         }
         Ok(())

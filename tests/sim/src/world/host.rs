@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::io::{ClientCall, FetchFault, OwnCall, PeerCall, TransferId};
 use gossip_cdn_protocol::item::RecordKey;
-use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Node, NodeId, Now, Record, Sha256Digest, WallTime};
+use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Node, NodeId, Now, PublicKey, Record, WallTime};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt};
 
@@ -29,7 +29,7 @@ pub(super) struct Host {
     pub(super) number: usize,
     pub(super) id: NodeId,
     pub(super) address: String,
-    key: Sha256Digest,
+    key: PublicKey,
     pub(super) disk: Disk,
     /// Runs while this is something.
     pub(super) core: Option<Node<View>>,
@@ -67,7 +67,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(number: usize, plant: Option<Plant>, rng: &mut ChaCha8Rng) -> Self {
-        let mut key = Sha256Digest([0; 32]);
+        let mut key = PublicKey([0; 32]);
         rng.fill_bytes(&mut key.0);
         Self {
             number,
