@@ -115,7 +115,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "PORT", default_value_t = 7700)]
     base_port: u16,
     /// Folder for all data; started again with it, the demo goes on where it was
-    #[arg(long, value_name = "DIR", default_value = "gossip-cdn-data/demo")]
+    #[arg(long, value_name = "DIR", default_value = "gossip-cdn-data")]
     data: PathBuf,
     /// How the log on standard error is written: pretty or json
     #[arg(long, value_name = "FORMAT", default_value_t)]
