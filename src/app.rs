@@ -39,6 +39,9 @@ use crate::store::{OpenError, Options, Store, Writer};
 /// How long requests in flight may take after the wish to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long commits in flight may take: a few fsyncs of a slow disk.
+const COMMITS: Duration = Duration::from_secs(3);
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -153,11 +156,13 @@ impl RunningNode {
     pub async fn stop(self) {
         self.server.stop(true).await;
         self.tasks.close();
-        self.tasks.wait().await;
+        // A write that waits for copies elsewhere is answered only when the core leaves.
+        drop(tokio::time::timeout(COMMITS, self.tasks.wait()).await);
         if self.driver.leave().await.is_ok() {
             // However it ends, the store is closed next.
             drop(self.ended.await);
         }
+        drop(tokio::time::timeout(COMMITS, self.tasks.wait()).await);
         self.store.close();
         let joined = tokio::task::spawn_blocking(move || self.writer.thread.join());
         if !matches!(joined.await, Ok(Ok(()))) {

@@ -109,3 +109,19 @@ fn a_node_put_back_from_a_backup_takes_a_new_key_and_keeps_its_blobs() {
     assert_ne!(restored.id(), node.id());
     assert_eq!(restored.get(&path).body, b"a");
 }
+
+#[test]
+fn a_node_stops_though_a_write_waits_for_copies_that_nobody_will_make() {
+    let mut node = Node::alone();
+    let url = node.server.url.clone();
+    let waiting = std::thread::spawn(move || {
+        // It may be answered with the copies there are, or its connection may close first.
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+        agent.put(format!("{url}/x.bin?copies=2&timeout=300")).send(&b"x"[..]).is_ok()
+    });
+    eventually("the write is on disk", || node.get("/blobs").json()["blobs"].as_array().unwrap().len() == 1);
+    assert!(node.server.terminate().success());
+    waiting.join().unwrap();
+    node.restart();
+    assert_eq!(node.get("/blobs").json()["blobs"].as_array().unwrap().len(), 1);
+}
