@@ -356,7 +356,7 @@ mod tests {
     #[actix_web::test]
     async fn a_holder_that_refuses_is_busy_and_one_that_is_silent_unreachable() {
         let (server, client) = (super::super::tests::server(), super::super::client());
-        let sender = gossip_cdn_protocol::NodeId::from_public_key(&[1; 32]);
+        let sender = NodeId::from_public_key(&[1; 32]);
         let head = Envelope { version: 1, cluster: "test".into(), sender, incarnation: 1, body: () };
         let ask = async |address: String| post(&client, format!("{address}/gossip/payload"), &head, ()).await.err();
         for (status, fault) in [(404, FetchFault::Absent), (429, FetchFault::Busy), (503, FetchFault::Busy), (409, FetchFault::Busy)] {
