@@ -1,4 +1,4 @@
-//! The names of things: nodes, blobs, versions, payloads.
+//! The names of things: nodes, blobs, payloads. (A version's name is made of its stamp: see [`crate::version`].)
 //!
 //! Every name has exactly one spelling, so that two nodes never hold the same thing under two names: GUIDs are lower-case and
 //! hyphenated, hashes lower-case hexadecimal.
@@ -7,8 +7,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
-
-use crate::stamp::Stamp;
 
 /// A name that is not spelled as its kind demands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -176,42 +174,13 @@ impl ContentHash {
     }
 }
 
-/// The name of one version of a blob: `<stamp in hex>.<origin>`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VersionId {
-    /// When it was written, on the hybrid clock of its origin.
-    pub stamp: Stamp,
-    /// Who wrote it.
-    pub origin: NodeId,
-}
-
-impl fmt::Display for VersionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.stamp, self.origin)
-    }
-}
-
-impl fmt::Debug for VersionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for VersionId {
-    type Err = BadName;
-
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = || BadName::new(text, "a version, written <stamp in 16 hexadecimal digits>.<node id>");
-        let (stamp, origin) = text.split_once('.').ok_or_else(bad)?;
-        Ok(Self { stamp: stamp.parse().map_err(|_| bad())?, origin: origin.parse().map_err(|_| bad())? })
-    }
-}
-
-text_serde!(VersionId);
-
 impl BadName {
     pub(crate) fn stamp(found: &str) -> Self {
         Self::new(found, "a stamp of 16 lower-case hexadecimal digits")
+    }
+
+    pub(crate) fn version(found: &str) -> Self {
+        Self::new(found, "a version, written <stamp in 16 hexadecimal digits>.<node id>")
     }
 }
 
@@ -245,8 +214,6 @@ mod tests {
     fn names_read_back_as_they_were_written() {
         let hash = ContentHash::of(b"x");
         assert_eq!(hash.to_string().parse(), Ok(hash));
-        let version = VersionId { stamp: Stamp(77), origin: NodeId::from_public_key(&[1; 32]) };
-        assert_eq!(version.to_string().parse(), Ok(version));
         assert!(hash.to_string().to_uppercase().parse::<ContentHash>().is_err());
         assert!("é".repeat(32).parse::<ContentHash>().is_err());
     }

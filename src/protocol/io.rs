@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::ids::{BlobId, ContentHash, NodeId, VersionId};
+use crate::ids::{BlobId, ContentHash, NodeId};
 use crate::item::{RecordKey, StateHash};
 use crate::member::{Member, MemberState};
 use crate::record::Record;
 use crate::store::{Missing, StoreFault};
 use crate::summary::Root;
-use crate::version::Payload;
+use crate::version::{Payload, VersionId};
 use crate::wire::{Answer, Envelope, Join, Request};
 
 /// A client's call, numbered by the shell.

@@ -50,7 +50,7 @@ pub mod vector_clock;
 pub mod version;
 pub mod wire;
 
-pub use ids::{BlobId, ContentHash, NodeId, PublicKey, Sha256Digest, VersionId};
+pub use ids::{BlobId, ContentHash, NodeId, PublicKey, Sha256Digest};
 pub use io::{Command, Event, Input, Output, Persist, Reply};
 pub use member::{Member, MemberState};
 pub use node::{Config, Identity, Node};
@@ -59,4 +59,4 @@ pub use stamp::Stamp;
 pub use store::{Store, StoreFault};
 pub use time::{Instant, Now, WallTime};
 pub use vector_clock::VectorClock;
-pub use version::{Content, Payload, Version};
+pub use version::{Content, Payload, Version, VersionId};

@@ -154,9 +154,10 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{BlobId, VersionId};
+    use crate::ids::BlobId;
     use crate::item::KeyHash;
     use crate::record::tests::node;
+    use crate::version::VersionId;
 
     fn write(n: u8) -> (Written, RecordKey, Receipt) {
         let blob = BlobId(uuid::Uuid::from_u128(u128::from(n)));

@@ -9,9 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::VersionId;
 use crate::vector_clock::VectorClock;
-use crate::version::{Malformed, Version};
+use crate::version::{Malformed, Version, VersionId};
 
 /// Largest record, in bytes of JSON: neither taken from outside nor made by merging.
 pub const MAX_BYTES: usize = 1 << 20;

@@ -99,9 +99,10 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{BlobId, VersionId};
+    use crate::ids::BlobId;
     use crate::item::KeyHash;
     use crate::record::tests::node;
+    use crate::version::VersionId;
 
     fn key(n: u64) -> RecordKey {
         RecordKey { hash: KeyHash(n), blob: BlobId(uuid::Uuid::from_u128(u128::from(n))) }

@@ -1,13 +1,49 @@
 //! A version: one write of one blob.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ContentHash, NodeId, Sha256Digest, VersionId};
+use crate::ids::{BadName, ContentHash, NodeId, Sha256Digest, text_serde};
 use crate::stamp::Stamp;
 use crate::vector_clock::VectorClock;
 
 /// Longest media type and file name of a payload, in bytes. File systems stop at 255; the rest is headroom for other scripts.
 pub const MAX_TEXT: usize = 1024;
+
+/// The name of one version of a blob: `<stamp in hex>.<origin>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionId {
+    /// When it was written, on the hybrid clock of its origin.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub origin: NodeId,
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.stamp, self.origin)
+    }
+}
+
+impl fmt::Debug for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let bad = || BadName::version(text);
+        let (stamp, origin) = text.split_once('.').ok_or_else(bad)?;
+        Ok(Self { stamp: stamp.parse().map_err(|_| bad())?, origin: origin.parse().map_err(|_| bad())? })
+    }
+}
+
+text_serde!(VersionId);
 
 /// What a version says its blob is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,5 +173,17 @@ impl Version {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_version_reads_back_as_it_was_written() {
+        let version = VersionId { stamp: Stamp(77), origin: NodeId::from_public_key(&[1; 32]) };
+        assert_eq!(version.to_string().parse(), Ok(version));
+        assert!("77.x".parse::<VersionId>().is_err());
     }
 }

@@ -15,12 +15,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlobId, ContentHash, NodeId, VersionId};
+use crate::ids::{BlobId, ContentHash, NodeId};
 use crate::item::{Item, KeyHash, StateHash};
 use crate::member::Member;
 use crate::record::{MAX_BYTES, Record};
 use crate::summary::{PARTITIONS, Root};
-use crate::version::Malformed;
+use crate::version::{Malformed, VersionId};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
