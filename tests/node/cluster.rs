@@ -129,6 +129,12 @@ impl Node {
         self.server = Server::start(&mut command(&self.data, &listen, &self.flags));
     }
 
+    /// The same with other flags.
+    pub fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.restart();
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         self.server.said.strip_prefix("node ").unwrap()
