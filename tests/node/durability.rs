@@ -59,13 +59,16 @@ fn every_reply_to_a_lone_upload_comes_after_an_fsync() {
     let folder = tempfile::TempDir::new().unwrap();
     let (trace, data) = (folder.path().join("trace"), folder.path().join("data"));
     let mut command = Command::new("strace");
-    command.args(["-f", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg", "-s", "16", "-o"]).arg(&trace);
+    // -D: the node is the child, so that it ends with the test, and the tracer with it.
+    command.args(["-D", "-f", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg", "-s", "16", "-o"]).arg(&trace);
     command.arg(node_binary()).args(["node", "--listen", "127.0.0.1:0", "--no-bootstrap", "--log", "off", "--data"]).arg(&data);
     let server = crate::cluster::Server::start(command.stderr(Stdio::null()));
     let sizes = [100, 10_000, 300_000];
     for size in sizes {
         assert!(try_upload(&server.url, &noise(size, 1)).is_some());
     }
+    // The tracer writes a call down when it is over, by when its reply may be here already.
+    eventually("all replies are traced", || std::fs::read_to_string(&trace).unwrap().matches("HTTP/1.1 201").count() == sizes.len());
     let trace = std::fs::read_to_string(&trace).unwrap();
     let mut synced = 0;
     let mut replies = 0;
