@@ -7,7 +7,8 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use gossip_cdn_protocol::ids::BadName;
-use gossip_cdn_protocol::io::{NoHolder, WriteFault};
+use gossip_cdn_protocol::io::{NoHolder, Refusal, WriteFault};
+use gossip_cdn_protocol::wire::VERSION;
 use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
@@ -228,6 +229,39 @@ impl From<NoHolder> for Fault {
 /// A peer is asked to come back: a bound is reached, which `why` names.
 pub(super) fn busy(why: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why).header("Retry-After", 1)
+}
+
+/// Why a peer's message is refused.
+pub(super) fn refused(refusal: &Refusal) -> Problem {
+    let (status, kind) = match refusal {
+        Refusal::OtherCluster { .. } => (StatusCode::CONFLICT, "other-cluster"),
+        Refusal::UnknownVersion { .. } => (StatusCode::UPGRADE_REQUIRED, "unknown-version"),
+        Refusal::Malformed(_) | Refusal::FromSelf => (StatusCode::BAD_REQUEST, "malformed"),
+        Refusal::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    let problem = Problem::new(status, kind, refusal.to_string());
+    // RFC 9110 section 15.5.22 demands to say what to upgrade to.
+    if status == StatusCode::UPGRADE_REQUIRED { problem.header("upgrade", format!("gossip-cdn/{VERSION}")) } else { problem }
+}
+
+/// A message of a peer that is not JSON by its own word.
+pub(super) fn not_json() -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "messages of peers are application/json")
+}
+
+/// A message of a peer of more than `most` bytes.
+pub(super) fn message_too_large(most: usize) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", format!("messages of peers have at most {most} bytes"))
+}
+
+/// What a peer sent is no message of the protocol.
+pub(super) fn no_message(fault: &dyn std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a message of the protocol: {fault}"))
+}
+
+/// A peer asked for a payload that is not here.
+pub(super) fn no_payload(hash: ContentHash) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-payload", format!("the payload {hash} is not here"))
 }
 
 /// This node is stopping.

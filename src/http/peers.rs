@@ -10,8 +10,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, ContentType};
-use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::{Stream, StreamExt, stream};
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use super::Tasks;
+use super::errors;
 use crate::driver::Handle;
 use crate::peers::{Pace, frame_head};
 use crate::store::{PayloadReader, Store};
@@ -62,7 +63,7 @@ impl PeerContext {
 
     /// The right to send payloads, for as long as it is held.
     fn permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.sending).try_acquire_owned().map_err(|_| super::errors::busy("too many payloads are being sent"))
+        Arc::clone(&self.sending).try_acquire_owned().map_err(|_| errors::busy("too many payloads are being sent"))
     }
 }
 
@@ -105,10 +106,10 @@ pub fn routes() -> Vec<(String, Vec<Method>)> {
 async fn on_message(kind: Kind, request: HttpRequest, body: Payload, context: Data<PeerContext>) -> Result<HttpResponse, Problem> {
     let json = read(&request, body, &context).await?;
     let message = kind.read_request(&json).map_err(|fault| malformed(&request, &context, &fault))?;
-    let answer = context.driver.request(message).await.map_err(|stopped| super::errors::stopping(&stopped))?;
+    let answer = context.driver.request(message).await.map_err(|stopped| errors::stopping(&stopped))?;
     match answer {
         Ok(answer) => Ok(HttpResponse::Ok().json(answer)),
-        Err(refusal) => Err(refused(&refusal)),
+        Err(refusal) => Err(errors::refused(&refusal)),
     }
 }
 
@@ -120,18 +121,14 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
     });
     if !json {
         context.strangers.count(request, Misbehaviour::Malformed);
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "messages of peers are application/json"));
+        return Err(errors::not_json());
     }
     let mut bytes = Vec::new();
-    while let Some(piece) = tokio::time::timeout(super::BODY_IDLE, body.next()).await.map_err(|_| super::errors::stalled())? {
+    while let Some(piece) = tokio::time::timeout(super::BODY_IDLE, body.next()).await.map_err(|_| errors::stalled())? {
         let piece = piece.map_err(|fault| malformed(request, context, &fault))?;
         if bytes.len() + piece.len() > MAX_BODY {
             context.strangers.count(request, Misbehaviour::Malformed);
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                format!("messages of peers have at most {MAX_BODY} bytes"),
-            ));
+            return Err(errors::message_too_large(MAX_BODY));
         }
         bytes.extend_from_slice(&piece);
     }
@@ -144,24 +141,12 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         return Ok(bytes);
     };
     context.strangers.count(request, Misbehaviour::Foreign);
-    Err(refused(&refusal))
+    Err(errors::refused(&refusal))
 }
 
 fn malformed(request: &HttpRequest, context: &PeerContext, fault: &dyn std::fmt::Display) -> Problem {
     context.strangers.count(request, Misbehaviour::Malformed);
-    Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a message of the protocol: {fault}"))
-}
-
-fn refused(refusal: &Refusal) -> Problem {
-    let (status, kind) = match refusal {
-        Refusal::OtherCluster { .. } => (StatusCode::CONFLICT, "other-cluster"),
-        Refusal::UnknownVersion { .. } => (StatusCode::UPGRADE_REQUIRED, "unknown-version"),
-        Refusal::Malformed(_) | Refusal::FromSelf => (StatusCode::BAD_REQUEST, "malformed"),
-        Refusal::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-    };
-    let problem = Problem::new(status, kind, refusal.to_string());
-    // RFC 9110 section 15.5.22 demands to say what to upgrade to.
-    if status == StatusCode::UPGRADE_REQUIRED { problem.header("upgrade", format!("gossip-cdn/{VERSION}")) } else { problem }
+    errors::no_message(fault)
 }
 
 async fn ask<T: DeserializeOwned>(request: &HttpRequest, body: Payload, context: &PeerContext) -> Result<T, Problem> {
@@ -179,7 +164,7 @@ async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerCont
     let mut pieces = Vec::with_capacity(2 * hashes.len());
     let mut total = 0;
     for hash in hashes {
-        let found = match context.store.payload(hash).map_err(|fault| super::errors::store(&fault))? {
+        let found = match context.store.payload(hash).map_err(|fault| errors::store(&fault))? {
             Some(PayloadReader::Inline(bytes)) => Some(bytes),
             // Not small, so not asked for by a node that keeps the rules.
             Some(PayloadReader::File { .. }) | None => None,
@@ -196,8 +181,8 @@ async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerCont
 
 async fn on_payload(request: HttpRequest, body: Payload, context: Data<PeerContext>) -> Result<HttpResponse, Problem> {
     let PayloadRequest { hash, offset } = ask(&request, body, &context).await?;
-    let absent = || Problem::new(StatusCode::NOT_FOUND, "no-payload", format!("the payload {hash} is not here"));
-    if context.store.payload(hash).map_err(|fault| super::errors::store(&fault))?.is_none() {
+    let absent = || errors::no_payload(hash);
+    if context.store.payload(hash).map_err(|fault| errors::store(&fault))?.is_none() {
         return Err(absent());
     }
     let permit = context.permit()?;
