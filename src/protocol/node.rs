@@ -11,6 +11,10 @@
 //! 4. What others made may be passed on at once.
 
 mod commands;
+mod exchanging;
+mod fetching;
+mod meeting;
+mod merging;
 mod peers;
 mod work;
 

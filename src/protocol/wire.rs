@@ -11,16 +11,20 @@
 //!
 //! Every list has a bound here. A reader refuses what exceeds it as malformed.
 
-use std::collections::BTreeSet;
+mod hex;
+mod members;
+mod payloads;
+mod records;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlobId, ContentHash, NodeId};
-use crate::item::{Item, KeyHash, StateHash};
-use crate::member::Member;
+use crate::ids::{BlobId, NodeId};
 use crate::record::{MAX_BYTES, Record};
-use crate::summary::{PARTITIONS, Root};
-use crate::version::{Malformed, VersionId};
+use crate::version::Malformed;
+
+pub use members::{Join, MemberList};
+pub use payloads::{Holds, HoldsAnswer, PayloadRequest, PayloadsRequest, Receipt, Receipts};
+pub use records::{Digest, Items, Partitions, RecordsAnswer, RecordsRequest};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -77,17 +81,6 @@ pub struct Entry {
     pub versions: Record,
 }
 
-/// The digest that opens an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Digest {
-    /// Root of the record set.
-    #[serde(rename = "r")]
-    pub root: Root,
-    /// Fingerprint of the member list.
-    #[serde(rename = "m", with = "hex64")]
-    pub members: u64,
-}
-
 /// What a node asks of another. Serialises as what is inside; which one it is says the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -126,55 +119,6 @@ pub enum Answer {
     Holds(HoldsAnswer),
 }
 
-/// The roots of the sender's partitions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partitions {
-    /// One for each of the 256, in order.
-    pub roots: Vec<Root>,
-    /// Go on from this key hash; absent at first.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex64_option")]
-    pub from: Option<u64>,
-}
-
-/// The items of the partitions that differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Items {
-    /// Which partitions differ.
-    pub partitions: Vec<u8>,
-    /// Their items in the order of key hashes, 32 hexadecimal digits each.
-    #[serde(with = "hex_items")]
-    pub items: Vec<Item>,
-    /// Where to go on: all items of lower key hashes are here. Absent at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex64_option")]
-    pub next: Option<u64>,
-}
-
-/// Records given, records asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordsRequest {
-    /// What the receiver lacks.
-    pub give: Vec<Entry>,
-    /// Key hashes of the records wanted.
-    #[serde(with = "hex_keys")]
-    pub ask: Vec<KeyHash>,
-}
-
-/// Records asked for; those that did not fit are asked for again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordsAnswer {
-    /// As many as fit, in the order asked.
-    pub give: Vec<Entry>,
-    /// How many of the key hashes asked for were looked at.
-    pub seen: usize,
-}
-
-/// Members as the sender knows them, itself included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberList {
-    /// The claims.
-    pub members: Vec<Member>,
-}
-
 /// Fresh records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rumors {
@@ -185,71 +129,9 @@ pub struct Rumors {
     pub receipts: Vec<Receipt>,
 }
 
-/// A version of a blob, as receipts name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Receipt {
-    /// The blob.
-    pub id: BlobId,
-    /// The version.
-    pub version: VersionId,
-}
-
-/// Receipts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipts {
-    /// What the sender holds durably.
-    pub receipts: Vec<Receipt>,
-}
-
-/// Asks for a holder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holds {
-    /// The payload.
-    pub hash: ContentHash,
-}
-
-/// Whether the sender holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HoldsAnswer {
-    /// Durably.
-    pub holds: bool,
-}
-
-/// Asks a holder for one payload from an offset on, encoded with its hash tree. Answered by bytes, not JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadRequest {
-    /// The payload.
-    pub hash: ContentHash,
-    /// Where to begin: a multiple of the tree's group size of 16 KiB.
-    pub offset: u64,
-}
-
-/// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its hash (32 bytes), its length (8
-/// bytes, big-endian; all ones if the holder lacks it), its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadsRequest {
-    /// The payloads, at most [`crate::transfer::MAX_BATCH`].
-    pub hashes: Vec<ContentHash>,
-}
-
 /// Nothing to say but that it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {}
-
-/// A node introduces itself to a bootstrap node, and does so again every few seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Join {
-    /// The node itself.
-    pub member: Member,
-    /// How many records it has, tombstones included.
-    pub records: u64,
-    /// Bytes of the payloads it holds.
-    pub payload_bytes: u64,
-    /// Root of its record set.
-    pub root: Root,
-    /// The nodes it exchanged with since the last time.
-    pub exchanged: BTreeSet<NodeId>,
-}
 
 /// Why a well-formed envelope's body is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -288,24 +170,22 @@ fn validate_entries(entries: &[Entry]) -> Result<(), BadMessage> {
     Ok(())
 }
 
+impl Rumors {
+    fn validate(&self) -> Result<(), BadMessage> {
+        at_most(self.receipts.len(), MAX_RECEIPTS)?;
+        validate_entries(&self.records)
+    }
+}
+
 impl Request {
     /// Checks bounds and the rules of records and members. A message that fails changes nothing.
     pub fn validate(&self) -> Result<(), BadMessage> {
         match self {
             Self::Exchange(_) | Self::Holds(_) => Ok(()),
-            Self::Partitions(partitions) => {
-                let found = partitions.roots.len();
-                if found == PARTITIONS { Ok(()) } else { Err(BadMessage::TooMany { found, bound: PARTITIONS }) }
-            }
-            Self::Records(records) => {
-                at_most(records.ask.len(), MAX_RECORDS)?;
-                validate_entries(&records.give)
-            }
+            Self::Partitions(partitions) => partitions.validate(),
+            Self::Records(records) => records.validate(),
             Self::Members(list) => list.validate(),
-            Self::Rumors(rumors) => {
-                at_most(rumors.receipts.len(), MAX_RECEIPTS)?;
-                validate_entries(&rumors.records)
-            }
+            Self::Rumors(rumors) => rumors.validate(),
             Self::Receipts(receipts) => at_most(receipts.receipts.len(), MAX_RECEIPTS),
         }
     }
@@ -397,22 +277,10 @@ impl Answer {
     pub fn validate(&self) -> Result<(), BadMessage> {
         match self {
             Self::Exchange(_) | Self::Taken(_) | Self::Holds(_) => Ok(()),
-            Self::Partitions(items) => {
-                at_most(items.items.len(), MAX_ITEMS)?;
-                at_most(items.partitions.len(), PARTITIONS)?;
-                let ordered = items.partitions.is_sorted_by(|a, b| a < b) && items.items.is_sorted();
-                if ordered { Ok(()) } else { Err(BadMessage::Unordered) }
-            }
+            Self::Partitions(items) => items.validate(),
             Self::Records(records) => validate_entries(&records.give),
             Self::Members(list) => list.validate(),
         }
-    }
-}
-
-impl MemberList {
-    fn validate(&self) -> Result<(), BadMessage> {
-        at_most(self.members.len(), MAX_MEMBERS)?;
-        Ok(self.members.iter().try_for_each(Member::validate)?)
     }
 }
 
@@ -432,87 +300,11 @@ pub fn record_size(record: &Record) -> usize {
     })
 }
 
-mod hex64 {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bits: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{bits:016x}"))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        super::parse_hex64(&text).ok_or_else(|| serde::de::Error::custom("not 16 hexadecimal digits"))
-    }
-}
-
-mod hex64_option {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bits: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-        match bits {
-            Some(bits) => super::hex64::serialize(bits, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| super::parse_hex64(&text).ok_or_else(|| serde::de::Error::custom("not 16 hexadecimal digits"))).transpose()
-    }
-}
-
-fn parse_hex64(text: &str) -> Option<u64> {
-    if text.len() == 16 && crate::ids::is_lower_hex(text) { u64::from_str_radix(text, 16).ok() } else { None }
-}
-
-/// Reads `text` as words of 16 hexadecimal digits, `per` of them to a value.
-fn parse_words(text: &str, per: usize) -> Option<Vec<Vec<u64>>> {
-    if !text.len().is_multiple_of(16 * per) || !text.is_ascii() {
-        return None;
-    }
-    let words: Option<Vec<u64>> = text.as_bytes().chunks_exact(16).map(|word| parse_hex64(std::str::from_utf8(word).ok()?)).collect();
-    Some(words?.chunks_exact(per).map(<[u64]>::to_vec).collect())
-}
-
-mod hex_items {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{Item, KeyHash, StateHash, parse_words};
-
-    pub(super) fn serialize<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(items.len() * 32);
-        for item in items {
-            text.push_str(&format!("{:032x}", item.bits()));
-        }
-        serializer.serialize_str(&text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Item>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let words = parse_words(&text, 2).ok_or_else(|| serde::de::Error::custom("not items of 32 hexadecimal digits each"))?;
-        Ok(words.into_iter().map(|word| Item { key: KeyHash(word[0]), state: StateHash(word[1]) }).collect())
-    }
-}
-
-mod hex_keys {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{KeyHash, parse_words};
-
-    pub(super) fn serialize<S: Serializer>(keys: &[KeyHash], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&keys.iter().map(|key| format!("{:016x}", key.0)).collect::<String>())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyHash>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let words = parse_words(&text, 1).ok_or_else(|| serde::de::Error::custom("not key hashes of 16 hexadecimal digits each"))?;
-        Ok(words.into_iter().map(|word| KeyHash(word[0])).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::item::{Item, KeyHash, StateHash};
+    use crate::summary::Root;
 
     #[test]
     fn an_idle_exchange_is_small_and_reads_back() {

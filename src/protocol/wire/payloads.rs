@@ -1,0 +1,53 @@
+//! Messages about payloads: who holds which, and the questions that are answered by their bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlobId, ContentHash};
+use crate::version::VersionId;
+
+/// A version of a blob, as receipts name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The blob.
+    pub id: BlobId,
+    /// The version.
+    pub version: VersionId,
+}
+
+/// Receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// What the sender holds durably.
+    pub receipts: Vec<Receipt>,
+}
+
+/// Asks for a holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// The payload.
+    pub hash: ContentHash,
+}
+
+/// Whether the sender holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldsAnswer {
+    /// Durably.
+    pub holds: bool,
+}
+
+/// Asks a holder for one payload from an offset on, encoded with its hash tree. Answered by bytes, not JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadRequest {
+    /// The payload.
+    pub hash: ContentHash,
+    /// Where to begin: a multiple of the tree's group size of 16 KiB.
+    pub offset: u64,
+}
+
+/// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its hash (32 bytes), its length (8
+/// bytes, big-endian; all ones if the holder lacks it), its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadsRequest {
+    /// The payloads, at most [`crate::transfer::MAX_BATCH`].
+    pub hashes: Vec<ContentHash>,
+}
