@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Node, eventually, node_binary, noise, send_raw};
+use gossip_cdn_cluster::{Node, eventually, node_binary, noise, send_raw};
 
 const UNKNOWN: &str = "/blobs/67e55044-10b1-426f-9247-bb680e5fe0c8";
 
@@ -126,7 +126,7 @@ fn a_page_of_another_origin_can_neither_upload_nor_delete() {
     let origin = [("origin", "http://evil.example")];
     node.put_with("/b.txt", &origin, b"b").problem(403);
     node.post_with("/blobs", &[("origin", "http://evil.example"), ("content-type", "text/plain")], b"b").problem(403);
-    crate::cluster::send("DELETE", &node.url(&path), &origin, None).problem(403);
+    gossip_cdn_cluster::send("DELETE", &node.url(&path), &origin, None).problem(403);
     assert_eq!(node.get_with(&path, &origin).status, 200, "reading is everybody's");
     assert_eq!(node.put_with("/b.txt", &[("origin", &node.server.url)], b"b").status, 201, "its own page may");
 
@@ -162,7 +162,7 @@ fn without_the_write_token_nothing_is_written() {
 #[test]
 fn the_frameworks_own_errors_are_problems_too() {
     let node = Node::alone();
-    let patch = crate::cluster::send("PATCH", &node.url("/blobs"), &[], Some(b"x"));
+    let patch = gossip_cdn_cluster::send("PATCH", &node.url("/blobs"), &[], Some(b"x"));
     patch.problem(405);
     assert!(patch.header("allow").contains("GET"), "{}", patch.header("allow"));
     node.get("/blobs?limit=x").problem(400);

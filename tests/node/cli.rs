@@ -9,8 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use crate::cluster::{Network, Node, bootstrap_binary, eventually, node_binary, noise};
 use crate::middleman::{Hold, Middleman};
+use gossip_cdn_cluster::{Network, Node, bootstrap_binary, eventually, node_binary, noise};
 
 const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 

@@ -1,7 +1,7 @@
 //! Preconditions of reads, in the order of RFC 9110 section 13.2.2.
 
-use crate::cluster::{Answer, Node, send};
 use crate::expected::{OTHER_TAG, PATH, etag};
+use gossip_cdn_cluster::{Answer, Node, send};
 
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const BODY: &[u8] = b"0123456789";

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::cluster::{Node, noise};
 use crate::expected::etag;
+use gossip_cdn_cluster::{Node, noise};
 
 /// Runs curl in a folder, with something on its standard input.
 fn curl(folder: &Path, args: &[&str], input: &[u8]) -> Output {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::cluster::{Answer, bootstrap_binary, eventually, node_binary, noise, send};
+use gossip_cdn_cluster::{Answer, bootstrap_binary, eventually, node_binary, noise, send};
 
 /// A demo that runs.
 struct Demo {

@@ -1,7 +1,7 @@
 //! How payloads of strangers are offered: opened or saved, and under which name.
 
-use crate::cluster::Node;
 use crate::expected::path_of;
+use gossip_cdn_cluster::Node;
 
 fn disposition(node: &Node, path: &str) -> String {
     node.get(path).header("content-disposition").to_owned()

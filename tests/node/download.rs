@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::cluster::{Answer, Network, Node, eventually, noise, send};
 use crate::expected::{GUID, JSON, OTHER_TAG, PATH, assert_version_of, etag, path_of, repr_digest};
 use crate::middleman::{Hold, Middleman};
+use gossip_cdn_cluster::{Answer, Network, Node, eventually, noise, send};
 
 /// Sizes that are kept in different ways: nothing, in the database, in a file.
 const SIZES: [usize; 4] = [0, 10, 65_000, 3_000_000];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ureq::http;
 
-use crate::cluster::{Network, Node, PATIENCE, eventually, node_binary, noise};
+use gossip_cdn_cluster::{Network, Node, PATIENCE, eventually, node_binary, noise};
 
 /// Uploads without panicking when the node dies: the link's path, if it was acknowledged.
 fn try_upload(url: &str, body: &[u8]) -> Option<String> {
@@ -62,7 +62,7 @@ fn every_reply_to_a_lone_upload_comes_after_an_fsync() {
     // -D: the node is the child, so that it ends with the test, and the tracer with it.
     command.args(["-D", "-f", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg", "-s", "16", "-o"]).arg(&trace);
     command.arg(node_binary()).args(["node", "--listen", "127.0.0.1:0", "--no-bootstrap", "--log", "off", "--data"]).arg(&data);
-    let server = crate::cluster::Server::start(command.stderr(Stdio::null()));
+    let server = gossip_cdn_cluster::Server::start(command.stderr(Stdio::null()));
     let sizes = [100, 10_000, 300_000];
     for size in sizes {
         assert!(try_upload(&server.url, &noise(size, 1)).is_some());

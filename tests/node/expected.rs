@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::cluster::{Answer, Node};
+use gossip_cdn_cluster::{Answer, Node};
 
 /// A GUID that no node has made.
 pub const GUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";

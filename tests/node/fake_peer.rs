@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use gossip_cdn_protocol::{ContentHash, NodeId};
 use serde_json::{Value, json};
 
-use crate::cluster::{Answer, Node, eventually, noise, send};
+use gossip_cdn_cluster::{Answer, Node, eventually, noise, send};
 
 const STAMP: &str = "0198000000000000";
 pub const BLOB: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";

@@ -5,8 +5,8 @@ use std::net::TcpListener;
 
 use gossip_cdn_protocol::ContentHash;
 
-use crate::cluster::{Node, alive, eventually, noise};
 use crate::fake_peer::{BLOB, FakePeer};
+use gossip_cdn_cluster::{Node, alive, eventually, noise};
 
 /// Files that a process has open below a folder.
 fn open_files(node: &Node, folder: &str) -> usize {

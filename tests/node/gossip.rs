@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::cluster::{Network, Node, Server, alive, eventually, noise, send};
+use gossip_cdn_cluster::{Network, Node, Server, alive, eventually, noise, send};
 
 #[test]
 fn an_upload_at_one_node_is_read_at_every_node_with_the_same_bytes_tag_type_and_name() {
@@ -198,14 +198,14 @@ fn temporary_files(data: &std::path::Path) -> usize {
 /// A network whose bootstrap node comes back finds its nodes in it again.
 #[test]
 fn a_bootstrap_node_that_comes_back_is_joined_again() {
-    let (mut bootstrap, folder) = crate::cluster::bootstrap();
+    let (mut bootstrap, folder) = gossip_cdn_cluster::bootstrap();
     let node = Node::joined(&bootstrap);
     let listen = bootstrap.authority().to_owned();
     let data = folder.path().join("data");
     bootstrap.kill();
     std::fs::remove_dir_all(&data).unwrap();
     let again =
-        Server::start(std::process::Command::new(crate::cluster::bootstrap_binary()).args(["--listen", &listen, "--data"]).arg(&data));
+        Server::start(std::process::Command::new(gossip_cdn_cluster::bootstrap_binary()).args(["--listen", &listen, "--data"]).arg(&data));
     eventually("the node has registered again", || {
         let members = send("GET", &format!("{}/members", again.url), &[], None).json();
         members["members"].as_array().unwrap().iter().any(|member| member["id"] == node.id() && member["state"] == "alive")

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::cluster::{Network, Node, alive, eventually};
 use crate::expected::{GUID, PATH, assert_recent, assert_version_of, etag, keys, sha256};
+use gossip_cdn_cluster::{Network, Node, alive, eventually};
 
 fn names(page: &Value) -> Vec<String> {
     page["blobs"].as_array().unwrap().iter().map(|blob| blob["file_name"].as_str().unwrap().to_owned()).collect()

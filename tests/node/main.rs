@@ -2,13 +2,12 @@
 //!
 //! Tests read as claims. What is eventually true is waited for, never slept for.
 
-#![expect(unreachable_pub, reason = "the harness is a room of its own; what it offers is public there")]
+#![expect(unreachable_pub, reason = "the middleman and the fake peer are rooms of their own; what they offer is public there")]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![expect(clippy::disallowed_methods, reason = "a test measures time and makes threads of its own")]
 
 mod bad_input;
 mod cli;
-mod cluster;
 mod conditional;
 mod curl;
 mod demo;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::cluster::Node;
+use gossip_cdn_cluster::Node;
 
 /// What the middleman does to the answers of a connection.
 #[derive(Debug, Clone, Copy)]

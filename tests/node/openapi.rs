@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Answer, Node, send};
 use crate::expected::GUID;
+use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
 const ROUTES: [(&str, &str); 20] = [

@@ -1,7 +1,7 @@
 //! The page of a node: useful without a script, and closed to what strangers named their files.
 
-use crate::cluster::{Node, eventually};
 use crate::expected::{FORM, form, part, path_of};
+use gossip_cdn_cluster::{Node, eventually};
 
 /// What a stranger may call a file to run a script on the page.
 const HOSTILE: &str = "/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E.html";

@@ -1,7 +1,7 @@
 //! Parts of payloads (RFC 9110 section 14), of those in the database and of those in files.
 
-use crate::cluster::{Answer, Node, noise, send};
 use crate::expected::{OTHER_TAG, etag, repr_digest};
+use gossip_cdn_cluster::{Answer, Node, noise, send};
 
 /// One payload that is kept in the database, one that is a file of several chunks.
 const SIZES: [usize; 2] = [1000, 3_000_000];

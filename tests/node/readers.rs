@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Node, noise};
+use gossip_cdn_cluster::{Node, noise};
 
 /// More than all buffers between a node and a reader.
 const LARGE: usize = 64 << 20;

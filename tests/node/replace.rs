@@ -1,7 +1,7 @@
 //! `PUT /blobs/{id}` and `DELETE`: create, replace, restore, and only under a condition.
 
-use crate::cluster::{Node, eventually, send};
 use crate::expected::{FORM, JSON, OTHER_TAG, PATH, assert_version_of, etag, form, part};
+use gossip_cdn_cluster::{Node, eventually, send};
 
 #[test]
 fn a_put_creates_with_201_replaces_with_200_and_writes_over_a_deleted_blob_with_201() {

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::cluster::{Network, Node, alive, eventually, node_binary, send};
 use crate::expected::{PATH, assert_recent, keys};
+use gossip_cdn_cluster::{Network, Node, alive, eventually, node_binary, send};
 
 #[test]
 fn status_has_the_fields_that_programs_rely_on() {

@@ -1,7 +1,7 @@
 //! What every way to upload is answered with: status, link, headers, and the form that `Accept` chose.
 
-use crate::cluster::{Answer, Node, send_raw};
 use crate::expected::{FORM, JSON, PATH, assert_recent, assert_version_of, etag, form, keys, part, path_of, repr_digest, sha256};
+use gossip_cdn_cluster::{Answer, Node, send_raw};
 
 const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
 

@@ -1,7 +1,7 @@
 //! Where a blob's file name and media type come from.
 
-use crate::cluster::{Answer, Node};
 use crate::expected::{FORM, JSON, PATH, form, part};
+use gossip_cdn_cluster::{Answer, Node};
 
 /// Name and type of the blob that an upload was described with.
 fn stored(answer: &Answer) -> (Option<String>, String) {

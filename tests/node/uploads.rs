@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::cluster::{Node, noise};
+use gossip_cdn_cluster::{Node, noise};
 
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=B");
 

@@ -1,12 +1,19 @@
-//! Real processes for the tests, and a plain client to talk to them.
+//! Real processes for tests and measurements, and a plain client to talk to them.
 //!
 //! Every process listens on a free port of loopback, keeps its data in a folder that is removed afterwards, and is killed when its
 //! value is dropped, whatever became of the test.
+//!
+//! The binaries are those beside whoever uses this: a program's own folder, or the one above it for tests, which cargo puts in `deps`.
+//! Whoever builds the user builds them: cargo does for the node's own tests, others ask for `--workspace` or for the packages by name.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+#![expect(clippy::disallowed_methods, reason = "waiting needs a clock")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,13 +24,22 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary of the node.
 pub fn node_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_gossip-cdn"))
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| binary("gossip-cdn"));
+    &PATH
 }
 
-/// The binary of the bootstrap node: of another package, so cargo names no path; it stands beside.
-pub fn bootstrap_binary() -> PathBuf {
-    let path = node_binary().with_file_name("gossip-cdn-bootstrap");
-    assert!(path.exists(), "{} is not built: run the tests with --workspace", path.display());
+/// The binary of the bootstrap node.
+pub fn bootstrap_binary() -> &'static Path {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| binary("gossip-cdn-bootstrap"));
+    &PATH
+}
+
+fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: build the packages gossip-cdn and gossip-cdn-bootstrap in the same profile", path.display());
     path
 }
 
@@ -145,30 +161,37 @@ impl Node {
         format!("{}{path}", self.server.url)
     }
 
+    /// Sends a GET for a path.
     pub fn get(&self, path: &str) -> Answer {
         send("GET", &self.url(path), &[], None)
     }
 
+    /// The same with headers.
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         send("GET", &self.url(path), headers, None)
     }
 
+    /// Sends a HEAD.
     pub fn head(&self, path: &str) -> Answer {
         send("HEAD", &self.url(path), &[], None)
     }
 
+    /// Sends a PUT with a body.
     pub fn put(&self, path: &str, body: &[u8]) -> Answer {
         send("PUT", &self.url(path), &[], Some(body))
     }
 
+    /// The same with headers.
     pub fn put_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         send("PUT", &self.url(path), headers, Some(body))
     }
 
+    /// Sends a POST with headers and a body.
     pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         send("POST", &self.url(path), headers, Some(body))
     }
 
+    /// Sends a DELETE.
     pub fn delete(&self, path: &str) -> Answer {
         send("DELETE", &self.url(path), &[], None)
     }
@@ -248,8 +271,11 @@ pub fn alive(node: &Node) -> usize {
 /// What a server answered.
 #[derive(Debug)]
 pub struct Answer {
+    /// Its status.
     pub status: u16,
+    /// Its headers.
     pub headers: http::HeaderMap,
+    /// Its body, whole.
     pub body: Vec<u8>,
 }
 
@@ -259,10 +285,12 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
+    /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|fault| panic!("{fault}: {}", self.text()))
     }
