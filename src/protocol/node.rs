@@ -31,7 +31,7 @@ use crate::io::{
 };
 use crate::item::{ItemHasher, RecordKey};
 use crate::member::{Member, MemberState};
-use crate::membership::Membership;
+use crate::membership::{Addresses, Membership};
 use crate::receipts::{Copies, Owed};
 use crate::reconciliation::Reconciliation;
 use crate::records::Records;
@@ -167,11 +167,15 @@ impl<S: Store> Node<S> {
             state: MemberState::Alive,
             key: identity.key,
         };
+        let hasher = ItemHasher::new(&config.cluster);
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let addresses = Addresses { bootstraps: config.bootstraps, introduced };
+        let pauses = ChaCha8Rng::from_rng(&mut rng);
         Ok(Self {
-            records: Records::open(store, ItemHasher::new(&config.cluster))?,
+            records: Records::open(store, hasher.clone())?,
             cluster: config.cluster,
             clock: HybridClock::default(),
-            membership: Membership::new(me, members, &config.bootstraps, introduced, now.instant),
+            membership: Membership::new(me, members, addresses, hasher, pauses, now.instant),
             spread: Spread::default(),
             reconciliation: Reconciliation::default(),
             transfers: Transfers::default(),
@@ -185,7 +189,7 @@ impl<S: Store> Node<S> {
             exchanged: BTreeSet::new(),
             counters: Counters::default(),
             misbehaviour: BTreeMap::new(),
-            rng: ChaCha8Rng::from_seed(seed),
+            rng,
             next_number: 0,
             next_exchange: now.instant,
             next_refill: now.instant,

@@ -368,8 +368,9 @@ mod tests {
 
     use super::*;
     use crate::ids::{BlobId, PublicKey};
-    use crate::item::KeyHash;
+    use crate::item::{ItemHasher, KeyHash};
     use crate::member::{Member, MemberState};
+    use crate::membership::Addresses;
     use crate::record::tests::node;
 
     fn missing(n: u8, size: u64) -> Missing {
@@ -384,7 +385,8 @@ mod tests {
             state: MemberState::Alive,
             key: PublicKey([n; 32]),
         };
-        Membership::new(member(0), (1..=count).map(member).collect(), &[], vec![], Instant(0))
+        let (hasher, rng) = (ItemHasher::new("x"), ChaCha8Rng::seed_from_u64(1));
+        Membership::new(member(0), (1..=count).map(member).collect(), Addresses::default(), hasher, rng, Instant(0))
     }
 
     fn start(transfers: &mut Transfers, members: &Membership, now: Instant) -> Option<Fetch> {

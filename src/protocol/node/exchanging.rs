@@ -7,8 +7,8 @@ use crate::store::{Store, StoreFault};
 use crate::wire::{Digest, MemberList, Request};
 
 impl<S: Store> Node<S> {
-    pub(super) fn digest(&mut self) -> Digest {
-        Digest { root: self.records.summary().root(), members: self.membership.fingerprint(self.records.hasher()) }
+    pub(super) fn digest(&self) -> Digest {
+        Digest { root: self.records.summary().root(), members: self.membership.fingerprint() }
     }
 
     pub(super) fn on_digest(&mut self, peer: NodeId, theirs: Digest, out: &mut Outbox) -> Result<(), StoreFault> {

@@ -43,8 +43,8 @@ impl<S: Store> Node<S> {
             out.push(Output::Persist(crate::io::Persist { token, records: vec![], members: vec![], incarnation: None, contacts }));
         }
         let Some(call) = call else { return };
-        let known = |id: NodeId| self.membership.list().into_iter().find(|member| member.id == id);
-        let reply = result.and_then(|id| known(id).ok_or_else(|| CallFault::Malformed("its member list lacks itself".into())));
+        let reply = result
+            .and_then(|id| self.membership.member(id).cloned().ok_or_else(|| CallFault::Malformed("its member list lacks itself".into())));
         out.push(Output::Reply(call, Reply::Introduce(reply)));
     }
 

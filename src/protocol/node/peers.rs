@@ -70,7 +70,7 @@ impl<S: Store> Node<S> {
         out: &mut Outbox,
     ) -> Result<(), StoreFault> {
         let Some(purpose) = self.calls.remove(&call) else { return Ok(()) };
-        match self.accept(&purpose, result, out) {
+        match self.accept(now, &purpose, result, out) {
             Ok(envelope) => {
                 self.heard(now, envelope.sender, envelope.incarnation, out);
                 self.on_answer(now, purpose, envelope, out)
@@ -85,6 +85,7 @@ impl<S: Store> Node<S> {
     /// Checks an answer like a request, and that it comes from whom it was asked.
     fn accept(
         &mut self,
+        now: Now,
         purpose: &Purpose,
         result: Result<Envelope<Answer>, CallFault>,
         out: &mut Outbox,
@@ -107,7 +108,7 @@ impl<S: Store> Node<S> {
             )));
         }
         if let Some(peer) = expected.filter(|peer| *peer != envelope.sender) {
-            let struck = self.membership.on_address_taken(peer);
+            let struck = self.membership.on_address_taken(peer, now.instant);
             self.keep_members(struck.into_iter().collect(), None, out);
             out.push(Output::Event(Event::AddressTaken(peer, envelope.sender)));
             return Err(CallFault::Unreachable);
