@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::ids::BlobId;
 use crate::record::Record;
+use crate::sketch::SketchHasher;
 
 /// The keyed hash of a GUID. Records are ordered by it, so that an item leads to its record by a seek.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,13 +65,20 @@ impl Item {
     pub fn bits(self) -> u128 {
         u128::from(self.key.0) << 64 | u128::from(self.state.0)
     }
+
+    /// The item of those 16 bytes.
+    pub fn from_bits(bits: u128) -> Self {
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(u64::MAX);
+        Self { key: KeyHash(half(bits >> 64)), state: StateHash(half(bits)) }
+    }
 }
 
-/// Makes items: the two hash keys of a cluster.
+/// Makes items: the hash keys of a cluster.
 #[derive(Clone)]
 pub struct ItemHasher {
     guid_key: [u8; 32],
     state_key: [u8; 32],
+    sketch: SketchHasher,
 }
 
 impl ItemHasher {
@@ -79,7 +87,13 @@ impl ItemHasher {
         Self {
             guid_key: blake3::derive_key("gossip-cdn v1 item: hash of the GUID", cluster.as_bytes()),
             state_key: blake3::derive_key("gossip-cdn v1 item: hash of the live versions", cluster.as_bytes()),
+            sketch: SketchHasher::new(cluster),
         }
+    }
+
+    /// What hashes this cluster's items for sketches.
+    pub fn sketch(&self) -> &SketchHasher {
+        &self.sketch
     }
 
     /// Where the record of `blob` stands.

@@ -28,7 +28,7 @@
 //!
 //! | values | machines | doors |
 //! |---|---|---|
-//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
+//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
 
 pub mod ids;
 pub mod io;
@@ -40,6 +40,7 @@ pub mod receipts;
 pub mod reconciliation;
 pub mod record;
 pub mod records;
+pub mod sketch;
 pub mod spread;
 pub mod stamp;
 pub mod store;

@@ -49,13 +49,14 @@ impl std::fmt::Debug for ItemHasher {
 impl<S: Store> Records<S> {
     /// Takes over a store; counts its items once.
     pub fn open(store: S, hasher: ItemHasher) -> Result<Self, StoreFault> {
-        let mut records = Self { store, hasher, pending: BTreeMap::new(), summary: Summary::default() };
+        let summary = Summary::new(hasher.sketch().clone());
+        let mut records = Self { store, hasher, pending: BTreeMap::new(), summary };
         records.summary = records.count_afresh()?;
         Ok(records)
     }
 
     fn count_afresh(&self) -> Result<Summary, StoreFault> {
-        let mut summary = Summary::default();
+        let mut summary = Summary::new(self.hasher.sketch().clone());
         let mut from = Some(first_key(KeyHash(0)));
         while let Some(start) = from {
             let page = self.items(start, SCAN_PAGE)?;
