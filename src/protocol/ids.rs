@@ -179,6 +179,10 @@ impl BadName {
         Self::new(found, "a stamp of 16 lower-case hexadecimal digits")
     }
 
+    pub(crate) fn message(found: &str) -> Self {
+        Self::new(found, "a message, written c<sequence>.<node id> or o<sequence>.<node id>")
+    }
+
     pub(crate) fn version(found: &str) -> Self {
         Self::new(found, "a version, written <stamp in 16 hexadecimal digits>.<node id>")
     }

@@ -30,6 +30,7 @@
 //! |---|---|---|
 //! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
 
+pub mod history;
 pub mod ids;
 pub mod io;
 pub mod item;

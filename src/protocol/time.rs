@@ -3,6 +3,8 @@
 use std::ops::Add;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point on the monotonic clock of one process: microseconds since an origin of the shell's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Instant(pub u64);
@@ -23,7 +25,7 @@ impl Add<Duration> for Instant {
 }
 
 /// Milliseconds since 1970 by the clock on the wall, which may be wrong and may jump. Only stamps are made from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct WallTime(pub u64);
 
 /// What time it is, on both clocks.

@@ -1,0 +1,454 @@
+//! The causal channel: uniform reliable causal broadcast.
+//!
+//! A message is delivered when a majority of the voters of one epoch has it on disk, and everything that came before it is delivered
+//! (majority-ack uniform reliable broadcast: Cachin, Guerraoui, Rodrigues, "Introduction to Reliable and Secure Distributed
+//! Programming", 2011, section 3.4.3; what came before is the frontier of [`crate::history::message`] instead of a vector).
+//!
+//! 1. **No duplication.** An origin's messages are delivered in the order of their numbers, and the last number delivered is on disk
+//!    with the delivery.
+//! 2. **No creation.** Only what a client gave to its origin is ever told.
+//! 3. **Validity.** Who took a message tells the voters until it is delivered here.
+//! 4. **Uniform agreement.** Whatever is delivered anywhere is on the disks of a majority, so it cannot get lost; who lacks it finds
+//!    that out when it next compares histories with anybody ([`Causal::on_history`]).
+//! 5. **Causal order.** Nothing is delivered before its frontier.
+//! 6. A node says that it has a message only when it is on disk, and in the epoch it is in; what it holds undelivered when it enters
+//!    a later epoch it says anew.
+//!
+//! A learner's disk counts for nothing. It delivers what a majority is known to have, or what another node says it has delivered (a
+//! mark, which is passed on once like the message). With nothing pending nothing is sent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::epoch::Epoch;
+use crate::history::message::{Body, Channel, Frontier, Message, MessageId};
+use crate::ids::NodeId;
+use crate::time::{Instant, WallTime};
+
+/// How often what is pending is told again to voters who have not said that they have it.
+pub const RETELLING: Duration = Duration::from_secs(1);
+/// Most messages pending here; beyond it a client's are refused and others' are left for later.
+pub const MAX_PENDING: usize = 8192;
+/// Most messages, and most names of each kind, in one [`Tell`].
+pub const MAX_TOLD: usize = 512;
+/// Bodies are added to a [`Tell`] until it holds about so many bytes.
+pub const TOLD_BUDGET: usize = 1 << 20;
+
+/// What a node says of causal messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tell {
+    /// The number of the epoch it is in.
+    pub epoch: u64,
+    /// Messages it has on disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// Names of others that it has on disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<MessageId>,
+    /// Names of those that it, or somebody it heard of, has delivered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delivered: Vec<MessageId>,
+    /// Names of those that it lacks and asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<MessageId>,
+}
+
+/// Whom to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// This node.
+    Node(NodeId),
+    /// A few random ones, once.
+    AFew,
+}
+
+/// Something to be made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A message that is not delivered yet.
+    Store(Message),
+    /// It is delivered here, next in this node's history.
+    Deliver(Message),
+}
+
+/// What the machine wants done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make these durable together; report with [`Causal::on_persisted`], in the same order.
+    Persist(Vec<Change>),
+    /// A client's message is durable.
+    Accepted(MessageId),
+    /// Say this.
+    Tell(Whom, Tell),
+    /// A message is delivered, durably; each once, in this node's order.
+    Delivered(Message),
+}
+
+/// What a node remembers on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Durable {
+    /// The last message of each origin that is delivered.
+    pub delivered: BTreeMap<NodeId, u64>,
+    /// Stored and not delivered.
+    pub pending: Vec<Message>,
+    /// The maximal messages delivered or sent.
+    pub newest: BTreeSet<MessageId>,
+    /// The last slot of the ordered channel delivered.
+    pub slot: u64,
+}
+
+#[derive(Debug)]
+enum Then {
+    Stored(MessageId),
+    Delivered(Message),
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Unknown while only its name was told.
+    message: Option<Message>,
+    durable: bool,
+    /// The voters known to have it on disk, by the epoch they said so in.
+    holders: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// Somebody has delivered it.
+    marked: bool,
+    /// Who told its name, for as long as the message itself is not here.
+    known_to: Option<NodeId>,
+}
+
+/// The state of the causal channel at one node.
+#[derive(Debug)]
+pub struct Causal {
+    me: NodeId,
+    /// The epochs known, the one in force last; older ones as long as something pending was acknowledged in them.
+    epochs: BTreeMap<u64, Epoch>,
+    /// Number of the last own message.
+    sent: u64,
+    delivered: BTreeMap<NodeId, u64>,
+    newest: BTreeSet<MessageId>,
+    slot: u64,
+    pending: BTreeMap<MessageId, Pending>,
+    retell_at: Option<Instant>,
+    disk: VecDeque<Vec<Then>>,
+}
+
+impl Causal {
+    /// A node in `epoch` that remembers `durable`.
+    pub fn new(me: NodeId, epoch: Epoch, durable: Durable, now: Instant) -> Self {
+        let Durable { delivered, pending, newest, slot } = durable;
+        let own = pending.iter().filter(|message| message.id.origin == me).map(|message| message.id.sequence).max();
+        let mut machine = Self {
+            me,
+            sent: own.max(delivered.get(&me).copied()).unwrap_or(0),
+            epochs: BTreeMap::from([(epoch.number, epoch)]),
+            delivered,
+            newest,
+            slot,
+            pending: BTreeMap::new(),
+            retell_at: (!pending.is_empty()).then_some(now),
+            disk: VecDeque::new(),
+        };
+        for message in pending {
+            let id = message.id;
+            machine.pending.insert(id, Pending { message: Some(message), durable: true, ..Pending::default() });
+            machine.count(id, me, machine.epoch().number);
+        }
+        machine
+    }
+
+    /// The epoch in force.
+    pub fn epoch(&self) -> &Epoch {
+        // The map is never empty: it is made with one epoch, and the last one stays.
+        self.epochs.last_key_value().map_or_else(|| unreachable!("an epoch is in force"), |(_, epoch)| epoch)
+    }
+
+    /// Whether everything in a frontier is delivered here.
+    pub fn has(&self, frontier: &Frontier) -> bool {
+        frontier.slot <= self.slot && frontier.newest.iter().all(|id| self.is_delivered(*id))
+    }
+
+    /// Whether a message is delivered here.
+    pub fn is_delivered(&self, id: MessageId) -> bool {
+        self.delivered.get(&id.origin).is_some_and(|last| id.sequence <= *last)
+    }
+
+    /// The messages that are known and not delivered.
+    pub fn pending(&self) -> impl Iterator<Item = &Message> {
+        self.pending.values().filter_map(|pending| pending.message.as_ref())
+    }
+
+    /// What comes before a message that this node would send now.
+    pub fn frontier(&self) -> Frontier {
+        Frontier { slot: self.slot, newest: self.newest.iter().copied().filter(|id| id.origin != self.me).collect() }
+    }
+
+    /// A client's message: gives its name, or `None` while too much is pending. [`Effect::Accepted`] follows when it is durable.
+    pub fn on_local(&mut self, media_type: String, body: Body, sent: WallTime, now: Instant, out: &mut Vec<Effect>) -> Option<MessageId> {
+        if self.pending.len() >= MAX_PENDING {
+            return None;
+        }
+        self.sent += 1;
+        let id = MessageId { origin: self.me, channel: Channel::Causal, sequence: self.sent };
+        let message = Message { id, frontier: self.frontier(), media_type, body, sent };
+        self.newest = BTreeSet::from([id]);
+        self.store(message, now, out);
+        Some(id)
+    }
+
+    fn store(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        let id = message.id;
+        let pending = self.pending.entry(id).or_default();
+        (pending.message, pending.known_to) = (Some(message.clone()), None);
+        self.retell_at.get_or_insert(now + RETELLING);
+        self.persist(vec![Change::Store(message)], vec![Then::Stored(id)], out);
+    }
+
+    fn persist(&mut self, changes: Vec<Change>, then: Vec<Then>, out: &mut Vec<Effect>) {
+        self.disk.push_back(then);
+        out.push(Effect::Persist(changes));
+    }
+
+    /// The oldest persist that was not reported yet is durable.
+    pub fn on_persisted(&mut self, out: &mut Vec<Effect>) {
+        for then in self.disk.pop_front().unwrap_or_default() {
+            match then {
+                Then::Stored(id) => self.on_stored(id, out),
+                Then::Delivered(message) => {
+                    let tell = Tell { epoch: self.epoch().number, delivered: vec![message.id], ..Tell::default() };
+                    // A majority's word reaches voters only: one of them tells the learners.
+                    if self.epoch().voters.contains(&self.me) {
+                        out.push(Effect::Tell(Whom::AFew, tell));
+                    }
+                    out.push(Effect::Delivered(message));
+                }
+            }
+        }
+    }
+
+    fn on_stored(&mut self, id: MessageId, out: &mut Vec<Effect>) {
+        let own = id.origin == self.me;
+        if own {
+            out.push(Effect::Accepted(id));
+        }
+        let epoch = self.epoch().number;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        pending.durable = true;
+        let Some(message) = pending.message.clone() else { return };
+        let voter = self.epoch().voters.contains(&self.me);
+        out.push(Effect::Tell(Whom::AFew, Tell { epoch, messages: vec![message.clone()], ..Tell::default() }));
+        for to in self.other_voters() {
+            let tell = if own {
+                Tell { epoch, messages: vec![message.clone()], ..Tell::default() }
+            } else {
+                Tell { epoch, holds: vec![id], ..Tell::default() }
+            };
+            if own || voter {
+                out.push(Effect::Tell(Whom::Node(to), tell));
+            }
+        }
+        self.count(id, self.me, epoch);
+        self.try_deliver(out);
+    }
+
+    fn other_voters(&self) -> Vec<NodeId> {
+        self.epoch().voters.iter().copied().filter(|voter| *voter != self.me).collect()
+    }
+
+    /// A voter has it on disk and said so in that epoch. What others say is not counted, here or where a majority is sought.
+    fn count(&mut self, id: MessageId, node: NodeId, epoch: u64) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.holders.entry(epoch).or_default().insert(node);
+        }
+    }
+
+    /// Another node says something.
+    pub fn on_tell(&mut self, now: Instant, from: NodeId, tell: Tell, out: &mut Vec<Effect>) {
+        let Tell { epoch, messages, holds, delivered, lacks } = tell;
+        let mut answer = Tell { epoch: self.epoch().number, ..Tell::default() };
+        for message in messages {
+            let id = message.id;
+            if self.is_delivered(id) {
+                answer.delivered.push(id);
+                continue;
+            }
+            let known = self.pending.get(&id).is_some_and(|pending| pending.message.is_some());
+            if !known && self.pending.len() < MAX_PENDING {
+                self.store(message, now, out);
+            }
+            self.count(id, from, epoch);
+        }
+        for id in holds {
+            if self.is_delivered(id) {
+                answer.delivered.push(id);
+            } else {
+                self.hear_of(id, from, &mut answer);
+                self.count(id, from, epoch);
+            }
+        }
+        for id in delivered {
+            self.on_mark(id, from, &mut answer, out);
+        }
+        for id in lacks {
+            let held = self.pending.get(&id).filter(|pending| pending.durable).and_then(|pending| pending.message.clone());
+            answer.messages.extend(held);
+        }
+        if answer != (Tell { epoch: answer.epoch, ..Tell::default() }) {
+            out.push(Effect::Tell(Whom::Node(from), answer));
+        }
+        self.try_deliver(out);
+    }
+
+    /// The last message of each origin that is delivered here: what two nodes compare when they meet.
+    pub fn delivered(&self) -> &BTreeMap<NodeId, u64> {
+        &self.delivered
+    }
+
+    /// Messages that another node has delivered, in its order: what it has and this node lacks.
+    pub fn on_history(&mut self, messages: Vec<Message>, out: &mut Vec<Effect>) {
+        for message in messages {
+            if self.is_delivered(message.id) || self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&message.id) {
+                continue;
+            }
+            let pending = self.pending.entry(message.id).or_default();
+            pending.marked = true;
+            pending.message.get_or_insert(message);
+            self.try_deliver(out);
+        }
+    }
+
+    /// A name came without its message: it is asked for.
+    fn hear_of(&mut self, id: MessageId, from: NodeId, answer: &mut Tell) {
+        if self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&id) {
+            return;
+        }
+        let pending = self.pending.entry(id).or_default();
+        if pending.message.is_none() {
+            pending.known_to = Some(from);
+            answer.lacks.push(id);
+        }
+    }
+
+    fn on_mark(&mut self, id: MessageId, from: NodeId, answer: &mut Tell, out: &mut Vec<Effect>) {
+        if self.is_delivered(id) {
+            return;
+        }
+        self.hear_of(id, from, answer);
+        let epoch = self.epoch().number;
+        let Some(pending) = self.pending.get_mut(&id).filter(|pending| !pending.marked) else { return };
+        pending.marked = true;
+        out.push(Effect::Tell(Whom::AFew, Tell { epoch, delivered: vec![id], ..Tell::default() }));
+    }
+
+    /// Delivers whatever may be delivered, until nothing moves.
+    fn try_deliver(&mut self, out: &mut Vec<Effect>) {
+        while let Some(message) = self.deliverable() {
+            self.pending.remove(&message.id);
+            self.delivered.insert(message.id.origin, message.id.sequence);
+            self.newest.retain(|id| !message.frontier.newest.contains(id) && (id.origin != message.id.origin));
+            // An own message was the newest when it was sent; what was delivered since then does not come before it.
+            if message.id.origin != self.me || message.id.sequence == self.sent {
+                self.newest.insert(message.id);
+            } else {
+                self.newest.insert(MessageId { sequence: self.sent, ..message.id });
+            }
+            self.persist(vec![Change::Deliver(message.clone())], vec![Then::Delivered(message)], out);
+        }
+    }
+
+    fn deliverable(&self) -> Option<Message> {
+        let may = |(id, pending): (&MessageId, &Pending)| {
+            let message = pending.message.as_ref()?;
+            let next = self.delivered.get(&id.origin).map_or(0, |last| *last) + 1;
+            let everywhere = pending.marked || pending.holders.iter().any(|(epoch, holders)| self.is_majority(*epoch, holders));
+            (id.sequence == next && everywhere && self.has(&message.frontier)).then(|| message.clone())
+        };
+        self.pending.iter().find_map(may)
+    }
+
+    fn is_majority(&self, epoch: u64, holders: &BTreeSet<NodeId>) -> bool {
+        self.epochs.get(&epoch).is_some_and(|epoch| epoch.is_majority(holders))
+    }
+
+    /// A later epoch is in force: what is held undelivered is said anew in it.
+    pub fn on_epoch(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if epoch.number <= self.epoch().number {
+            return;
+        }
+        let number = epoch.number;
+        self.epochs.insert(number, epoch);
+        let held: Vec<MessageId> = self.pending.iter().filter(|(_, pending)| pending.durable).map(|(id, _)| *id).collect();
+        held.iter().for_each(|id| self.count(*id, self.me, number));
+        self.retell(out);
+        self.try_deliver(out);
+        self.let_epochs_go();
+    }
+
+    fn let_epochs_go(&mut self) {
+        let named: BTreeSet<u64> = self.pending.values().flat_map(|pending| pending.holders.keys().copied()).collect();
+        let last = self.epoch().number;
+        self.epochs.retain(|number, _| *number == last || named.contains(number));
+    }
+
+    /// The ordered channel delivered up to `slot` here.
+    pub fn on_slot(&mut self, slot: u64, out: &mut Vec<Effect>) {
+        self.slot = self.slot.max(slot);
+        self.try_deliver(out);
+    }
+
+    /// When [`Self::on_deadline`] is wanted: never while nothing is pending.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.retell_at.filter(|_| !self.pending.is_empty())
+    }
+
+    /// Time has passed: what is pending is told again.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.retell_at = Some(now + RETELLING);
+            self.retell(out);
+        }
+    }
+
+    /// Tells each voter what it has not said it has: a learner and an origin its own messages, a voter all it holds.
+    fn retell(&mut self, out: &mut Vec<Effect>) {
+        let epoch = self.epoch().number;
+        let voter = self.epoch().voters.contains(&self.me);
+        for to in self.other_voters() {
+            let mut tell = Tell { epoch, ..Tell::default() };
+            let mut bytes = 0;
+            for (id, pending) in &self.pending {
+                let told = tell.messages.len().max(tell.holds.len()).max(tell.lacks.len());
+                if told == MAX_TOLD || bytes > TOLD_BUDGET {
+                    break;
+                }
+                let theirs = pending.holders.get(&epoch).is_some_and(|holders| holders.contains(&to));
+                match &pending.message {
+                    None if pending.known_to == Some(to) || theirs => tell.lacks.push(*id),
+                    Some(message) if pending.durable && !theirs => {
+                        bytes += message.body.bytes().len();
+                        tell.messages.push(message.clone());
+                    }
+                    // It may not know that this voter has it.
+                    Some(_) if pending.durable && voter => tell.holds.push(*id),
+                    Some(_) | None => {}
+                }
+            }
+            if tell != (Tell { epoch, ..Tell::default() }) {
+                out.push(Effect::Tell(Whom::Node(to), tell));
+            }
+        }
+    }
+
+    /// What must hold at all times.
+    pub fn check(&self) {
+        // One for each name told with a message that was on its way when the bound was reached.
+        assert!(self.pending.len() <= MAX_PENDING, "bounded");
+        assert!(self.pending.keys().all(|id| !self.is_delivered(*id)), "what is delivered is pending no more");
+        assert!(self.delivered.get(&self.me).is_none_or(|last| *last <= self.sent), "only what was sent is delivered");
+        assert!(self.newest.len() <= self.delivered.len() + 1, "one newest message for each origin");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Causal machines alone, on a network and disks that fail by dice: the five properties.
+
+use proptest::prelude::*;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::record::tests::node;
+
+fn id(place: usize) -> NodeId {
+    node(u8::try_from(place).expect("few"))
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    machine: Option<Causal>,
+    disk: Durable,
+    history: Vec<Message>,
+    unsynced: VecDeque<Vec<Change>>,
+    accepted: BTreeSet<MessageId>,
+}
+
+struct Net {
+    rng: ChaCha8Rng,
+    now: Instant,
+    places: Vec<Place>,
+    parcels: Vec<(usize, usize, Tell)>,
+    loses: u32,
+    epoch: Epoch,
+}
+
+impl Net {
+    fn new(seed: u64, voters: usize, learners: usize) -> Self {
+        let mut net = Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            now: Instant(0),
+            places: (0..voters + learners).map(|_| Place::default()).collect(),
+            parcels: vec![],
+            loses: 0,
+            epoch: Epoch { number: 1, voters: (0..voters).map(id).collect() },
+        };
+        (0..voters + learners).for_each(|place| net.start(place));
+        net
+    }
+
+    fn start(&mut self, place: usize) {
+        self.places[place].machine = Some(Causal::new(id(place), self.epoch.clone(), self.places[place].disk.clone(), self.now));
+    }
+
+    fn crash(&mut self, place: usize) {
+        let kept = self.rng.random_range(0..=self.places[place].unsynced.len());
+        (0..kept).for_each(|_| self.sync(place, false));
+        self.places[place].machine = None;
+        self.places[place].unsynced.clear();
+    }
+
+    fn say(&mut self, place: usize) {
+        let now = self.now;
+        self.with(place, |machine, out| {
+            machine.on_local("text/plain".into(), Body::of(b"hello".to_vec()), WallTime(0), now, out).expect("there is room");
+        });
+    }
+
+    fn with(&mut self, place: usize, act: impl FnOnce(&mut Causal, &mut Vec<Effect>)) {
+        let mut out = Vec::new();
+        let Some(machine) = self.places[place].machine.as_mut() else { return };
+        act(machine, &mut out);
+        machine.check();
+        for effect in out {
+            match effect {
+                Effect::Persist(changes) => self.places[place].unsynced.push_back(changes),
+                Effect::Accepted(id) => assert!(self.places[place].accepted.insert(id)),
+                Effect::Tell(Whom::Node(to), tell) => {
+                    let to = (0..self.places.len()).find(|other| id(*other) == to).expect("one of them");
+                    self.parcels.push((place, to, tell));
+                }
+                Effect::Tell(Whom::AFew, tell) => {
+                    let to = self.rng.random_range(0..self.places.len());
+                    self.parcels.push((place, to, tell));
+                }
+                Effect::Delivered(message) => assert!(self.places[place].history.contains(&message), "durable by then"),
+            }
+        }
+    }
+
+    fn sync(&mut self, place: usize, report: bool) {
+        let here = &mut self.places[place];
+        let Some(changes) = here.unsynced.pop_front() else { return };
+        for change in changes {
+            match change {
+                Change::Store(message) => {
+                    if message.id.origin == id(place) {
+                        here.disk.newest = BTreeSet::from([message.id]);
+                    }
+                    here.disk.pending.push(message);
+                }
+                Change::Deliver(message) => {
+                    here.disk.pending.retain(|pending| pending.id != message.id);
+                    let last = here.disk.delivered.entry(message.id.origin).or_default();
+                    assert_eq!(message.id.sequence, *last + 1, "no duplication, no gap");
+                    *last += 1;
+                    here.disk.newest.retain(|id| id.origin != message.id.origin && !message.frontier.newest.contains(id));
+                    here.disk.newest.insert(message.id);
+                    here.history.push(message);
+                }
+            }
+        }
+        if report {
+            self.with(place, Causal::on_persisted);
+        }
+    }
+
+    fn step(&mut self) {
+        let place = self.rng.random_range(0..self.places.len());
+        match self.rng.random_range(0..10) {
+            0..5 if !self.parcels.is_empty() => {
+                let parcel = self.rng.random_range(0..self.parcels.len());
+                let (from, to, tell) = self.parcels.swap_remove(parcel);
+                if !self.rng.random_ratio(self.loses, 100) {
+                    let now = self.now;
+                    self.with(to, |machine, out| machine.on_tell(now, id(from), tell, out));
+                }
+            }
+            5..9 => self.sync(place, true),
+            _ => {
+                self.now = self.now + Duration::from_millis(self.rng.random_range(1..400));
+                let now = self.now;
+                self.with(place, |machine, out| machine.on_deadline(now, out));
+            }
+        }
+    }
+
+    /// Two nodes compare what they have delivered, as exchanges do.
+    fn meet(&mut self) {
+        let (here, there) = (self.rng.random_range(0..self.places.len()), self.rng.random_range(0..self.places.len()));
+        let Some(known) = self.places[here].machine.as_ref().map(|machine| machine.delivered().clone()) else { return };
+        let lacks = |message: &&Message| known.get(&message.id.origin).is_none_or(|last| message.id.sequence > *last);
+        let messages = self.places[there].history.iter().filter(lacks).cloned().collect();
+        self.with(here, |machine, out| machine.on_history(messages, out));
+    }
+
+    /// Causal order in every history, and uniform agreement in what a majority must hold.
+    fn check(&self) {
+        for place in &self.places {
+            let mut seen = BTreeSet::new();
+            for message in &place.history {
+                assert!(message.frontier.newest.iter().all(|before| seen.contains(before)), "causal order");
+                assert!(seen.insert(message.id), "no duplication");
+            }
+            for message in &place.history {
+                let on_disk = |other: &&Place| other.history.contains(message) || other.disk.pending.contains(message);
+                let holders = (0..self.places.len()).filter(|other| on_disk(&&self.places[*other])).map(id).collect();
+                assert!(self.epoch.is_majority(&holders), "what is delivered is on the disks of a majority");
+            }
+        }
+    }
+}
+
+fn run(seed: u64, voters: usize, learners: usize) {
+    let mut net = Net::new(seed, voters, learners);
+    let count = voters + learners;
+    net.loses = 20;
+    for round in 0..4000 {
+        if round % 100 == 0 {
+            let place = net.rng.random_range(0..count);
+            net.say(place);
+        }
+        if round % 150 == 0 {
+            let place = net.rng.random_range(0..count);
+            if net.places[place].machine.is_some() { net.crash(place) } else { net.start(place) }
+        }
+        net.step();
+        if round % 50 == 0 {
+            net.check();
+        }
+    }
+    net.loses = 0;
+    let down: Vec<usize> = (0..count).filter(|place| net.places[*place].machine.is_none()).collect();
+    down.into_iter().for_each(|place| net.start(place));
+    let accepted: BTreeSet<MessageId> = net.places.iter().flat_map(|place| place.accepted.clone()).collect();
+    let settled =
+        |net: &Net| (0..count).all(|place| accepted.iter().all(|id| net.places[place].history.iter().any(|message| message.id == *id)));
+    let mut rounds = 0;
+    while !settled(&net) && rounds < 60_000 {
+        net.step();
+        rounds += 1;
+        if rounds % 200 == 0 {
+            net.meet();
+        }
+    }
+    net.check();
+    assert!(settled(&net), "seed {seed}: what was accepted is delivered by every node");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_properties_hold_whatever_is_lost_and_whoever_crashes(seed in any::<u64>(), voters in 1..=5_usize, learners in 0..=2_usize) {
+        run(seed, voters, learners);
+    }
+}
+
+#[test]
+fn a_minority_delivers_nothing_and_says_nothing_when_all_is_delivered() {
+    let mut net = Net::new(1, 3, 0);
+    net.crash(1);
+    net.crash(2);
+    net.say(0);
+    (0..3000).for_each(|_| net.step());
+    assert!(net.places[0].history.is_empty() && net.places[0].accepted.len() == 1);
+    net.start(1);
+    net.start(2);
+    (0..6000).for_each(|_| net.step());
+    assert!(net.places.iter().all(|place| place.history.len() == 1));
+    assert!(net.parcels.is_empty(), "quiet: {:?}", net.parcels);
+    assert!(net.places.iter().all(|place| place.machine.as_ref().is_some_and(|machine| machine.deadline().is_none())));
+}
+
+#[test]
+fn a_learners_disk_does_not_count() {
+    let mut net = Net::new(1, 3, 2);
+    net.crash(1);
+    net.crash(2);
+    net.say(0);
+    (0..6000).for_each(|_| net.step());
+    assert!(net.places.iter().all(|place| place.history.is_empty()));
+}
+
+#[test]
+fn an_older_epochs_word_is_not_counted_in_a_later_one() {
+    let epoch = |number, voters: &[usize]| Epoch { number, voters: voters.iter().copied().map(id).collect() };
+    let mut machine = Causal::new(id(0), epoch(1, &[0, 1, 2]), Durable::default(), Instant(0));
+    let mut out = Vec::new();
+    machine.on_local("text/plain".into(), Body::of(vec![]), WallTime(0), Instant(0), &mut out);
+    machine.on_persisted(&mut out);
+    machine.on_epoch(epoch(2, &[0, 1, 2, 3]), &mut out);
+    let name = MessageId { origin: id(0), channel: Channel::Causal, sequence: 1 };
+    let holds = |epoch| Tell { epoch, holds: vec![name], ..Tell::default() };
+    machine.on_tell(Instant(0), id(1), holds(2), &mut out);
+    machine.on_tell(Instant(0), id(3), holds(1), &mut out);
+    assert!(!machine.is_delivered(name), "two of four, and a stranger to the first epoch");
+    machine.on_tell(Instant(0), id(3), holds(2), &mut out);
+    assert!(machine.is_delivered(name));
+}

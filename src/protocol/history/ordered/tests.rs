@@ -1,0 +1,359 @@
+//! Ordered machines alone, on a network and disks that fail by dice.
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+
+use super::*;
+use crate::history::message::Channel;
+use crate::history::message::tests::message;
+use crate::record::tests::node;
+
+fn any_frontier(_: &Frontier) -> bool {
+    true
+}
+
+/// What is on its way.
+#[derive(Debug)]
+enum Parcel {
+    Step { from: usize, to: usize, call: u64, step: Step },
+    Vote { from: usize, to: usize, vote: Vote },
+    Messages { to: usize, messages: Vec<Message> },
+    History { to: usize, from: usize, slot: u64 },
+}
+
+/// A node: its machine, its disk, and what waits for the disk.
+#[derive(Debug)]
+struct Place {
+    machine: Option<Ordered>,
+    disk: Durable,
+    log: BTreeMap<u64, Batch>,
+    own: Vec<Message>,
+    unsynced: VecDeque<Vec<Change>>,
+    asked: BTreeMap<u64, usize>,
+    told: u64,
+}
+
+struct Net {
+    rng: ChaCha8Rng,
+    now: Instant,
+    places: Vec<Place>,
+    parcels: Vec<Parcel>,
+    next_call: u64,
+    loses: u32,
+    voters: BTreeSet<NodeId>,
+}
+
+fn id(place: usize) -> NodeId {
+    node(u8::try_from(place).expect("few"))
+}
+
+impl Net {
+    fn new(seed: u64, count: usize, voters: usize) -> Self {
+        let place = |_| Place {
+            machine: None,
+            disk: Durable::default(),
+            log: BTreeMap::new(),
+            own: vec![],
+            unsynced: VecDeque::new(),
+            asked: BTreeMap::new(),
+            told: 0,
+        };
+        let mut net = Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            now: Instant(0),
+            places: (0..count).map(place).collect(),
+            parcels: vec![],
+            next_call: 0,
+            loses: 0,
+            voters: (0..voters).map(id).collect(),
+        };
+        (0..count).for_each(|place| net.start(place));
+        net
+    }
+
+    fn start(&mut self, place: usize) {
+        let founding = Epoch { number: 1, voters: self.voters.clone() };
+        let here = &mut self.places[place];
+        let mut machine = Ordered::new(id(place), founding, here.disk.clone(), self.now);
+        for message in here.own.clone() {
+            machine.on_message(message, self.now);
+        }
+        here.told = here.disk.decided;
+        here.machine = Some(machine);
+    }
+
+    fn crash(&mut self, place: usize) {
+        let kept = self.rng.random_range(0..=self.places[place].unsynced.len());
+        (0..kept).for_each(|_| self.sync(place, false));
+        let here = &mut self.places[place];
+        here.machine = None;
+        here.unsynced.clear();
+        here.asked.clear();
+    }
+
+    fn say(&mut self, place: usize, sequence: u64) {
+        let message = message(u8::try_from(place).expect("few"), Channel::Ordered, sequence, &[]);
+        self.places[place].own.push(message.clone());
+        let now = self.now;
+        self.with(place, |machine, out| {
+            machine.on_message(message, now);
+            machine.on_progress(now, &any_frontier, out);
+        });
+    }
+
+    fn with(&mut self, place: usize, act: impl FnOnce(&mut Ordered, &mut Vec<Effect>)) {
+        let mut out = Vec::new();
+        let Some(machine) = self.places[place].machine.as_mut() else { return };
+        act(machine, &mut out);
+        machine.check();
+        for effect in out {
+            self.perform(place, effect);
+        }
+    }
+
+    fn place_of(&self, node: NodeId) -> usize {
+        (0..self.places.len()).find(|place| id(*place) == node).expect("one of them")
+    }
+
+    fn perform(&mut self, from: usize, effect: Effect) {
+        match effect {
+            Effect::Persist(changes) => self.places[from].unsynced.push_back(changes),
+            Effect::Ask(to, step) => {
+                self.next_call += 1;
+                let parcel = Parcel::Step { from, to: self.place_of(to), call: self.next_call, step };
+                self.parcels.push(parcel);
+            }
+            Effect::Answer(call, vote) => {
+                if let Some(to) = self.places[from].asked.remove(&call.0) {
+                    self.parcels.push(Parcel::Vote { from, to, vote });
+                }
+            }
+            Effect::Behind(whom, slot) => self.parcels.push(Parcel::History { to: from, from: self.place_of(whom), slot }),
+            Effect::Decided(slot, batch) => {
+                let here = &mut self.places[from];
+                assert_eq!(slot, here.told + 1, "each slot is reported once, in order");
+                assert_eq!(here.log.get(&slot), Some(&batch), "and durable by then");
+                here.told = slot;
+            }
+            Effect::HandOver(to, messages) => {
+                let to = self.place_of(to);
+                self.parcels.push(Parcel::Messages { to, messages });
+            }
+        }
+    }
+
+    /// The oldest persist of a place reaches its disk.
+    fn sync(&mut self, place: usize, report: bool) {
+        let here = &mut self.places[place];
+        let Some(changes) = here.unsynced.pop_front() else { return };
+        for change in changes {
+            match change {
+                Change::Promise(ballot) => here.disk.promised = here.disk.promised.max(Some(ballot)),
+                Change::Accept(slot, accepted) => {
+                    here.disk.promised = here.disk.promised.max(Some(accepted.ballot));
+                    here.disk.accepted.insert(slot, accepted);
+                }
+                Change::Decide(slot, batch) => {
+                    assert_eq!(slot, here.disk.decided + 1);
+                    here.disk.decided = slot;
+                    here.disk.accepted.retain(|accepted, _| *accepted > slot);
+                    let epoch = here.disk.epoch.clone().unwrap_or(Epoch { number: 1, voters: self.voters.clone() });
+                    here.disk.epoch = Some(batch.next_epoch(&epoch).unwrap_or(epoch));
+                    for message in batch.messages() {
+                        here.own.retain(|own| own.id != message.id);
+                        let last = here.disk.ordered.entry(message.id.origin).or_default();
+                        *last = (*last).max(message.id.sequence);
+                    }
+                    here.log.insert(slot, batch);
+                }
+            }
+        }
+        if report {
+            let now = self.now;
+            self.with(place, |machine, out| machine.on_persisted(now, &any_frontier, out));
+        }
+    }
+
+    fn deliver(&mut self, parcel: Parcel) {
+        let now = self.now;
+        match parcel {
+            Parcel::Step { from, to, call, step } => {
+                self.places[to].asked.insert(call, from);
+                self.with(to, |machine, out| machine.on_step(now, id(from), PeerCall(call), step, out));
+            }
+            Parcel::Vote { from, to, vote } => self.with(to, |machine, out| machine.on_vote(now, id(from), vote, &any_frontier, out)),
+            Parcel::Messages { to, messages } => self.with(to, |machine, out| {
+                messages.into_iter().for_each(|message| _ = machine.on_message(message, now));
+                machine.on_progress(now, &any_frontier, out);
+            }),
+            Parcel::History { to, from, slot } => {
+                let known: Vec<(u64, Batch)> = self.places[from].log.range(..=slot).map(|(slot, batch)| (*slot, batch.clone())).collect();
+                self.with(to, |machine, out| {
+                    known.into_iter().for_each(|(slot, batch)| machine.on_decided(slot, batch, out));
+                    machine.on_progress(now, &any_frontier, out);
+                });
+            }
+        }
+    }
+
+    /// Something happens.
+    fn step(&mut self) {
+        let place = self.rng.random_range(0..self.places.len());
+        match self.rng.random_range(0..10) {
+            0..5 if !self.parcels.is_empty() => {
+                let parcel = self.rng.random_range(0..self.parcels.len());
+                let parcel = self.parcels.swap_remove(parcel);
+                if !self.rng.random_ratio(self.loses, 100) {
+                    self.deliver(parcel);
+                }
+            }
+            5..9 => self.sync(place, true),
+            _ => {
+                self.now = self.now + Duration::from_millis(self.rng.random_range(1..200));
+                let mut rng = ChaCha8Rng::seed_from_u64(self.rng.random());
+                let now = self.now;
+                self.with(place, |machine, out| {
+                    if machine.deadline().is_some_and(|deadline| deadline <= now) {
+                        machine.on_deadline(now, &mut rng, out);
+                    }
+                });
+            }
+        }
+        self.check();
+    }
+
+    /// Agreement, single places, each origin's order: at every moment, on every disk.
+    fn check(&self) {
+        let longest = self.places.iter().max_by_key(|place| place.log.len()).expect("some");
+        for place in &self.places {
+            for (slot, batch) in &place.log {
+                assert_eq!(longest.log.get(slot), Some(batch), "slot {slot} is decided in two ways");
+            }
+        }
+    }
+
+    fn order(&self, place: usize) -> Vec<MessageId> {
+        let mut last: BTreeMap<NodeId, u64> = BTreeMap::new();
+        let mut order = Vec::new();
+        for message in self.places[place].log.values().flat_map(Batch::messages) {
+            let expected = last.entry(message.id.origin).or_default();
+            if message.id.sequence > *expected {
+                assert_eq!(message.id.sequence, *expected + 1, "an origin's messages stand in their order");
+                *expected += 1;
+                order.push(message.id);
+            }
+        }
+        order
+    }
+}
+
+fn run(seed: u64, count: usize, voters: usize, faults: bool) {
+    let mut net = Net::new(seed, count, voters);
+    let mut sequences = vec![0; count];
+    let mut said = BTreeSet::new();
+    net.loses = if faults { 20 } else { 0 };
+    for round in 0..6000 {
+        if round % 200 == 0 {
+            let place = net.rng.random_range(0..count);
+            if net.places[place].machine.is_some() {
+                sequences[place] += 1;
+                said.insert(MessageId { origin: id(place), channel: Channel::Ordered, sequence: sequences[place] });
+                net.say(place, sequences[place]);
+            }
+        }
+        if faults && round % 150 == 0 {
+            let place = net.rng.random_range(0..count);
+            if net.places[place].machine.is_some() { net.crash(place) } else { net.start(place) }
+        }
+        net.step();
+    }
+    net.loses = 0;
+    let down: Vec<usize> = (0..count).filter(|place| net.places[*place].machine.is_none()).collect();
+    down.into_iter().for_each(|place| net.start(place));
+    for round in 0..40_000 {
+        net.step();
+        // What a rumor or an exchange does elsewhere: everybody hears what was decided.
+        if round % 500 == 0 {
+            let most = (0..count).max_by_key(|place| net.places[*place].log.len()).expect("some");
+            (0..count).for_each(|to| net.parcels.push(Parcel::History { to, from: most, slot: u64::MAX }));
+            if (0..count).all(|place| net.order(place).len() == said.len()) {
+                break;
+            }
+        }
+    }
+    for place in 0..count {
+        assert_eq!(net.order(place).into_iter().collect::<BTreeSet<_>>(), said, "seed {seed}: everything said is ordered at {place}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn all_nodes_decide_alike_and_nothing_said_is_lost(seed in any::<u64>(), voters in 1..=5_usize, learners in 0..=2_usize) {
+        run(seed, voters + learners, voters, true);
+    }
+}
+
+#[test]
+fn without_faults_a_coordinator_starts_once() {
+    let mut net = Net::new(1, 3, 3);
+    for sequence in 1..=5 {
+        net.say(0, sequence);
+        (0..3000).for_each(|_| net.step());
+    }
+    assert_eq!(net.order(0).len(), 5);
+    let rounds: BTreeSet<u64> = net.places.iter().filter_map(|place| Some(place.disk.promised?.round)).collect();
+    assert!(rounds.into_iter().max() <= Some(2), "the steady coordinator skips Start");
+}
+
+#[test]
+fn a_batch_that_a_majority_has_survives_its_coordinator() {
+    let mut net = Net::new(1, 3, 3);
+    net.say(0, 1);
+    // Until the batch is durable at two, whatever was told of it.
+    let durable = |net: &Net| net.places.iter().filter(|place| !place.disk.accepted.is_empty()).count() >= 2;
+    while !durable(&net) {
+        net.step();
+    }
+    let batch = net.places.iter().find_map(|place| place.disk.accepted.get(&1)).cloned().expect("accepted").batch;
+    net.crash(0);
+    net.parcels.clear();
+    net.say(1, 1);
+    (0..20_000).for_each(|_| net.step());
+    assert_eq!(net.places[1].log.get(&1), Some(&batch), "it is proposed before anything new");
+    assert_eq!(net.order(1).len(), 2);
+}
+
+#[test]
+fn the_epoch_changes_where_its_batch_stands() {
+    let mut net = Net::new(1, 4, 3);
+    net.say(0, 1);
+    (0..5000).for_each(|_| net.step());
+    let coordinator = (0..3).find(|place| net.places[*place].machine.as_ref().is_some_and(Ordered::is_coordinator)).expect("one");
+    let now = net.now;
+    net.with(coordinator, |machine, out| {
+        machine.wish(machine.epoch().with(id(3)));
+        machine.on_progress(now, &any_frontier, out);
+    });
+    (0..5000).for_each(|_| net.step());
+    net.say(coordinator, if coordinator == 0 { 2 } else { 1 });
+    (0..20_000).for_each(|_| net.step());
+    let machine = net.places[coordinator].machine.as_ref().expect("runs");
+    assert_eq!((machine.epoch().number, machine.epoch().voters.len()), (2, 4));
+    assert_eq!(net.order(coordinator).len(), 2);
+}
+
+#[test]
+fn a_minority_decides_nothing() {
+    let mut net = Net::new(1, 3, 3);
+    net.crash(1);
+    net.crash(2);
+    net.say(0, 1);
+    (0..20_000).for_each(|_| net.step());
+    assert!(net.places[0].log.is_empty());
+    assert!(net.places[0].machine.as_ref().is_some_and(|machine| machine.waiting().count() == 1), "it waits");
+    net.start(1);
+    (0..20_000).for_each(|_| net.step());
+    assert_eq!(net.order(0).len(), 1);
+}
