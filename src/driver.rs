@@ -12,11 +12,11 @@ use futures_util::StreamExt;
 use futures_util::future::{LocalBoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use gossip_cdn_protocol::io::{
-    CallFault, ClientCall, Holders, MemberView, NoHolder, PeerCall, Refusal, Status, Write, WriteFault, Written,
+    CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Status, Write, WriteFault, Written,
 };
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Request};
-use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, Output, Persist, Reply, StoreFault};
+use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, NodeId, Output, Persist, Reply, StoreFault};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -112,6 +112,12 @@ impl Handle {
     pub async fn members(&self) -> Result<Vec<MemberView>, Stopped> {
         let Reply::Members(members) = self.command(Command::Members).await? else { return Err(Stopped) };
         Ok(members)
+    }
+
+    /// Forgets a member that is dead or has left.
+    pub async fn forget(&self, id: NodeId) -> Result<Result<Member, ForgetFault>, Stopped> {
+        let Reply::Forget(result) = self.command(Command::Forget(id)).await? else { return Err(Stopped) };
+        Ok(result)
     }
 
     /// A peer's request.

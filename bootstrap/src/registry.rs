@@ -100,7 +100,7 @@ impl Entry {
     fn state(&self, now: Instant) -> MemberState {
         match self.claim.state {
             MemberState::Left => MemberState::Left,
-            MemberState::Alive | MemberState::Suspect | MemberState::Dead => {
+            MemberState::Alive | MemberState::Suspect | MemberState::Dead | MemberState::Forgotten => {
                 let silent = self.dead || now.since(self.heard) >= SILENCE;
                 if silent { MemberState::Dead } else { MemberState::Alive }
             }

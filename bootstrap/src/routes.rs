@@ -127,7 +127,9 @@ fn check(claim: &Join) -> Result<(), String> {
     claim.member.validate().map_err(|why| why.to_string())?;
     match claim.member.state {
         MemberState::Alive | MemberState::Left => {}
-        MemberState::Suspect | MemberState::Dead => return Err("nobody says of itself that it is suspect or dead".to_owned()),
+        MemberState::Suspect | MemberState::Dead | MemberState::Forgotten => {
+            return Err("nobody says of itself that it is suspect, dead or forgotten".to_owned());
+        }
     }
     let found = claim.exchanged.len();
     if found > MAX_EXCHANGED { Err(format!("{found} exchanges where {MAX_EXCHANGED} are expected at most")) } else { Ok(()) }

@@ -29,7 +29,7 @@ struct MemberShown {
     id: String,
     /// Its base URL.
     address: String,
-    /// alive, suspect, dead or left.
+    /// alive, suspect, dead, left or forgotten.
     state: &'static str,
     /// The number of its life.
     incarnation: u64,

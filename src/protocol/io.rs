@@ -199,6 +199,8 @@ pub enum Command {
     Status,
     /// Whom does this node know?
     Members,
+    /// That member, dead or gone, will not come back.
+    Forget(NodeId),
     /// This node is about to stop.
     Leave,
 }
@@ -281,6 +283,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Command::Members`].
     Members(Vec<MemberView>),
+    /// To [`Command::Forget`]: the claim, durable here, as it now spreads.
+    Forget(Result<Member, ForgetFault>),
     /// To [`Command::Leave`].
     Left,
 }
@@ -321,6 +325,19 @@ pub enum WriteFault {
     Busy,
     /// Some version of this blob bears the last stamp before the year 10000: nothing can be written after it.
     StampsExhausted,
+    /// The disk refused.
+    Store(StoreFault),
+}
+
+/// Why a member was not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForgetFault {
+    /// No member of that id is known.
+    Unknown,
+    /// It is this node.
+    Myself,
+    /// It is alive or suspect: only who is dead or has left is forgotten.
+    Live,
     /// The disk refused.
     Store(StoreFault),
 }

@@ -1,7 +1,8 @@
 //! Members: what a node knows of another node.
 //!
 //! The order of claims about a member is that of SWIM (Das, Gupta, Motivala, DSN 2002, section 4.2): a greater incarnation
-//! overrides a smaller one; at the same incarnation dead overrides suspect overrides alive. Left is dead by the member's own word.
+//! overrides a smaller one; at the same incarnation dead overrides suspect overrides alive. Left is dead by the member's own word,
+//! forgotten by that of a person, who may say so only of the dead and of those who left.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub enum MemberState {
     Dead,
     /// It said goodbye. It is still tried, like the dead.
     Left,
+    /// Somebody who runs a node said that it will not come back: it is listed, but neither tried nor counted. No ban: a node that
+    /// comes back raises its incarnation, and is a member again.
+    Forgotten,
 }
 
 impl MemberState {
@@ -40,6 +44,7 @@ impl MemberState {
             Self::Suspect => "suspect",
             Self::Dead => "dead",
             Self::Left => "left",
+            Self::Forgotten => "forgotten",
         }
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! 1. Only this node raises its own incarnation, and a raised one leaves only after it is on disk.
 //! 2. A claim about another node is replaced only by one that overrides it, or by having heard from a suspect directly.
-//! 3. Nobody is forgotten: the dead and those who left are tried for ever, one a second at most, each at a growing pause.
-//! 4. The fingerprint covers id, address, incarnation and whether the member is alive, dead or left; suspicion is local and passing.
+//! 3. Nobody is forgotten but by a person's word: the dead and those who left are tried for ever, one a second at most, each at a
+//!    growing pause. The forgotten stay in the list, so that nobody's older list brings them back.
+//! 4. The fingerprint covers id, address, incarnation and whether the member is alive, dead, left or forgotten; suspicion is local
+//!    and passing.
 //! 5. Only listing everybody costs as much as there are members: what happens once a second or at each message does not.
 
 mod absent;
@@ -31,7 +33,7 @@ use self::live::Live;
 use self::retry::FIRST_PAUSE;
 use self::schedule::Schedule;
 use crate::ids::NodeId;
-use crate::io::Target;
+use crate::io::{ForgetFault, Target};
 use crate::item::ItemHasher;
 use crate::member::{Member, MemberState};
 use crate::time::Instant;
@@ -220,7 +222,10 @@ impl Membership {
             self.absent.remove(id);
         } else {
             self.live.remove(id);
-            if let (last_heard, false) = heard_and_taken {
+            self.absent.remove(id);
+            if let (last_heard, false) = heard_and_taken
+                && state != MemberState::Forgotten
+            {
                 self.absent.enter(id, last_heard, now + FIRST_PAUSE);
             }
         }
@@ -248,6 +253,7 @@ impl Membership {
                 self.absent.enter(id, Some(now), now);
                 None
             }
+            MemberState::Forgotten => None,
         }
     }
 
@@ -276,6 +282,21 @@ impl Membership {
     pub fn on_deadline(&mut self, now: Instant) -> Vec<Member> {
         let due: Vec<NodeId> = std::iter::from_fn(|| self.deaths.pop_due(now)).collect();
         due.into_iter().filter_map(|id| self.believe_state(id, MemberState::Dead, now)).collect()
+    }
+
+    /// A person says that a member will not come back. Gives the claim that replaces the one held; of one forgotten already, that.
+    pub fn forget(&mut self, id: NodeId, now: Instant) -> Result<Member, ForgetFault> {
+        if id == self.me.id {
+            return Err(ForgetFault::Myself);
+        }
+        let state = self.peers.get(&id).map(|peer| peer.member.state);
+        match state {
+            None => Err(ForgetFault::Unknown),
+            Some(MemberState::Alive | MemberState::Suspect) => Err(ForgetFault::Live),
+            Some(MemberState::Dead | MemberState::Left | MemberState::Forgotten) => {
+                self.believe_state(id, MemberState::Forgotten, now).ok_or(ForgetFault::Unknown)
+            }
+        }
     }
 
     /// The next time something is to be done here.
@@ -376,7 +397,8 @@ impl Membership {
             fingerprint = fingerprint.wrapping_add(hash_of(&self.hasher, member));
             assert_eq!(self.deaths.contains(id), state == MemberState::Suspect, "exactly the suspects have a deadline");
             assert_eq!(self.live.contains(id), state.is_live(), "exactly the live are picked");
-            assert_eq!(self.absent.contains(id), !state.is_live() && !address_taken, "exactly the others are tried, where they can be");
+            let tried = matches!(state, MemberState::Dead | MemberState::Left) && !address_taken;
+            assert_eq!(self.absent.contains(id), tried, "exactly the dead and gone are tried, where they can be");
         }
         assert_eq!(fingerprint, self.fingerprint, "the fingerprint is the sum of the claims");
     }
@@ -500,6 +522,26 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), 6);
         assert!(!ids.contains(&others[0].id) && !ids.contains(&others[7].id));
+    }
+
+    #[test]
+    fn only_the_dead_and_gone_are_forgotten_and_untried_until_they_come_back() {
+        let others = vec![member(2, 1, MemberState::Alive), member(3, 1, MemberState::Dead), member(4, 1, MemberState::Left)];
+        let mut list = knowing(others.clone(), &[]);
+        assert_eq!(list.forget(list.me().id, Instant(0)), Err(ForgetFault::Myself));
+        assert_eq!(list.forget(member(9, 1, MemberState::Dead).id, Instant(0)), Err(ForgetFault::Unknown));
+        assert_eq!(list.forget(others[0].id, Instant(0)), Err(ForgetFault::Live));
+        for other in &others[1..] {
+            assert_eq!(list.forget(other.id, Instant(0)).map(|member| member.state), Ok(MemberState::Forgotten));
+            assert!(list.forget(other.id, Instant(0)).is_ok(), "once more does no harm");
+        }
+        list.check();
+        assert_eq!((list.due_dead(Instant(1000 * SECOND)), list.live_count(), list.list().len()), (None, 1, 4));
+        list.merge(vec![others[1].clone()], Instant(0));
+        assert!(!list.is_live(others[1].id), "an older list does not bring it back");
+        list.merge(vec![member(3, 2, MemberState::Alive)], Instant(0));
+        assert!(list.is_live(others[1].id), "a new life does");
+        list.check();
     }
 
     #[test]

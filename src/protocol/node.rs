@@ -26,8 +26,8 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::ids::{NodeId, PublicKey};
 use crate::io::{
-    ClientCall, Command, Counters, Event, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply, Token,
-    WriteFault, Written,
+    ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply,
+    Token, WriteFault, Written,
 };
 use crate::item::{ItemHasher, RecordKey};
 use crate::member::{Member, MemberState};
@@ -93,6 +93,7 @@ struct After {
     incarnation: Option<u64>,
     /// Replies that tell of what is being persisted.
     replies: Vec<(ClientCall, Reply)>,
+    forgotten: Option<(ClientCall, Member)>,
 }
 
 impl After {
@@ -100,6 +101,8 @@ impl After {
     fn fail(self, fault: &StoreFault, out: &mut Outbox) {
         let calls = self.write.map(|(call, ..)| call).into_iter().chain(self.replies.into_iter().map(|(call, _)| call));
         out.extend(calls.map(|call| Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone()))))));
+        let forget = self.forgotten.map(|(call, _)| Output::Reply(call, Reply::Forget(Err(ForgetFault::Store(fault.clone())))));
+        out.extend(forget);
     }
 }
 
@@ -265,6 +268,7 @@ impl<S: Store> Node<S> {
         }
         self.records.on_persisted(token, &after.keys);
         out.extend(after.replies.into_iter().map(|(call, reply)| Output::Reply(call, reply)));
+        out.extend(after.forgotten.map(|(call, member)| Output::Reply(call, Reply::Forget(Ok(member)))));
         self.unsettled.extend(after.keys);
         if let Some(incarnation) = after.incarnation {
             self.membership.raise(incarnation);
@@ -358,6 +362,9 @@ fn refuse(fault: &StoreFault, input: Input, cluster: &str, out: &mut Outbox) {
         Input::Command(call, Command::Leave) => out.push(Output::Reply(call, Reply::Left)),
         Input::Command(call, Command::Introduce(_)) => {
             out.push(Output::Reply(call, Reply::Introduce(Err(crate::io::CallFault::Refused(fault.to_string())))));
+        }
+        Input::Command(call, Command::Forget(_)) => {
+            out.push(Output::Reply(call, Reply::Forget(Err(ForgetFault::Store(fault.clone())))));
         }
         Input::Command(call, Command::Members) => out.push(Output::Reply(call, Reply::Members(vec![]))),
         Input::Request(call, _) => out.push(Output::Answer(call, Err(Refusal::Stopped { cluster: cluster.to_owned() }))),

@@ -1,8 +1,9 @@
 //! What clients want.
 
-use crate::ids::BlobId;
+use crate::ids::{BlobId, NodeId};
 use crate::io::{
-    Change, ClientCall, Command, Holders, MemberView, Outbox, Output, Persist, RecordChange, Reply, Status, Write, WriteFault, Written,
+    Change, ClientCall, Command, Event, Holders, MemberView, Outbox, Output, Persist, RecordChange, Reply, Status, Write, WriteFault,
+    Written,
 };
 use crate::item::RecordKey;
 use crate::member::is_base_url;
@@ -36,6 +37,7 @@ impl<S: Store> Node<S> {
                 out.push(Output::Reply(call, Reply::Status(Box::new(status))));
             }
             Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
+            Command::Forget(id) => self.on_forget(now, call, id, out),
             Command::Leave => self.on_leave(call, out),
         }
         Ok(())
@@ -166,6 +168,19 @@ impl<S: Store> Node<S> {
         let request = Request::Members(MemberList { members: self.membership.list() });
         let target = crate::io::Target { id: None, address: address.clone() };
         self.call(target, request, Purpose::Introduction(address, call), out);
+    }
+
+    /// The reply waits for the disk: what a person was told is not forgotten again.
+    fn on_forget(&mut self, now: Now, call: ClientCall, id: NodeId, out: &mut Outbox) {
+        match self.membership.forget(id, now.instant) {
+            Err(fault) => out.push(Output::Reply(call, Reply::Forget(Err(fault)))),
+            Ok(member) => {
+                out.push(Output::Event(Event::MemberChanged(id, member.state)));
+                let token = self.token();
+                self.after.insert(token, After { forgotten: Some((call, member.clone())), ..After::default() });
+                out.push(Output::Persist(Persist { token, records: vec![], members: vec![member], incarnation: None, contacts: None }));
+            }
+        }
     }
 
     fn on_leave(&mut self, call: ClientCall, out: &mut Outbox) {

@@ -183,6 +183,11 @@ impl World {
         number
     }
 
+    /// The identity of a host's node.
+    pub fn id(&self, host: usize) -> NodeId {
+        self.hosts[host].id
+    }
+
     /// Starts the process of a host that does not run.
     pub fn start(&mut self, host: usize) {
         self.start_process(host);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gossip_cdn_protocol::io::{ClientCall, Reply, WriteFault, Written};
-use gossip_cdn_protocol::{BlobId, Command, Content, Record};
+use gossip_cdn_protocol::io::{ClientCall, ForgetFault, Reply, WriteFault, Written};
+use gossip_cdn_protocol::{BlobId, Command, Content, MemberState, Record};
 use gossip_cdn_sim::world::Unsynced;
 use gossip_cdn_sim::{Wish, World};
 
@@ -175,5 +175,35 @@ fn a_leaving_node_rests_and_answers_who_waits() {
     let late = world.write(0, Wish::put(Some(blob(2)), 2, 1000).copies(5, seconds(600)));
     world.run_for(seconds(5));
     assert!(matches!(reply(&mut world, late), Some(Reply::Write(Ok(_)))));
+    assert_eq!(world.failure(), None);
+}
+
+/// How a host sees another.
+fn state(world: &mut World, host: usize, other: usize) -> Option<MemberState> {
+    let call = world.ask(host, Command::Members);
+    let Some(Reply::Members(members)) = reply(world, call) else { panic!("it always knows") };
+    let id = world.id(other);
+    members.iter().find(|view| view.member.id == id).map(|view| view.member.state)
+}
+
+#[test]
+fn who_is_forgotten_stays_so_everywhere_and_is_a_member_again_when_it_comes_back() {
+    let mut world = network(5);
+    let call = world.ask(0, Command::Forget(world.id(4)));
+    assert_eq!(reply(&mut world, call), Some(Reply::Forget(Err(ForgetFault::Live))), "it is alive");
+    world.crash(4, Unsynced::KeepAll);
+    world.run_for(seconds(30));
+    let call = world.ask(0, Command::Forget(world.id(4)));
+    assert_eq!(reply(&mut world, call), None, "not before it is on disk");
+    world.run_for(seconds(60));
+    assert!(matches!(reply(&mut world, call), Some(Reply::Forget(Ok(_)))));
+    assert!((0..4).all(|host| state(&mut world, host, 4) == Some(MemberState::Forgotten)));
+    world.crash(1, Unsynced::KeepAll);
+    world.start(1);
+    world.run_for(seconds(60));
+    assert_eq!(state(&mut world, 1, 4), Some(MemberState::Forgotten), "by a restarted node too");
+    world.start(4);
+    world.run_for(seconds(60));
+    assert!((0..4).all(|host| state(&mut world, host, 4) == Some(MemberState::Alive)));
     assert_eq!(world.failure(), None);
 }

@@ -113,6 +113,7 @@ impl World {
                 Reply::Introduce(result) => format!("introduced: {}", result.is_ok()),
                 Reply::Status(status) => format!("status: {} records", status.root.count),
                 Reply::Members(members) => format!("{} members", members.len()),
+                Reply::Forget(result) => format!("forgotten: {}", result.is_ok()),
                 Reply::Left => "left".into(),
             };
             self.note(Some(number), format_args!("answers c{}: {text}", call.0));
