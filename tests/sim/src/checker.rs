@@ -9,7 +9,8 @@
 //! 3. What a node has only grows: a version goes only when one that covers it is there.
 //! 4. A write is acknowledged when it is durable, `copies=N` when it is durable on N nodes.
 //! 5. A receipt is sent by who holds record and bytes durably.
-//! 6. Bytes are deleted only when they are covered and the covering bytes are here.
+//! 6. Nobody believes in an incarnation that its owner never had on disk.
+//! 7. Bytes are deleted only when they are covered and the covering bytes are here.
 //!
 //! In the end every node has, of every blob, exactly the durable versions that no durable version covers, with their bytes, and
 //! nothing else.
@@ -18,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::io::{RecordChange, Written};
 use gossip_cdn_protocol::wire::{Entry, Receipt};
-use gossip_cdn_protocol::{BlobId, Content, Record, Version, VersionId};
+use gossip_cdn_protocol::{BlobId, Content, Member, NodeId, Record, Version, VersionId};
 
 use crate::disk::{Disk, Dropped};
+use crate::meter::Samples;
 
 /// A version that some node made.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Made {
     version: Version,
     covers: BTreeSet<VersionId>,
     host: usize,
+    /// When, in the world's microseconds.
+    at: u64,
     durable: bool,
     acknowledged: bool,
 }
@@ -44,11 +48,19 @@ pub(crate) struct Writing {
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     made: BTreeMap<BlobId, BTreeMap<VersionId, Made>>,
+    /// The greatest incarnation of each node that is on a disk.
+    issued: BTreeMap<NodeId, u64>,
+    now: u64,
     failure: Option<String>,
     acknowledged: u64,
 }
 
 impl Checker {
+    /// Time passes.
+    pub(crate) fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
     pub(crate) fn fail(&mut self, what: String) {
         self.failure.get_or_insert(what);
     }
@@ -120,8 +132,32 @@ impl Checker {
             covers.insert(seen.id());
             covers.extend(self.made(blob, seen.id()).into_iter().flat_map(|made| &made.covers));
         }
-        let made = Made { version: version.clone(), covers, host, durable: false, acknowledged: false };
+        let made = Made { version: version.clone(), covers, host, at: self.now, durable: false, acknowledged: false };
         self.made.entry(blob).or_default().insert(id, made);
+    }
+
+    /// Versions are on a disk that had them not. Gives how many of them were made elsewhere, and notes how long they took.
+    pub(crate) fn on_fresh(&self, host: usize, fresh: &[(BlobId, VersionId)], spread: &mut Samples) -> u64 {
+        let from_elsewhere = fresh.iter().filter_map(|(blob, id)| self.made(*blob, *id)).filter(|made| made.host != host);
+        from_elsewhere.fold(0, |count, made| {
+            spread.add(self.now - made.at);
+            count + 1
+        })
+    }
+
+    /// An incarnation of a node is on its disk.
+    pub(crate) fn on_issued(&mut self, node: NodeId, incarnation: u64) {
+        let issued = self.issued.entry(node).or_default();
+        *issued = incarnation.max(*issued);
+    }
+
+    /// A node believes something of others.
+    pub(crate) fn on_claims(&mut self, host: usize, claims: &[Member]) {
+        for claim in claims {
+            let issued = self.issued.get(&claim.id).copied().unwrap_or_default();
+            let (node, incarnation) = (claim.id, claim.incarnation);
+            self.require(incarnation <= issued, || format!("n{host} believes in incarnation {incarnation} of {node}, which had {issued}"));
+        }
     }
 
     /// A record became durable at a node.
@@ -154,18 +190,25 @@ impl Checker {
         self.require(held, || format!("n{host} gives a receipt for {} of {} and does not hold it", receipt.version, receipt.id));
     }
 
-    /// A write is acknowledged. `disks` are the durable records of the blob everywhere.
-    pub(crate) fn on_acknowledged(&mut self, host: usize, written: &Written, disks: &[(&Disk, Record)]) {
+    /// A write is acknowledged. `here` is the node's disk with the durable record of the blob, `others` those of others.
+    pub(crate) fn on_acknowledged<'a>(
+        &mut self,
+        host: usize,
+        written: &Written,
+        here: (&'a Disk, Record),
+        mut others: Vec<(&'a Disk, Record)>,
+    ) {
         let (blob, id) = (written.blob, written.version);
         self.acknowledged += 1;
-        let here = disks.get(host).is_some_and(|(_, record)| self.holds(blob, record, id));
-        self.require(here, || format!("n{host} acknowledged {id} of {blob}, which is not durable there"));
+        let held = self.holds(blob, &here.1, id);
+        self.require(held, || format!("n{host} acknowledged {id} of {blob}, which is not durable there"));
+        others.push(here);
         // One that was covered since then was durable, or the covering one could not be there.
         let has = |(disk, record): &&(&Disk, Record)| match record.version(id) {
             Some(version) => version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()),
             None => self.holds(blob, record, id),
         };
-        let durable = disks.iter().filter(has).count();
+        let durable = others.iter().filter(has).count();
         self.require(durable >= written.copies, || {
             format!("n{host} acknowledged {id} of {blob} as durable on {} nodes, it is on {durable}", written.copies)
         });
@@ -182,7 +225,7 @@ impl Checker {
     }
 
     /// Of every blob the durable versions that no durable version covers.
-    fn expected(&self) -> BTreeMap<BlobId, BTreeSet<VersionId>> {
+    pub(crate) fn expected(&self) -> BTreeMap<BlobId, BTreeSet<VersionId>> {
         let mut expected = BTreeMap::new();
         for (blob, versions) in &self.made {
             let durable: Vec<(&VersionId, &Made)> = versions.iter().filter(|(_, made)| made.durable).collect();
@@ -196,16 +239,16 @@ impl Checker {
     }
 
     /// Why a disk is not yet what it must be in the end.
-    pub(crate) fn gap(&self, host: usize, disk: &Disk) -> Option<String> {
-        let expected = self.expected();
-        let found: BTreeMap<BlobId, Record> = disk.records().into_iter().map(|(key, record)| (key.blob, record)).collect();
+    pub(crate) fn gap(&self, host: usize, disk: &Disk, expected: &BTreeMap<BlobId, BTreeSet<VersionId>>) -> Option<String> {
+        let platter = disk.platter();
+        let found: BTreeMap<BlobId, &Record> = platter.records().map(|(key, record)| (key.blob, record)).collect();
         if let Some(blob) = found.keys().find(|blob| !expected.contains_key(blob)) {
             return Some(format!("n{host} has {blob}, which was never durably written"));
         }
         let mut named = BTreeSet::new();
-        for (blob, live) in &expected {
-            let record = found.get(blob).cloned().unwrap_or_default();
-            let ids: BTreeSet<VersionId> = record.versions().iter().map(Version::id).collect();
+        for (blob, live) in expected {
+            let versions = found.get(blob).map_or(&[][..], |record| record.versions());
+            let ids: BTreeSet<VersionId> = versions.iter().map(Version::id).collect();
             if let Some(lost) = live.difference(&ids).next() {
                 let told = if self.made(*blob, *lost).is_some_and(|made| made.acknowledged) { "acknowledged" } else { "durable" };
                 return Some(format!("n{host} lacks version {lost} of {blob}, which was {told}"));
@@ -213,16 +256,16 @@ impl Checker {
             if let Some(back) = ids.difference(live).next() {
                 return Some(format!("n{host} has version {back} of {blob}, which was covered"));
             }
-            for payload in record.versions().iter().filter_map(|version| version.content.payload()) {
+            for payload in versions.iter().filter_map(|version| version.content.payload()) {
                 named.insert(payload.hash);
-                match disk.bytes(payload.hash) {
+                match platter.payloads().get(&payload.hash) {
                     None => return Some(format!("n{host} lacks the bytes {} of {blob}", payload.hash)),
                     Some(bytes) if bytes.hash() != payload.hash => return Some(format!("n{host} holds wrong bytes for {}", payload.hash)),
                     Some(_) => {}
                 }
             }
         }
-        let nobodys = disk.payloads().into_iter().find(|(hash, _)| !named.contains(hash));
-        nobodys.map(|(hash, _)| format!("n{host} keeps the bytes {hash}, which no version names"))
+        let nobodys = platter.payloads().keys().find(|hash| !named.contains(hash));
+        nobodys.map(|hash| format!("n{host} keeps the bytes {hash}, which no version names"))
     }
 }

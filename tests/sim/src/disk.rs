@@ -8,15 +8,16 @@
 //!
 //! Payload bytes are not stored: a [`Bytes`] stands for them, and its hash is taken from it, so that wrong bytes are noticed.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::rc::Rc;
 
 use gossip_cdn_protocol::io::{RecordChange, TransferId};
 use gossip_cdn_protocol::item::{Item, KeyHash, RecordKey, StateHash};
 use gossip_cdn_protocol::records::first_key;
 use gossip_cdn_protocol::store::Missing;
-use gossip_cdn_protocol::{Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version, VersionId};
+use gossip_cdn_protocol::{BlobId, Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version, VersionId};
 
 use crate::plant::Plant;
 
@@ -50,6 +51,8 @@ pub(crate) struct Committed {
     pub(crate) queued: Queued,
     /// Covered versions whose bytes were deleted with it.
     pub(crate) dropped: Vec<Dropped>,
+    /// Versions that the disk did not have before.
+    pub(crate) fresh: Vec<(BlobId, VersionId)>,
 }
 
 /// A version whose bytes were deleted.
@@ -76,20 +79,25 @@ pub(crate) struct Platter {
     incarnation: u64,
     /// Uploads that hold on to a payload; in memory only.
     pins: BTreeMap<ContentHash, usize>,
+    /// Bytes of all payloads.
+    payload_bytes: u64,
     plant: Option<Plant>,
 }
 
 impl Platter {
     fn apply(&mut self, queued: Queued) -> Committed {
-        let mut dropped = Vec::new();
+        let (mut dropped, mut fresh) = (Vec::new(), Vec::new());
         match &queued {
             Queued::Payload { name, bytes, .. } => {
-                self.payloads.insert(*name, *bytes);
+                let replaced = self.payloads.insert(*name, *bytes);
+                self.payload_bytes += bytes.size - replaced.map_or(0, |bytes| bytes.size);
                 self.on_payload(*name);
             }
             Queued::Persist(persist) => {
                 for change in &persist.records {
                     let before = self.record(change.key).versions().to_vec();
+                    let unknown = change.record.versions().iter().filter(|version| !before.contains(version));
+                    fresh.extend(unknown.map(|version| (change.key.blob, version.id())));
                     let had: Vec<Version> = before.into_iter().filter(|version| self.has_bytes_of(version)).collect();
                     self.put_record(change);
                     let record = self.record(change.key);
@@ -106,7 +114,7 @@ impl Platter {
                 }
             }
         }
-        Committed { queued, dropped }
+        Committed { queued, dropped, fresh }
     }
 
     fn has_bytes_of(&self, version: &Version) -> bool {
@@ -173,7 +181,8 @@ impl Platter {
                 self.missing.remove(&hash);
                 self.owners.remove(&hash);
                 if here && !self.pins.contains_key(&hash) && !self.retained.values().any(|retained| hashes(retained).contains(&hash)) {
-                    self.payloads.remove(&hash);
+                    let gone = self.payloads.remove(&hash);
+                    self.payload_bytes -= gone.map_or(0, |bytes| bytes.size);
                 }
             }
         }
@@ -186,6 +195,16 @@ impl Platter {
         if self.plant == Some(Plant::CollectTombstones) {
             self.records.retain(|_, (_, record)| record.winner().is_some_and(|winner| winner.content != Content::Tombstone));
         }
+    }
+
+    /// All records.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&RecordKey, &Record)> {
+        self.records.iter().map(|(key, (_, record))| (key, record))
+    }
+
+    /// All payloads here.
+    pub(crate) fn payloads(&self) -> &BTreeMap<ContentHash, Bytes> {
+        &self.payloads
     }
 
     fn record(&self, key: RecordKey) -> Record {
@@ -224,12 +243,12 @@ impl Store for View {
 
     fn missing(&self, after: Option<ContentHash>, limit: usize) -> Result<Vec<Missing>, StoreFault> {
         let platter = self.0.borrow();
-        let beyond = platter.missing.iter().filter(|(hash, _)| after.is_none_or(|after| **hash > after));
-        Ok(beyond.take(limit).map(|(_, missing)| missing.clone()).collect())
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(platter.missing.range((from, Bound::Unbounded)).take(limit).map(|(_, missing)| missing.clone()).collect())
     }
 
     fn payload_bytes(&self) -> Result<u64, StoreFault> {
-        Ok(self.0.borrow().payloads.values().map(|bytes| bytes.size).sum())
+        Ok(self.0.borrow().payload_bytes)
     }
 }
 
@@ -261,6 +280,11 @@ impl Disk {
             platter.incarnation += 1;
         }
         (platter.incarnation, platter.members.values().cloned().collect(), platter.contacts.clone())
+    }
+
+    /// Members known from an earlier life.
+    pub(crate) fn remember(&mut self, members: Vec<Member>) {
+        self.platter.borrow_mut().members = members.into_iter().map(|member| (member.id, member)).collect();
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
@@ -349,13 +373,19 @@ impl Disk {
         self.platter.borrow().record(key)
     }
 
-    /// All durable records.
-    pub(crate) fn records(&self) -> Vec<(RecordKey, Record)> {
-        self.platter.borrow().records.iter().map(|(key, (_, record))| (*key, record.clone())).collect()
+    /// Whether a payload is here or on its way to the disk.
+    pub(crate) fn expects(&self, hash: ContentHash) -> bool {
+        let queued = |queued: &Queued| matches!(queued, Queued::Payload { name, .. } if *name == hash);
+        self.bytes(hash).is_some() || self.queue.iter().any(queued)
     }
 
-    /// All payloads here.
-    pub(crate) fn payloads(&self) -> Vec<(ContentHash, Bytes)> {
-        self.platter.borrow().payloads.iter().map(|(hash, bytes)| (*hash, *bytes)).collect()
+    /// A payload that is missing, the first behind `after`.
+    pub(crate) fn lacks(&self, after: ContentHash) -> Option<Missing> {
+        self.platter.borrow().missing.range(after..).next().map(|(_, missing)| missing.clone())
+    }
+
+    /// What is durable, to be looked at.
+    pub(crate) fn platter(&self) -> Ref<'_, Platter> {
+        self.platter.borrow()
     }
 }

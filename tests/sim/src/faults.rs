@@ -8,7 +8,7 @@ use std::fmt;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::network::Weather;
+use crate::network::{Latency, Weather};
 
 /// Kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,11 +49,23 @@ pub enum FaultKind {
     BrokenTransfer,
     /// The bootstrap node did not answer.
     BootstrapDown,
+    /// A host's messages took many times as long, both ways.
+    SlowHost,
+    /// A clock went wrong by more than a tenth of a second by its rate.
+    ClockDrift,
+    /// A process was stopped for seconds, and handled then at once what had come meanwhile.
+    Pause,
+    /// A node came back under another address: a call went to the old one, where nobody is any more, or somebody else.
+    NewAddress,
+    /// Hundreds of writes came to one node at once.
+    Flood,
+    /// A node came back after years, as the clocks on the walls have it.
+    YearsAway,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::LostRequest,
         Self::LostAnswer,
         Self::Duplicate,
@@ -72,6 +84,12 @@ impl FaultKind {
         Self::WrongBytes,
         Self::BrokenTransfer,
         Self::BootstrapDown,
+        Self::SlowHost,
+        Self::ClockDrift,
+        Self::Pause,
+        Self::NewAddress,
+        Self::Flood,
+        Self::YearsAway,
     ];
 
     /// As it is named in reports.
@@ -95,6 +113,12 @@ impl FaultKind {
             Self::WrongBytes => "wrong-bytes",
             Self::BrokenTransfer => "broken-transfer",
             Self::BootstrapDown => "bootstrap-down",
+            Self::SlowHost => "slow-host",
+            Self::ClockDrift => "clock-drift",
+            Self::Pause => "pause",
+            Self::NewAddress => "new-address",
+            Self::Flood => "flood",
+            Self::YearsAway => "years-away",
         }
     }
 }
@@ -148,6 +172,17 @@ pub(crate) struct Plan {
     pub(crate) weather: Weather,
     /// Usual time of an fsync, in microseconds.
     pub(crate) fsync: u64,
+    /// What handling a message takes; nothing if not said.
+    pub(crate) cpu: Option<Cpu>,
+}
+
+/// What handling a message takes of a host that does one thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpu {
+    /// Microseconds for each.
+    pub per_message: u64,
+    /// Bytes of JSON read, checked and written in a microsecond.
+    pub bytes_per_micro: u64,
 }
 
 /// At least so many kinds are on in every seed.
@@ -156,7 +191,7 @@ const FEWEST_KINDS: usize = 6;
 impl Plan {
     /// No faults.
     pub(crate) fn calm() -> Self {
-        Self { on: BTreeSet::new(), weather: Weather::FAIR, fsync: 2000 }
+        Self { on: BTreeSet::new(), weather: Weather::FAIR, fsync: 2000, cpu: None }
     }
 
     /// Draws what is on and how bad it is.
@@ -171,11 +206,15 @@ impl Plan {
         let duplicates = chance(FaultKind::Duplicate, 300);
         let stragglers = chance(FaultKind::Reorder, 200);
         let fastest = rng.random_range(100..20_000);
-        let slowest = if on.contains(&FaultKind::Reorder) { fastest * 10 } else { fastest + 1 };
-        let weather = Weather { fastest, slowest, stragglers, lost_requests, lost_answers, duplicates };
+        let latency = match rng.random_range(0..3) {
+            _ if !on.contains(&FaultKind::Reorder) => Latency::Constant(fastest),
+            0 => Latency::LongTail(fastest),
+            _ => Latency::Uniform(fastest, fastest * 10),
+        };
+        let weather = Weather { latency, stragglers, lost_requests, lost_answers, duplicates, bandwidth: None };
         // From a good disk to one that is slower than the network, where what must not leave too early waits long.
         let fsync = [500, 5000, 50_000, 200_000][rng.random_range(0..4_usize)];
-        Self { on, weather, fsync }
+        Self { on, weather, fsync, cpu: None }
     }
 
     pub(crate) fn has(&self, kind: FaultKind) -> bool {

@@ -18,9 +18,11 @@ mod checker;
 mod client;
 mod disk;
 mod network;
+mod watch;
 mod wire;
 
 pub mod faults;
+pub mod meter;
 pub mod plant;
 pub mod report;
 pub mod story;
@@ -28,6 +30,9 @@ pub mod transcript;
 pub mod world;
 
 pub use client::Wish;
+pub use faults::Cpu;
+pub use meter::Report;
+pub use network::Latency;
 pub use plant::Plant;
 pub use report::{Outcome, simulate};
-pub use world::{Settings, World};
+pub use world::{Model, Settings, World};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use gossip_cdn_sim::report::{summary, swarm};
 use gossip_cdn_sim::story::STORIES;
-use gossip_cdn_sim::{Plant, Settings};
+use gossip_cdn_sim::{Plant, Report, Settings};
 
 /// Simulates networks of Gossip CDN nodes with every fault, and checks that nothing is lost.
 #[derive(Debug, Parser)]
@@ -36,6 +36,9 @@ struct Arguments {
     /// Write down what happens.
     #[arg(long)]
     trace: bool,
+    /// Weigh messages, and print what each seed, and all together, cost.
+    #[arg(long)]
+    report: bool,
     /// How many seeds run at once.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -98,11 +101,20 @@ fn main() -> io::Result<ExitCode> {
         writes: arguments.writes,
         plant: arguments.plant,
         trace: arguments.trace,
+        weigh: arguments.report,
     };
     let outcomes = swarm(arguments.seed, arguments.seeds, &settings, arguments.threads);
     let mut out = io::stdout().lock();
     for outcome in &outcomes {
         out.write_all(outcome.transcript.as_bytes())?;
+        if arguments.report && outcomes.len() > 1 {
+            write!(out, "seed {}\n{}", outcome.seed, outcome.report)?;
+        }
+    }
+    if arguments.report {
+        let mut all = Report::default();
+        outcomes.iter().for_each(|outcome| all.merge(&outcome.report));
+        write!(out, "all seeds\n{all}")?;
     }
     out.write_all(summary(&outcomes, &arguments.replay()).as_bytes())?;
     let passed = outcomes.iter().all(|outcome| outcome.failure.is_none());

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::faults::{Plan, Tally};
+use crate::meter::Report;
 use crate::world::{Settings, World};
 
 /// What became of a seed.
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Faults that acted.
     pub tally: Tally,
+    /// What it cost.
+    pub report: Report,
     /// What happened, if it was traced.
     pub transcript: String,
 }
@@ -43,6 +46,7 @@ pub fn simulate(seed: u64, settings: &Settings) -> Outcome {
         tried,
         acknowledged,
         tally: world.tally().clone(),
+        report: world.report(),
         transcript: world.transcript().text().to_owned(),
     }
 }

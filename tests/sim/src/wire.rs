@@ -1,10 +1,18 @@
-//! What crosses the simulated network must cross a real one: written as JSON, within its bound, it reads back as it was.
+//! What the simulator must know of each kind of message: whether it survives the wire, what it says, how heavy it is.
 
-use gossip_cdn_protocol::wire::{Answer, Envelope, MAX_BODY, Request};
+use std::io;
+
+use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Kind, MAX_BODY, Receipt, Request};
+use gossip_cdn_protocol::{Member, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Whether a request survives the wire.
+/// The head of a request, in bytes: request line, `host`, `content-type`, `content-length`, as the node's client writes them.
+pub(crate) const REQUEST_HEAD: u64 = 130;
+/// The head of an answer, in bytes: status line, `content-length`, `content-type`, `date`, as the node writes them.
+pub(crate) const ANSWER_HEAD: u64 = 110;
+
+/// Whether a request survives the wire: written as JSON, within its bound, it reads back as it was.
 pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
     match &request.body {
         Request::Exchange(body) => survives(request, body),
@@ -35,4 +43,76 @@ fn survives<A, T: Clone + PartialEq + Serialize + DeserializeOwned>(envelope: &E
     let sent = Envelope { version, cluster: cluster.clone(), sender, incarnation, body: body.clone() };
     let Ok(json) = serde_json::to_vec(&sent) else { return false };
     json.len() <= MAX_BODY && serde_json::from_slice::<Envelope<T>>(&json).is_ok_and(|read| read == sent)
+}
+
+/// What a message says that the checker looks at, and that a planted bug may change.
+#[derive(Debug, Default)]
+pub(crate) struct Said<'a> {
+    pub(crate) entries: Option<&'a mut Vec<Entry>>,
+    pub(crate) members: Option<&'a mut Vec<Member>>,
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+impl Said<'_> {
+    pub(crate) fn entries(&self) -> &[Entry] {
+        self.entries.as_ref().map_or(&[], |entries| entries.as_slice())
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        self.members.as_ref().map_or(&[], |members| members.as_slice())
+    }
+
+    /// Siblings are left out.
+    pub(crate) fn winners_only(&mut self) {
+        for entry in self.entries.iter_mut().flat_map(|entries| entries.iter_mut()) {
+            entry.versions = Record::from(entry.versions.winner().cloned().into_iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// What a request says.
+pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
+    match request {
+        Request::Records(records) => Said { entries: Some(&mut records.give), ..Said::default() },
+        Request::Rumors(rumors) => Said { entries: Some(&mut rumors.records), ..Said::default() },
+        Request::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
+        Request::Receipts(receipts) => Said { receipts: receipts.receipts.clone(), ..Said::default() },
+        Request::Exchange(_) | Request::Partitions(_) | Request::Holds(_) => Said::default(),
+    }
+}
+
+/// What an answer says.
+pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
+    match answer {
+        Answer::Records(records) => Said { entries: Some(&mut records.give), ..Said::default() },
+        Answer::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
+        Answer::Exchange(_) | Answer::Partitions(_) | Answer::Taken(_) | Answer::Holds(_) => Said::default(),
+    }
+}
+
+/// How long the node's client waits for the answer, in microseconds.
+pub(crate) fn patience(kind: Kind) -> u64 {
+    match kind {
+        Kind::Exchange | Kind::Holds => 3_000_000,
+        Kind::Partitions | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => 30_000_000,
+    }
+}
+
+/// How many bytes of JSON a message is.
+pub(crate) fn weight(message: &impl Serialize) -> u64 {
+    struct Counter(u64);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    let written = serde_json::to_writer(&mut counter, message);
+    debug_assert!(written.is_ok(), "counting cannot fail");
+    counter.0
 }

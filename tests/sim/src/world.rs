@@ -18,28 +18,38 @@ use std::time::Duration;
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
 use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Request};
 use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, NodeId, Record};
-use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 use crate::checker::Checker;
 use crate::client::{Client, Wish};
 use crate::disk::Bytes;
-use crate::faults::{FaultKind, Plan, Tally};
-use crate::network::{Cut, Network};
+use crate::faults::{Cpu, FaultKind, Plan, Tally};
+use crate::meter::Report;
+use crate::network::{Cut, Latency, Network, Weather};
 use crate::plant::Plant;
 use crate::transcript::Transcript;
+use crate::watch::Watch;
 use host::Host;
 
 /// The address under which the bootstrap node is reached.
 pub(crate) const BOOTSTRAP: &str = "http://bootstrap";
 /// The bootstrap node's place in the network; no host has it.
 const BOOTSTRAP_HOST: usize = usize::MAX;
-/// A call without an answer fails after so long, in microseconds.
-const CALL_TIMEOUT: u64 = 2_000_000;
+/// A call that does not get there fails after so long, in microseconds, as a connection does.
+const CONNECT_TIMEOUT: u64 = 2_000_000;
+/// A registration without an answer fails after so long, in microseconds.
+const JOIN_TIMEOUT: u64 = 3_000_000;
 /// A transfer without progress fails after so long, in microseconds.
 const FETCH_TIMEOUT: u64 = 5_000_000;
 /// One message in so many is written as JSON and read back, drawn from their order.
 const WRITTEN_OUT: u64 = 16;
+/// Up to so many hosts the core's own assertions are asked after every event; beyond it after one in so many, since each is a pass
+/// over all members. All other checks are made at every event whatever the size.
+const SMALL_WORLD: usize = 16;
+const CHECKED_IN_LARGE_WORLD: u64 = 256;
+/// A clock is wrong by its rate when it is off by more than so many microseconds.
+const NOTABLE_DRIFT: u64 = 100_000;
 /// When every world begins: some day in 2026, in milliseconds since 1970.
 const EPOCH: u64 = 1_767_225_600_000;
 
@@ -56,11 +66,36 @@ pub struct Settings {
     pub plant: Option<Plant>,
     /// Whether to write down what happens.
     pub trace: bool,
+    /// Whether to weigh messages.
+    pub weigh: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { nodes: None, seconds: 60, writes: 150, plant: None, trace: false }
+        Self { nodes: None, seconds: 60, writes: 150, plant: None, trace: false, weigh: false }
+    }
+}
+
+/// How the hosts and the network of a world driven by hand are.
+#[derive(Debug, Clone, Copy)]
+pub struct Model {
+    /// How long messages take.
+    pub latency: Latency,
+    /// Of a thousand requests, and of a thousand answers, so many are lost.
+    pub loss: u32,
+    /// Bytes that a host sends in a microsecond; no limit if there is none.
+    pub bandwidth: Option<u64>,
+    /// What handling a message takes.
+    pub cpu: Option<Cpu>,
+    /// Usual time of an fsync, in microseconds.
+    pub fsync: u64,
+    /// Whether there is a bootstrap node.
+    pub bootstrap: bool,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { latency: Latency::Constant(1000), loss: 0, bandwidth: None, cpu: None, fsync: 2000, bootstrap: true }
     }
 }
 
@@ -79,12 +114,29 @@ type Life = (usize, u64);
 #[derive(Debug)]
 enum Event {
     Tick(Life),
-    Request { to: usize, back: Option<(Life, OwnCall)>, request: Envelope<Request> },
-    Answered(Life, OwnCall, Result<Envelope<Answer>, CallFault>),
-    Join { from: Life, call: OwnCall, join: Envelope<Join> },
+    Request {
+        to: usize,
+        back: Option<(Life, OwnCall)>,
+        request: Envelope<Request>,
+        bytes: u64,
+    },
+    Answered(Life, OwnCall, Result<Envelope<Answer>, CallFault>, u64),
+    Join {
+        from: Life,
+        call: OwnCall,
+        join: Envelope<Join>,
+    },
     Joined(Life, OwnCall, Result<Vec<Member>, CallFault>),
-    Serve { from: usize, to: Life, fetch: Fetch },
-    Arrive { to: Life, transfer: TransferId, results: Vec<(ContentHash, Arrived)> },
+    Serve {
+        from: usize,
+        to: Life,
+        fetch: Fetch,
+    },
+    Arrive {
+        to: Life,
+        transfer: TransferId,
+        results: Vec<(ContentHash, Arrived)>,
+    },
     Synced(Life),
     Input(Life, Box<Input>),
     Start(usize),
@@ -95,6 +147,34 @@ enum Event {
     Relief(usize),
     Doom(Life),
     BootstrapUp,
+    /// A host that was stopped or busy goes on.
+    Wake(Life),
+}
+
+impl Event {
+    /// Whose process handles it; `None` where no process does.
+    fn handled_by(&self) -> Option<usize> {
+        match self {
+            Self::Tick((host, _))
+            | Self::Request { to: host, .. }
+            | Self::Answered((host, _), ..)
+            | Self::Joined((host, _), ..)
+            | Self::Serve { from: host, .. }
+            | Self::Arrive { to: (host, _), .. }
+            | Self::Synced((host, _))
+            | Self::Input((host, _), _) => Some(*host),
+            Self::Join { .. }
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Write
+            | Self::Trouble
+            | Self::Mend(_)
+            | Self::Relief(_)
+            | Self::Doom(_)
+            | Self::BootstrapUp
+            | Self::Wake(_) => None,
+        }
+    }
 }
 
 /// What a holder sent for a payload.
@@ -128,14 +208,25 @@ pub struct World {
     hosts: Vec<Host>,
     addresses: BTreeMap<String, usize>,
     network: Network,
+    /// Addresses that nobody has any more.
+    vacant: Vec<String>,
+    moved: u64,
+    bootstraps: Vec<String>,
     registry: Registry,
     checker: Checker,
+    watch: Watch,
+    report: Report,
+    counted_from: u64,
     client: Client,
     tally: Tally,
     transcript: Transcript,
     /// Replies that no client has looked at yet.
     replies: BTreeMap<ClientCall, Reply>,
     tried: u64,
+    /// By how many milliseconds the clocks on the walls jumped ahead together.
+    leaped: i64,
+    /// How many writes came at once.
+    flood: u64,
     /// Faults and clients are at their end.
     healing: bool,
 }
@@ -163,20 +254,57 @@ impl World {
             queue: BTreeMap::new(),
             hosts: Vec::new(),
             addresses: BTreeMap::new(),
+            vacant: Vec::new(),
+            moved: 0,
+            bootstraps: vec![BOOTSTRAP.into()],
             registry: Registry::default(),
             checker: Checker::default(),
+            watch: Watch::default(),
+            report: Report::default(),
+            counted_from: 0,
             client: Client::default(),
             tally: Tally::default(),
             replies: BTreeMap::new(),
             tried: 0,
+            leaped: 0,
+            flood: 0,
             healing: false,
+        }
+    }
+
+    /// An empty world of that model, to be driven by hand; its messages are weighed.
+    pub fn modelled(seed: u64, model: Model) -> Self {
+        let Model { latency, loss, bandwidth, cpu, fsync, bootstrap } = model;
+        let settings = Settings { weigh: true, ..Settings::default() };
+        let weather = Weather { latency, lost_requests: loss, lost_answers: loss, bandwidth, ..Weather::FAIR };
+        let mut world = Self::new(seed, settings, |_| Plan { weather, fsync, cpu, ..Plan::calm() });
+        if !bootstrap {
+            world.bootstraps.clear();
+        }
+        world
+    }
+
+    /// So many hosts that know each other from an earlier life, all started within a second.
+    pub fn acquainted(&mut self, count: usize) {
+        let hosts: Vec<usize> = (0..count).map(|_| self.add()).collect();
+        let members: Vec<Member> = hosts.iter().map(|host| self.hosts[*host].member()).collect();
+        for host in hosts {
+            let id = self.hosts[host].id;
+            let others = members.iter().filter(|member| member.id != id).cloned().collect();
+            self.hosts[host].disk.remember(others);
+            let at = self.now + self.rng.random_range(0..1_000_000);
+            self.at(at, Event::Start(host));
+        }
+        for member in members {
+            self.checker.on_issued(member.id, member.incarnation);
         }
     }
 
     /// A new host, not started yet; gives its number.
     pub fn add(&mut self) -> usize {
         let number = self.hosts.len();
-        let host = Host::new(number, self.settings.plant, &mut self.rng);
+        let mut host = Host::new(number, self.settings.plant, &mut self.rng);
+        host.skew = self.leaped;
         self.transcript.name(host.id, number);
         self.addresses.insert(host.address.clone(), number);
         self.hosts.push(host);
@@ -244,8 +372,9 @@ impl World {
             let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) else { break };
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
+            self.checker.set_now(at);
             self.handled += 1;
-            self.happen(event);
+            self.come_about(event);
         }
         self.now = end.max(self.now);
     }
@@ -260,7 +389,8 @@ impl World {
         if let Some(pair) = running.windows(2).find(|pair| root(&pair[0]) != root(&pair[1])) {
             return Some(format!("n{} and n{} have different roots", pair[0].number, pair[1].number));
         }
-        running.iter().find_map(|host| self.checker.gap(host.number, &host.disk))
+        let expected = self.checker.expected();
+        running.iter().find_map(|host| self.checker.gap(host.number, &host.disk, &expected))
     }
 
     /// The first rule that was broken, if one was.
@@ -297,6 +427,37 @@ impl World {
         &self.transcript
     }
 
+    /// What it cost so far.
+    pub fn report(&self) -> Report {
+        let running = self.hosts.iter().filter(|host| host.core.is_some());
+        let mut report = self.report.clone();
+        report.weighed = self.weighs();
+        report.node_seconds += running.map(|host| host.ran(self.counted_from, self.now)).sum::<u64>();
+        report
+    }
+
+    /// From now on costs are counted afresh.
+    pub fn reset_report(&mut self) {
+        self.report = Report::default();
+        self.counted_from = self.now;
+    }
+
+    fn weighs(&self) -> bool {
+        self.settings.weigh || self.plan.cpu.is_some() || self.plan.weather.bandwidth.is_some()
+    }
+
+    /// Now, in microseconds since the world began.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// All clocks on the walls jump ahead together: years pass between two moments.
+    pub fn leap(&mut self, millis: i64) {
+        self.leaped += millis;
+        self.hosts.iter_mut().for_each(|host| host.skew += millis);
+        self.note(None, format_args!("{} days pass", millis / 86_400_000));
+    }
+
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -326,14 +487,60 @@ impl World {
         self.hosts.get(host).is_some_and(|host| host.life == life && host.core.is_some())
     }
 
+    /// An event happens now, or when the process that handles it has the time.
+    fn come_about(&mut self, event: Event) {
+        let Some(number) = event.handled_by() else { return self.happen(event) };
+        let (now, host) = (self.now, &mut self.hosts[number]);
+        if host.core.is_none() || host.held_until() <= now && host.inbox.is_empty() {
+            return self.happen(event);
+        }
+        let paused = host.paused_until > now;
+        if matches!(event, Event::Tick(_)) {
+            host.tick = None;
+        }
+        host.inbox.push_back(event);
+        if host.inbox.len() == 1 {
+            let (at, life) = (host.held_until(), host.this_life());
+            self.at(at, Event::Wake(life));
+        }
+        if paused {
+            self.acted(FaultKind::Pause);
+        }
+    }
+
+    /// Handles what came first of what waits, and comes back for the next.
+    fn wake(&mut self, life: Life) {
+        let number = life.0;
+        if self.hosts[number].held_until() <= self.now
+            && let Some(event) = self.hosts[number].inbox.pop_front()
+        {
+            self.happen(event);
+        }
+        // Handling may have ended this life.
+        if self.lives(life) && !self.hosts[number].inbox.is_empty() {
+            let at = self.hosts[number].held_until().max(self.now);
+            self.at(at, Event::Wake(life));
+        }
+    }
+
+    /// The process of a host has its hands full for a while.
+    fn occupy(&mut self, number: usize, bytes: u64) {
+        if let Some(Cpu { per_message, bytes_per_micro }) = self.plan.cpu {
+            self.hosts[number].busy_until = self.now + per_message + bytes / bytes_per_micro;
+        }
+    }
+
     fn happen(&mut self, event: Event) {
         match event {
             Event::Tick(life) if self.lives(life) => {
                 self.hosts[life.0].tick = None;
+                if self.hosts[life.0].drifted(self.now) > NOTABLE_DRIFT {
+                    self.acted(FaultKind::ClockDrift);
+                }
                 self.input(life.0, Input::Tick);
             }
-            Event::Request { to, back, request } => self.deliver(to, back, request),
-            Event::Answered(life, call, result) => self.answered(life, call, result),
+            Event::Request { to, back, request, bytes } => self.deliver(to, back, request, bytes),
+            Event::Answered(life, call, result, bytes) => self.answered(life, call, result, bytes),
             Event::Join { from, call, join } => self.register(from, call, &join),
             Event::Joined(life, call, result) => self.joined(life, call, result),
             Event::Serve { from, to, fetch } => self.serve(from, to, &fetch),
@@ -343,11 +550,13 @@ impl World {
             Event::Start(host) => self.start_process(host),
             Event::Stop(life) if self.lives(life) => self.kill(life.0, usize::MAX),
             Event::Doom(life) if self.lives(life) => self.crash_losing(life.0),
-            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) => {}
+            Event::Wake(life) if self.lives(life) => self.wake(life),
+            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::Wake(_) => {}
             Event::Write => self.write_by_dice(),
             Event::Trouble => self.trouble(),
             Event::Mend(cut) => self.mend(cut),
             Event::Relief(host) => {
+                self.network.slow_down(host, None);
                 let host = &mut self.hosts[host];
                 (host.lies, host.slow, host.full, host.doomed) = (false, false, false, false);
             }

@@ -1,18 +1,21 @@
 //! One host: a disk that lasts, and a process that comes and goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gossip_cdn_protocol::io::{ClientCall, FetchFault, OwnCall, PeerCall, TransferId};
 use gossip_cdn_protocol::item::RecordKey;
-use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Node, NodeId, Now, PublicKey, Record, WallTime};
+use gossip_cdn_protocol::wire::Kind;
+use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Member, MemberState, Node, NodeId, Now, PublicKey, Record, WallTime};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt};
 
-use super::{BOOTSTRAP, EPOCH, Event, Life, World};
+use super::{EPOCH, Event, Life, World};
 use crate::disk::{Disk, View};
 use crate::faults::FaultKind;
 use crate::plant::Plant;
 
+/// Microseconds.
+const SECOND: i64 = 1_000_000;
 /// A core that has much to do may come back at once so often; one that comes back more often keeps its shell spinning.
 const MOST_HURRIES: u32 = 1000;
 
@@ -22,6 +25,14 @@ pub(super) struct Landing {
     pub(super) from: Option<NodeId>,
     pub(super) open: usize,
     pub(super) results: Vec<(ContentHash, Result<(), FetchFault>)>,
+}
+
+/// A peer's request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Where the answer goes; nowhere if it is a twin.
+    pub(super) back: Option<(Life, OwnCall)>,
+    pub(super) kind: Kind,
 }
 
 #[derive(Debug)]
@@ -39,13 +50,16 @@ pub(super) struct Host {
     born: u64,
     /// How wrong its wall clock is, in milliseconds.
     pub(super) skew: i64,
+    /// How many microseconds its clocks gain in a second.
+    pub(super) drift: i64,
     /// The place of its tick in the queue of events.
     pub(super) tick: Option<(u64, u64)>,
-    pub(super) calls: BTreeSet<OwnCall>,
+    /// Calls under way and their kind; `None` to the bootstrap node.
+    pub(super) calls: BTreeMap<OwnCall, Option<Kind>>,
     pub(super) fetches: BTreeSet<TransferId>,
     pub(super) landings: BTreeMap<TransferId, Landing>,
-    /// Where the answer of a peer's request goes; nowhere if it is a twin.
-    pub(super) asked: BTreeMap<PeerCall, Option<(Life, OwnCall)>>,
+    /// Requests that wait for their answer.
+    pub(super) asked: BTreeMap<PeerCall, Asked>,
     /// Clients that wait, with the payload their upload holds on to.
     pub(super) clients: BTreeMap<ClientCall, Option<ContentHash>>,
     /// What the core last asked to persist of each record.
@@ -60,6 +74,17 @@ pub(super) struct Host {
     pub(super) full: bool,
     /// It is to be killed while its next record waits for the disk.
     pub(super) doomed: bool,
+    /// It starts under another address next time.
+    pub(super) moves: bool,
+    /// It has told others that it stops.
+    pub(super) leaving: bool,
+    /// Years passed while it did not run.
+    pub(super) long_away: bool,
+    /// It is stopped until then, or has its hands full.
+    pub(super) paused_until: u64,
+    pub(super) busy_until: u64,
+    /// What came meanwhile.
+    pub(super) inbox: VecDeque<Event>,
     pub(super) next_peer_call: u64,
     /// How often in a row the core wanted a tick at once.
     hurries: u32,
@@ -79,8 +104,9 @@ impl Host {
             life: 0,
             born: 0,
             skew: 0,
+            drift: 0,
             tick: None,
-            calls: BTreeSet::new(),
+            calls: BTreeMap::new(),
             fetches: BTreeSet::new(),
             landings: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -91,6 +117,12 @@ impl Host {
             slow: false,
             full: false,
             doomed: false,
+            moves: false,
+            leaving: false,
+            long_away: false,
+            paused_until: 0,
+            busy_until: 0,
+            inbox: VecDeque::new(),
             next_peer_call: 0,
             hurries: 0,
         }
@@ -98,13 +130,41 @@ impl Host {
 
     /// What time it is by this host's clocks.
     pub(super) fn now(&self, world: u64) -> Now {
-        let wall = (EPOCH + world / 1000).saturating_add_signed(self.skew);
-        Now { instant: Instant(world - self.born), wall: WallTime(wall) }
+        let instant = self.instant(world);
+        let wall = (EPOCH + (self.born + instant) / 1000).saturating_add_signed(self.skew);
+        Now { instant: Instant(instant), wall: WallTime(wall) }
+    }
+
+    fn instant(&self, world: u64) -> u64 {
+        let elapsed = i128::from(world - self.born);
+        u64::try_from(elapsed * i128::from(SECOND + self.drift) / i128::from(SECOND)).unwrap_or(u64::MAX)
+    }
+
+    /// How far this process' clocks are from the right time by their rate.
+    pub(super) fn drifted(&self, world: u64) -> u64 {
+        self.instant(world).abs_diff(world - self.born)
     }
 
     /// When a deadline of the core's is in the world's time.
     pub(super) fn world_time(&self, instant: Instant) -> u64 {
-        self.born.saturating_add(instant.0)
+        let (scaled, rate) = (i128::from(instant.0) * i128::from(SECOND), i128::from(SECOND + self.drift));
+        self.born.saturating_add(u64::try_from((scaled + rate - 1) / rate).unwrap_or(u64::MAX))
+    }
+
+    /// Until when nothing is handled here.
+    pub(super) fn held_until(&self) -> u64 {
+        self.paused_until.max(self.busy_until)
+    }
+
+    /// For how many seconds it has run since `from`.
+    pub(super) fn ran(&self, from: u64, world: u64) -> u64 {
+        (world - self.born.max(from)) / 1_000_000
+    }
+
+    /// Its claim about itself at its first start.
+    pub(super) fn member(&self) -> Member {
+        let (id, address, key) = (self.id, self.address.clone(), self.key);
+        Member { id, address, incarnation: 1, state: MemberState::Alive, key }
     }
 
     pub(super) fn this_life(&self) -> Life {
@@ -119,6 +179,8 @@ impl Host {
         self.asked.clear();
         self.clients.clear();
         self.shadow.clear();
+        self.inbox.clear();
+        (self.paused_until, self.busy_until, self.leaving) = (0, 0, false);
     }
 }
 
@@ -127,20 +189,32 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let now = self.now;
-        let Some(host) = self.hosts.get_mut(number).filter(|host| host.core.is_none()) else { return };
+        if self.hosts.get(number).is_none_or(|host| host.core.is_some()) {
+            return;
+        }
+        if std::mem::take(&mut self.hosts[number].moves) {
+            self.move_away(number);
+        }
+        let host = &mut self.hosts[number];
         let (incarnation, members, contacts) = host.disk.open();
         host.life += 1;
         host.born = now;
-        let config = Config { cluster: "sim".into(), address: host.address.clone(), bootstraps: vec![BOOTSTRAP.into()] };
+        let config = Config { cluster: "sim".into(), address: host.address.clone(), bootstraps: self.bootstraps.clone() };
         let identity = Identity { key: host.key, incarnation };
-        let (told, again) = (host.told, host.life > 1);
+        let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
+        let long_away = std::mem::take(&mut host.long_away);
         match Node::new(config, identity, members, contacts, host.disk.view(), seed, host.now(now)) {
             Ok(core) => host.core = Some(core),
             Err(fault) => self.checker.fail(format!("n{number} cannot start: {fault}")),
         }
         self.checker.require(incarnation > told, || format!("n{number} starts again as incarnation {incarnation}, which it was before"));
+        self.checker.on_issued(id, incarnation);
+        self.watch.on_start(id, life);
         if again {
             self.acted(FaultKind::Restart);
+        }
+        if long_away {
+            self.acted(FaultKind::YearsAway);
         }
         self.note(Some(number), format_args!("starts, incarnation {incarnation}"));
         self.arm(number);
@@ -150,8 +224,10 @@ impl World {
     pub(super) fn kill(&mut self, number: usize, keep: usize) {
         let Some(host) = self.hosts.get_mut(number).filter(|host| host.core.is_some()) else { return };
         let (kept, lost) = host.disk.crash(keep);
-        let tick = host.tick.take();
+        let (tick, id, leaving, ran) = (host.tick.take(), host.id, host.leaving, host.ran(self.counted_from, self.now));
         host.forget_process();
+        self.watch.on_end(id, !leaving, self.now);
+        self.report.node_seconds += ran;
         if let Some(tick) = tick {
             self.queue.remove(&tick);
         }
@@ -164,6 +240,17 @@ impl World {
         for committed in &kept {
             self.check_commit(number, committed);
         }
+    }
+
+    /// From now on it has another address: a new one, or one that another host left.
+    fn move_away(&mut self, number: usize) {
+        self.moved += 1;
+        let vacant = self.vacant.pop().filter(|_| self.rng.random_bool(0.5));
+        let new = vacant.unwrap_or_else(|| format!("http://n{number}-{}:7700", self.moved));
+        let old = std::mem::replace(&mut self.hosts[number].address, new.clone());
+        self.addresses.remove(&old);
+        self.addresses.insert(new, number);
+        self.vacant.push(old);
     }
 
     /// Puts the next tick where the core wants it.

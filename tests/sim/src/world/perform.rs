@@ -3,18 +3,20 @@
 use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, PeerCall, Refusal, Reply, Target, TransferId};
 use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
 use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
-use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Join, Request};
-use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist, Record};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Request};
+use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist};
 use rand::RngExt;
 
-use super::host::Landing;
-use super::{Arrived, BOOTSTRAP_HOST, CALL_TIMEOUT, Event, FETCH_TIMEOUT, Life, WRITTEN_OUT, World};
+use super::host::{Asked, Landing};
+use super::{Arrived, BOOTSTRAP_HOST, CHECKED_IN_LARGE_WORLD, CONNECT_TIMEOUT, Event, FETCH_TIMEOUT, JOIN_TIMEOUT, Life};
+use super::{SMALL_WORLD, WRITTEN_OUT, World};
 use crate::checker::Writing;
 use crate::client::Wish;
 use crate::disk::{Bytes, Committed, Queued};
 use crate::faults::FaultKind;
-use crate::network::Half;
+use crate::network::{Half, Parcel};
 use crate::plant::Plant;
+use crate::wire::Said;
 use crate::{transcript, wire};
 
 impl World {
@@ -26,9 +28,12 @@ impl World {
     fn input_of_write(&mut self, number: usize, input: Input, writing: Option<&Writing>) {
         let now = self.hosts[number].now(self.now);
         let mut out = Vec::new();
+        let large = self.hosts.len() > SMALL_WORLD;
         if let Some(core) = self.hosts[number].core.as_mut() {
             core.handle(now, input, &mut out);
-            core.check();
+            if !large || self.handled.is_multiple_of(CHECKED_IN_LARGE_WORLD) {
+                core.check();
+            }
         }
         for output in out {
             self.perform(number, output, writing);
@@ -52,6 +57,7 @@ impl World {
                     let text = self.transcript.event(&event);
                     self.note(Some(number), format_args!("notes {text}"));
                 }
+                self.on_noted(number, &event);
             }
             Output::Stop(fault) => {
                 self.note(Some(number), format_args!("core ends: {fault}"));
@@ -59,6 +65,15 @@ impl World {
                 self.at(self.now, Event::Stop(life));
                 self.at(self.now + 100_000, Event::Start(number));
             }
+        }
+    }
+
+    /// What the report makes of what a core notes.
+    fn on_noted(&mut self, number: usize, event: &Noted) {
+        match event {
+            Noted::MemberChanged(id, state) => self.watch.on_belief(number, *id, *state, self.now, &mut self.report),
+            Noted::Refuted(_) => self.report.refutations += 1,
+            Noted::Conflict(_) | Noted::Misbehaved(..) | Noted::NoHolder(_) | Noted::AddressTaken(..) => {}
         }
     }
 
@@ -121,9 +136,15 @@ impl World {
         if let Reply::Write(Ok(written)) = &reply {
             let key = self.hosts[number].core.as_ref().map(|core| core.records().key(written.blob));
             let record = |host: &super::Host| key.map(|key| host.disk.record(key)).unwrap_or_default();
-            let disks: Vec<_> = self.hosts.iter().map(|host| (&host.disk, record(host))).collect();
-            self.checker.on_acknowledged(number, written, &disks);
+            // The disks of others matter where copies were asked for.
+            let others = if written.copies > 1 { self.hosts.as_slice() } else { &[] };
+            let disks: Vec<_> = others.iter().filter(|host| host.number != number).map(|host| (&host.disk, record(host))).collect();
+            let host = &self.hosts[number];
+            self.checker.on_acknowledged(number, written, (&host.disk, record(host)), disks);
             self.client.learn(written.blob);
+        }
+        if matches!(reply, Reply::Left) {
+            self.hosts[number].leaving = true;
         }
         let first = self.replies.insert(call, reply).is_none();
         self.checker.require(first, || format!("n{number} answers its client c{} twice", call.0));
@@ -131,6 +152,7 @@ impl World {
 
     fn persist(&mut self, number: usize, persist: Persist, writing: Option<&Writing>) {
         let own = self.hosts[number].id.0;
+        self.checker.on_claims(number, &persist.members);
         for change in &persist.records {
             let host = &self.hosts[number];
             let before = host.shadow.get(&change.key).cloned().unwrap_or_else(|| host.disk.record(change.key));
@@ -193,115 +215,145 @@ impl World {
         let Queued::Persist(persist) = &committed.queued else { return };
         for change in &persist.records {
             self.checker.on_durable(number, change);
+            // What is on the disk needs no shadow.
+            if self.hosts[number].shadow.get(&change.key).is_some_and(|record| *record == change.record) {
+                self.hosts[number].shadow.remove(&change.key);
+            }
         }
+        self.checker.on_issued(self.hosts[number].id, persist.incarnation.unwrap_or_default());
+        self.report.needed += self.checker.on_fresh(number, &committed.fresh, &mut self.report.spread);
         committed.dropped.iter().for_each(|dropped| self.checker.on_dropped(number, dropped));
     }
 
-    fn check_sent(&mut self, number: usize, incarnation: u64, entries: &[Entry], members: &[Member]) {
-        self.checker.on_sent(number, entries);
+    fn check_sent(&mut self, number: usize, incarnation: u64, said: &Said<'_>) {
+        self.checker.on_sent(number, said.entries());
         let host = &mut self.hosts[number];
         let (durable, id) = (host.disk.incarnation(), host.id);
         host.told = host.told.max(incarnation);
-        let told = members.iter().filter(|member| member.id == id).map(|member| member.incarnation).max().unwrap_or(incarnation);
+        let own = said.members().iter().filter(|member| member.id == id);
+        let told = own.map(|member| member.incarnation).max().unwrap_or(incarnation);
         self.checker.require(told.max(incarnation) <= durable, || format!("n{number} tells incarnation {told} before it is durable"));
+        for receipt in &said.receipts {
+            let host = &self.hosts[number];
+            let record = host.core.as_ref().map(|core| host.disk.record(core.records().key(receipt.id))).unwrap_or_default();
+            self.checker.on_receipt(number, &host.disk, &record, *receipt);
+        }
+    }
+
+    /// Whether this message is written out and read back.
+    fn is_sample(&self) -> bool {
+        let one_in = if self.hosts.len() > SMALL_WORLD { 16 * WRITTEN_OUT } else { WRITTEN_OUT };
+        self.next_event.is_multiple_of(one_in)
     }
 
     fn call(&mut self, number: usize, call: OwnCall, target: &Target, mut request: Envelope<Request>) {
-        let (entries, members): (&[Entry], &[Member]) = match &request.body {
-            Request::Records(records) => (&records.give, &[]),
-            Request::Rumors(rumors) => (&rumors.records, &[]),
-            Request::Members(list) => (&[], &list.members),
-            Request::Exchange(_) | Request::Partitions(_) | Request::Receipts(_) | Request::Holds(_) => (&[], &[]),
-        };
-        self.check_sent(number, request.incarnation, entries, members);
-        if let Request::Receipts(receipts) = &request.body {
-            for receipt in &receipts.receipts {
-                let host = &self.hosts[number];
-                let record = host.core.as_ref().map(|core| host.disk.record(core.records().key(receipt.id))).unwrap_or_default();
-                self.checker.on_receipt(number, &host.disk, &record, *receipt);
-            }
-        }
+        let mut said = wire::said_in_request(&mut request.body);
+        self.check_sent(number, request.incarnation, &said);
         if self.settings.plant == Some(Plant::SiblingsStayHome) {
-            match &mut request.body {
-                Request::Records(records) => winners_only(&mut records.give),
-                Request::Rumors(rumors) => winners_only(&mut rumors.records),
-                Request::Exchange(_) | Request::Partitions(_) | Request::Members(_) | Request::Receipts(_) | Request::Holds(_) => {}
-            }
+            said.winners_only();
         }
-        let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::request_survives(&request);
+        let written = !self.is_sample() || wire::request_survives(&request);
         self.checker.require(written, || format!("n{number} sends a request that does not survive the wire: {request:?}"));
         let to = self.addresses.get(&target.address).copied();
         if self.transcript.is_on() {
             let (whom, text) = (to.map_or_else(|| "nowhere".into(), |to| format!("n{to}")), self.transcript.request(&request.body));
             self.note(Some(number), format_args!("-> {whom}  {text}"));
         }
+        let bytes = if self.weighs() { wire::weight(&request) } else { 0 };
+        let kind = request.body.kind();
+        self.report.of(kind).on_request(bytes);
         let life = self.hosts[number].this_life();
-        self.hosts[number].calls.insert(call);
-        self.at(self.now + CALL_TIMEOUT, Event::Answered(life, call, Err(CallFault::Unreachable)));
-        let Some(to) = to else { return };
-        if self.network.duplicates(&mut self.rng, &mut self.tally)
-            && let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally)
-        {
-            self.at(at, Event::Request { to, back: None, request: request.clone() });
-        }
-        if let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally) {
-            self.at(at, Event::Request { to, back: Some((life, call)), request });
+        self.hosts[number].calls.insert(call, Some(kind));
+        let arrival = to.and_then(|to| {
+            if target.id.is_some_and(|id| id != self.hosts[to].id || self.hosts[to].core.is_none() && self.hosts[to].moves) {
+                self.tally.acted(FaultKind::NewAddress);
+            }
+            let parcel = Parcel { from: number, to, half: Half::Request, bytes };
+            if self.network.duplicates(&mut self.rng, &mut self.tally)
+                && let Some(at) = self.network.carry(parcel, self.now, &mut self.rng, &mut self.tally)
+            {
+                self.at(at, Event::Request { to, back: None, request: request.clone(), bytes });
+            }
+            self.network.carry(parcel, self.now, &mut self.rng, &mut self.tally).map(|at| (to, at))
+        });
+        let patience = if arrival.is_some() { wire::patience(kind) } else { CONNECT_TIMEOUT };
+        self.at(self.now + patience, Event::Answered(life, call, Err(CallFault::Unreachable), 0));
+        match arrival {
+            Some((to, at)) => drop(self.at(at, Event::Request { to, back: Some((life, call)), request, bytes })),
+            None if to.is_none() => self.acted(FaultKind::NewAddress),
+            None => {}
         }
     }
 
-    pub(super) fn deliver(&mut self, to: usize, back: Option<(Life, OwnCall)>, request: Envelope<Request>) {
+    pub(super) fn deliver(&mut self, to: usize, back: Option<(Life, OwnCall)>, mut request: Envelope<Request>, bytes: u64) {
         if self.hosts[to].core.is_none() {
             // Nobody listens there: the caller learns it as fast as an answer would travel.
             if let Some((life, call)) = back
-                && let Some(at) = self.network.carry(to, life.0, Half::Answer, self.now, &mut self.rng, &mut self.tally)
+                && let Some(at) = self.network.carry(
+                    Parcel { from: to, to: life.0, half: Half::Answer, bytes: 0 },
+                    self.now,
+                    &mut self.rng,
+                    &mut self.tally,
+                )
             {
-                self.at(at, Event::Answered(life, call, Err(CallFault::Unreachable)));
+                self.at(at, Event::Answered(life, call, Err(CallFault::Unreachable), 0));
             }
             return;
         }
+        self.occupy(to, bytes);
+        self.report.copies += wire::said_in_request(&mut request.body).entries().len() as u64;
         let host = &mut self.hosts[to];
         host.next_peer_call += 1;
         let call = PeerCall(host.next_peer_call);
-        host.asked.insert(call, back);
+        host.asked.insert(call, Asked { back, kind: request.body.kind() });
         self.input(to, Input::Request(call, request));
     }
 
     fn answer(&mut self, number: usize, call: PeerCall, answer: Result<Envelope<Answer>, Refusal>) {
-        let Some(back) = self.hosts[number].asked.remove(&call) else {
+        let Some(Asked { back, kind }) = self.hosts[number].asked.remove(&call) else {
             self.checker.fail(format!("n{number} answers a request twice, or one that nobody made"));
             return;
         };
         let mut result = match answer {
             Ok(answer) => Ok(answer),
-            Err(Refusal::Stopped { .. }) => Err(CallFault::Busy),
+            Err(Refusal::Stopped { .. }) => {
+                self.report.busy += 1;
+                Err(CallFault::Busy)
+            }
+            // It called an address that was another's and is its own now.
+            Err(refusal @ Refusal::FromSelf) if back.is_none_or(|((caller, _), _)| caller == number) => {
+                Err(CallFault::Refused(refusal.to_string()))
+            }
             Err(refusal) => {
                 self.checker.fail(format!("n{number} refuses a peer: {refusal}"));
                 return;
             }
         };
         if let Ok(envelope) = &mut result {
-            let (entries, members): (&[Entry], &[Member]) = match &envelope.body {
-                Answer::Records(records) => (&records.give, &[]),
-                Answer::Members(list) => (&[], &list.members),
-                Answer::Exchange(_) | Answer::Partitions(_) | Answer::Taken(_) | Answer::Holds(_) => (&[], &[]),
-            };
-            self.check_sent(number, envelope.incarnation, entries, members);
-            let written = !self.next_event.is_multiple_of(WRITTEN_OUT) || wire::answer_survives(envelope);
-            self.checker.require(written, || format!("n{number} gives an answer that does not survive the wire: {envelope:?}"));
-            if let (Some(Plant::SiblingsStayHome), Answer::Records(records)) = (self.settings.plant, &mut envelope.body) {
-                winners_only(&mut records.give);
+            let mut said = wire::said_in_answer(&mut envelope.body);
+            self.check_sent(number, envelope.incarnation, &said);
+            if self.settings.plant == Some(Plant::SiblingsStayHome) {
+                said.winners_only();
             }
+            let written = !self.is_sample() || wire::answer_survives(envelope);
+            self.checker.require(written, || format!("n{number} gives an answer that does not survive the wire: {envelope:?}"));
         }
+        let bytes = result.as_ref().map_or(0, |envelope| if self.weighs() { wire::weight(envelope) } else { 0 });
+        self.report.of(kind).on_answer(bytes);
+        self.occupy(number, bytes);
         let Some((life, call)) = back else { return };
-        if let Some(at) = self.network.carry(number, life.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
-            self.at(at, Event::Answered(life, call, result));
+        let parcel = Parcel { from: number, to: life.0, half: Half::Answer, bytes };
+        if let Some(at) = self.network.carry(parcel, self.now, &mut self.rng, &mut self.tally) {
+            self.at(at, Event::Answered(life, call, result, bytes));
         }
     }
 
-    pub(super) fn answered(&mut self, life: Life, call: OwnCall, result: Result<Envelope<Answer>, CallFault>) {
-        if !self.lives(life) || !self.hosts[life.0].calls.remove(&call) {
+    pub(super) fn answered(&mut self, life: Life, call: OwnCall, mut result: Result<Envelope<Answer>, CallFault>, bytes: u64) {
+        if !self.lives(life) {
             return;
         }
+        let Some(kind) = self.hosts[life.0].calls.remove(&call) else { return };
+        self.occupy(life.0, bytes);
         if self.transcript.is_on() {
             let (from, text) = match &result {
                 Ok(answer) => (self.transcript.node(answer.sender), self.transcript.answer(&answer.body)),
@@ -309,16 +361,27 @@ impl World {
             };
             self.note(Some(life.0), format_args!("<- {from}  {text}"));
         }
+        if let (Some(kind), Ok(answer)) = (kind, &mut result) {
+            self.report.of(kind).answered += 1;
+            self.report.copies += wire::said_in_answer(&mut answer.body).entries().len() as u64;
+        }
         self.input(life.0, Input::Answered(call, result));
     }
 
     fn join(&mut self, number: usize, call: OwnCall, join: Envelope<Join>) {
-        self.check_sent(number, join.incarnation, &[], std::slice::from_ref(&join.body.member));
+        let mut claim = vec![join.body.member.clone()];
+        self.check_sent(number, join.incarnation, &Said { members: Some(&mut claim), ..Said::default() });
+        self.report.joins.on_request(if self.weighs() { wire::weight(&join) } else { 0 });
         self.note(Some(number), format_args!("-> bootstrap  join"));
         let life = self.hosts[number].this_life();
-        self.hosts[number].calls.insert(call);
-        self.at(self.now + CALL_TIMEOUT, Event::Joined(life, call, Err(CallFault::Unreachable)));
-        if let Some(at) = self.network.carry(number, BOOTSTRAP_HOST, Half::Request, self.now, &mut self.rng, &mut self.tally) {
+        self.hosts[number].calls.insert(call, None);
+        self.at(self.now + JOIN_TIMEOUT, Event::Joined(life, call, Err(CallFault::Unreachable)));
+        if let Some(at) = self.network.carry(
+            Parcel { from: number, to: BOOTSTRAP_HOST, half: Half::Request, bytes: 0 },
+            self.now,
+            &mut self.rng,
+            &mut self.tally,
+        ) {
             self.at(at, Event::Join { from: life, call, join });
         }
     }
@@ -332,20 +395,27 @@ impl World {
         if self.registry.members.get(&claim.id).is_none_or(|held| claim.overrides(held)) {
             self.registry.members.insert(claim.id, claim.clone());
         }
-        let members = self.registry.members.values().cloned().collect();
-        if let Some(at) = self.network.carry(BOOTSTRAP_HOST, from.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
+        let members: Vec<Member> = self.registry.members.values().cloned().collect();
+        self.report.joins.on_answer(if self.weighs() { wire::weight(&members) } else { 0 });
+        if let Some(at) = self.network.carry(
+            Parcel { from: BOOTSTRAP_HOST, to: from.0, half: Half::Answer, bytes: 0 },
+            self.now,
+            &mut self.rng,
+            &mut self.tally,
+        ) {
             self.at(at, Event::Joined(from, call, Ok(members)));
         }
     }
 
     pub(super) fn joined(&mut self, life: Life, call: OwnCall, result: Result<Vec<Member>, CallFault>) {
-        if !self.lives(life) || !self.hosts[life.0].calls.remove(&call) {
+        if !self.lives(life) || self.hosts[life.0].calls.remove(&call).is_none() {
             return;
         }
         if self.transcript.is_on() {
             let text = result.as_ref().map_or_else(|fault| format!("{fault:?}"), |members| self.transcript.members(members));
             self.note(Some(life.0), format_args!("<- bootstrap  [{text}]"));
         }
+        self.report.joins.answered += u64::from(result.is_ok());
         self.input(life.0, Input::Joined(call, result));
     }
 
@@ -371,7 +441,9 @@ impl World {
         self.checker.require(bounded, || format!("n{number} runs more transfers at once than it says it does"));
         self.at(self.now + FETCH_TIMEOUT, Event::Arrive { to: life, transfer: fetch.transfer, results: silence });
         let Some(to) = to else { return };
-        if let Some(at) = self.network.carry(number, to, Half::Request, self.now, &mut self.rng, &mut self.tally) {
+        if let Some(at) =
+            self.network.carry(Parcel { from: number, to, half: Half::Request, bytes: 0 }, self.now, &mut self.rng, &mut self.tally)
+        {
             self.at(at, Event::Serve { from: to, to: life, fetch });
         }
     }
@@ -404,9 +476,12 @@ impl World {
         if breaks {
             self.acted(FaultKind::BrokenTransfer);
         }
-        if let Some(at) = self.network.carry(from, to.0, Half::Answer, self.now, &mut self.rng, &mut self.tally) {
-            // Ten bytes a microsecond.
-            self.at(at + total / 10, Event::Arrive { to, transfer: fetch.transfer, results });
+        if let Some(at) =
+            self.network.carry(Parcel { from, to: to.0, half: Half::Answer, bytes: total }, self.now, &mut self.rng, &mut self.tally)
+        {
+            // Ten bytes a microsecond, where the network has no bandwidth of its own.
+            let took = if self.plan.weather.bandwidth.is_some() { 0 } else { total / 10 };
+            self.at(at + took, Event::Arrive { to, transfer: fetch.transfer, results });
         }
     }
 
@@ -419,6 +494,7 @@ impl World {
         let mut landing = Landing { from, ..Landing::default() };
         for (hash, arrived) in results {
             let full = self.hosts[to.0].full;
+            self.meter_payload(to.0, hash, arrived);
             let result = match arrived {
                 Arrived::Bytes(_) if full => Err(FetchFault::Local),
                 Arrived::Bytes(_) if plant == Some(Plant::FetchedWithoutBytes) => Ok(()),
@@ -442,6 +518,15 @@ impl World {
         self.landed(to.0, transfer);
     }
 
+    /// Bytes came for a payload: all of them, or, where it ended early, half of them.
+    fn meter_payload(&mut self, number: usize, hash: ContentHash, arrived: Arrived) {
+        let Arrived::Bytes(bytes) = arrived else { return };
+        self.report.payload_received += bytes.size;
+        if bytes.hash() == hash && !self.hosts[number].disk.expects(hash) {
+            self.report.payload_stored += bytes.size;
+        }
+    }
+
     /// A payload of a transfer is durable; when all are, the core is told.
     fn landed(&mut self, number: usize, transfer: TransferId) {
         let Some(landing) = self.hosts[number].landings.get_mut(&transfer) else { return };
@@ -459,11 +544,5 @@ impl World {
             self.note(Some(number), format_args!("has fetched [{text}]"));
         }
         self.input(number, Input::Fetched(transfer, landing.results));
-    }
-}
-
-fn winners_only(entries: &mut [Entry]) {
-    for entry in entries {
-        entry.versions = Record::from(entry.versions.winner().cloned().into_iter().collect::<Vec<_>>());
     }
 }

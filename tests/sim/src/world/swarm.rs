@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gossip_cdn_protocol::io::ClientCall;
-use gossip_cdn_protocol::{Command, Input, Node, StoreFault};
-use rand::RngExt;
+use gossip_cdn_protocol::{Command, ContentHash, Input, Node, StoreFault};
+use rand::{Rng, RngExt};
 
 use super::{Event, World};
 use crate::faults::FaultKind;
 use crate::network::Cut;
 
 const SECOND: u64 = 1_000_000;
+/// Milliseconds.
+const YEAR: i64 = 365 * 86_400_000;
 /// A healed network must be at rest after so long, in microseconds: some of the longest pauses of the core.
 const HEALING: u64 = 120 * SECOND;
 /// At most so many hosts join later.
@@ -22,7 +24,7 @@ const FEWEST_ACTED: usize = 3;
 const FEWEST_WRITES: u64 = 100;
 
 /// Faults that begin at a moment; the others are weather.
-const TROUBLES: [FaultKind; 11] = [
+const TROUBLES: [FaultKind; 16] = [
     FaultKind::OneWayCut,
     FaultKind::Partition,
     FaultKind::CrashKeeping,
@@ -34,6 +36,11 @@ const TROUBLES: [FaultKind; 11] = [
     FaultKind::Leave,
     FaultKind::WrongBytes,
     FaultKind::BootstrapDown,
+    FaultKind::SlowHost,
+    FaultKind::Pause,
+    FaultKind::NewAddress,
+    FaultKind::Flood,
+    FaultKind::YearsAway,
 ];
 
 impl World {
@@ -60,8 +67,12 @@ impl World {
 
     fn skew(&mut self, host: usize) {
         if self.plan.has(FaultKind::ClockSkew) {
-            self.hosts[host].skew = self.rng.random_range(-300_000..300_000);
+            self.hosts[host].skew += self.rng.random_range(-300_000..300_000);
             self.acted(FaultKind::ClockSkew);
+        }
+        if self.plan.has(FaultKind::ClockDrift) {
+            // A good clock errs by a hundredth of this.
+            self.hosts[host].drift = self.rng.random_range(-10_000..10_000);
         }
     }
 
@@ -72,6 +83,10 @@ impl World {
             return;
         }
         let host = live[self.rng.random_range(0..live.len())];
+        self.write_at(host);
+    }
+
+    fn write_at(&mut self, host: usize) {
         let blob = self.client.choose(&mut self.rng);
         let record = blob.and_then(|blob| self.hosts[host].core.as_ref().map(|core| core.records().record(core.records().key(blob))));
         let record = record.and_then(Result::ok).unwrap_or_default();
@@ -85,18 +100,29 @@ impl World {
     /// Clients also read.
     fn ask_by_dice(&mut self, host: usize, blob: gossip_cdn_protocol::BlobId) {
         let call: ClientCall = self.client_call();
-        let command = match self.rng.random_range(0..3) {
-            0 => Command::Status,
-            1 => Command::Members,
+        let mut middle = [0; 32];
+        self.rng.fill_bytes(&mut middle);
+        let missing = self.hosts[host].disk.lacks(ContentHash(middle)).or_else(|| self.hosts[host].disk.lacks(ContentHash([0; 32])));
+        let command = match (self.rng.random_range(0..5), missing) {
+            (0, _) => Command::Status,
+            (1, _) => Command::Members,
+            (2, _) => Command::Introduce(self.some_address()),
+            (3, Some(missing)) => Command::Want(missing),
             _ => Command::Holders(blob),
         };
         self.hosts[host].clients.insert(call, None);
         self.input(host, Input::Command(call, command));
     }
 
+    /// An address that somebody has, or had.
+    fn some_address(&mut self) -> String {
+        let all: Vec<&String> = self.addresses.keys().chain(&self.vacant).collect();
+        all[self.rng.random_range(0..all.len())].clone()
+    }
+
     /// Some fault begins, and the next is arranged.
     pub(super) fn trouble(&mut self) {
-        let next = self.now + self.rng.random_range(SECOND / 5..3 * SECOND);
+        let next = self.now + self.rng.random_range(SECOND / 5..2 * SECOND);
         if next < self.settings.seconds * SECOND {
             self.at(next, Event::Trouble);
         }
@@ -152,7 +178,24 @@ impl World {
                 let at = self.now + self.rng.random_range(SECOND..20 * SECOND);
                 self.at(at, Event::BootstrapUp);
             }
-            FaultKind::LostRequest
+            FaultKind::SlowHost => {
+                let times = self.rng.random_range(5..50);
+                self.network.slow_down(host, Some(times));
+                self.relieve_later(host);
+            }
+            FaultKind::Pause => {
+                if self.hosts[host].core.is_some() {
+                    self.hosts[host].paused_until = self.now + self.rng.random_range(SECOND / 2..10 * SECOND);
+                }
+            }
+            FaultKind::NewAddress => {
+                self.hosts[host].moves = true;
+                self.crash_for_a_while(host, usize::MAX);
+            }
+            FaultKind::Flood => self.flood(host),
+            FaultKind::YearsAway => self.send_away(host),
+            FaultKind::ClockDrift
+            | FaultKind::LostRequest
             | FaultKind::LostAnswer
             | FaultKind::Duplicate
             | FaultKind::Reorder
@@ -194,6 +237,31 @@ impl World {
         self.kill(host, 0);
     }
 
+    /// Hundreds of writes at once, in one seed once.
+    fn flood(&mut self, host: usize) {
+        if self.flood > 0 || self.hosts[host].core.is_none() {
+            return;
+        }
+        self.flood = self.rng.random_range(100..400);
+        self.acted(FaultKind::Flood);
+        for _ in 0..self.flood {
+            self.write_at(host);
+        }
+    }
+
+    /// It does not run for a long while, and years pass on the clocks on the walls.
+    fn send_away(&mut self, host: usize) {
+        if self.hosts[host].core.is_none() {
+            return;
+        }
+        self.kill(host, usize::MAX);
+        self.hosts[host].long_away = true;
+        let years = self.rng.random_range(YEAR..5 * YEAR);
+        self.leap(years);
+        let at = self.now + self.rng.random_range(10 * SECOND..40 * SECOND);
+        self.at(at, Event::Start(host));
+    }
+
     fn relieve_later(&mut self, host: usize) {
         let at = self.now + self.rng.random_range(SECOND..10 * SECOND);
         self.at(at, Event::Relief(host));
@@ -231,6 +299,7 @@ impl World {
         self.queue.retain(|_, event| !matches!(event, Event::Write | Event::Trouble | Event::Stop(_) | Event::Doom(_)));
         for host in 0..self.hosts.len() {
             self.happen(Event::Relief(host));
+            self.resume(host);
             self.start_process(host);
             // One that was about to stop has told everybody so: it starts again.
             let leaving = self.hosts[host].core.as_ref().is_some_and(|core| Node::deadline(core).is_none());
@@ -238,6 +307,15 @@ impl World {
                 self.kill(host, usize::MAX);
                 self.start_process(host);
             }
+        }
+    }
+
+    /// A stopped process goes on at once.
+    fn resume(&mut self, host: usize) {
+        if self.hosts[host].paused_until > self.now {
+            self.hosts[host].paused_until = self.now;
+            let life = self.hosts[host].this_life();
+            self.at(self.now, Event::Wake(life));
         }
     }
 
@@ -256,8 +334,11 @@ impl World {
                 self.checker.require(equal, || format!("the summary of n{} is not that of its records", host.number));
             }
         }
-        // Replies to clients wait at most for the timeout of a write.
-        self.run_for(Duration::from_secs(10));
+        // Replies to clients wait at most for the timeout of a write, or of a call.
+        let end = self.now + 40 * SECOND;
+        while self.now < end && self.hosts.iter().any(|host| !host.clients.is_empty()) {
+            self.run_for(Duration::from_secs(1));
+        }
         for host in &self.hosts {
             let waits = host.clients.keys().next();
             self.checker.require(waits.is_none(), || format!("n{} never answered its client {waits:?}", host.number));
@@ -268,7 +349,7 @@ impl World {
     fn check_validity(&mut self) {
         let kinds = self.tally.kinds();
         self.checker.require(kinds >= FEWEST_ACTED, || format!("invalid seed: only {kinds} kinds of fault acted"));
-        let tried = self.tried;
+        let tried = self.tried.saturating_sub(self.flood);
         self.checker.require(tried >= FEWEST_WRITES, || format!("invalid seed: only {tried} writes were tried"));
     }
 }
