@@ -52,7 +52,7 @@ impl Watch {
         match (self.running.get(&node), state) {
             (Some(life), MemberState::Suspect) => report.false_suspicions += u64::from(self.suspected_in.insert((node, *life))),
             (Some(life), MemberState::Dead) => report.false_deaths += u64::from(self.buried_in.insert((node, *life))),
-            (Some(_), MemberState::Alive | MemberState::Left) | (None, _) => {}
+            (Some(_), MemberState::Alive | MemberState::Left | MemberState::Forgotten) | (None, _) => {}
         }
         let Some(killed) = self.killed.get_mut(&node) else { return };
         let after = now - killed.at;
