@@ -8,7 +8,7 @@
 mod demo;
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use crate::clock::{self, Clock};
 use crate::config::NodeConfig;
 use crate::driver::{self, Driver, Handle};
 use crate::http::{self, peers::PeerContext};
+use crate::lan::{Lan, Segment};
 use crate::peers::{Peers, Transfers};
 use crate::store::{OpenError, Options, Store, Writer};
 
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The data folder was opened, but what is in it cannot be read.
     #[error("--data: {0}")]
     Unreadable(StoreFault),
+    /// The local network cannot be spoken to.
+    #[error("--lan {0}: {1}; name another group or broadcast address, or with --listen an interface that has one, or leave --lan out")]
+    Lan(SocketAddrV4, std::io::Error),
     /// What the configuration says cannot be.
     #[error("{0}")]
     Config(String),
@@ -192,6 +196,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let listener = serve::listen(config.listen).map_err(StartError::Listen)?;
     let address = listener.local_addr()?;
     let advertised = advertised(&config, address)?;
+    // Before the folder is touched: what cannot start leaves it as it was.
+    let lan = config.lan.map(|lan| open_lan(lan, address, &advertised)).transpose()?;
     let (store, writer) = open(&config, address).await?;
     let health = Health::new();
     let writer = spawn_writer(move || writer.run(), health.vital())?;
@@ -204,7 +210,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (transfers, courier) = Transfers::new(store.clone(), head);
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
-    let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers };
+    let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers, lan };
     let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox, health.vital())?;
     if let Ok(Err(fault)) = ready.await {
         return Err(StartError::Unreadable(fault));
@@ -213,6 +219,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let server = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
     tracing::info!(node = %id, %address, %advertised, "serving");
     Ok(RunningNode { id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
+}
+
+fn open_lan(address: SocketAddrV4, listening: SocketAddr, advertised: &str) -> Result<Lan, StartError> {
+    let no_ipv4 = || std::io::Error::other("this node listens on an IPv6 address, and heartbeats go by IPv4");
+    let segment = Segment::of(address, listening, advertised).ok_or_else(no_ipv4);
+    segment.and_then(Lan::open).map_err(|error| StartError::Lan(address, error))
 }
 
 async fn open(config: &NodeConfig, address: SocketAddr) -> Result<(Store, Writer), StartError> {
@@ -258,6 +270,7 @@ struct Core {
     store: Store,
     clock: Clock,
     transfers: Transfers,
+    lan: Option<Lan>,
 }
 
 type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<Result<(), StoreFault>>);
@@ -288,12 +301,14 @@ impl Core {
             cluster: self.config.cluster.clone(),
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
+            heartbeats: self.lan.is_some(),
         };
         let own =
             gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::PublicKey(identity.public), incarnation: identity.incarnation };
         let (members, contacts) = (self.store.members()?, self.store.contacts()?);
         let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
-        Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers))
+        let lan = self.lan.map(Lan::start).transpose().map_err(|error| StoreFault(format!("the local network: {error}")))?;
+        Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers, lan))
     }
 }
 
@@ -351,8 +366,9 @@ fn advertised(config: &NodeConfig, listening: SocketAddr) -> Result<String, Star
     }
     // Connecting a datagram socket sends nothing; it makes the system choose the local address that leads there.
     let bootstraps = config.bootstraps();
-    let local = bootstraps.iter().find_map(|url| {
-        let authority = url.split_once("://").map_or(url.as_str(), |(_, authority)| authority);
+    let lan = config.lan.map(|lan| lan.to_string());
+    let authorities = bootstraps.iter().map(|url| url.split_once("://").map_or(url.as_str(), |(_, authority)| authority));
+    let local = authorities.chain(lan.as_deref()).find_map(|authority| {
         let any = if listening.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).ok()?;
         socket.connect(authority).ok()?;
@@ -361,11 +377,11 @@ fn advertised(config: &NodeConfig, listening: SocketAddr) -> Result<String, Star
     match local {
         Some(ip) => {
             let address = SocketAddr::new(ip, listening.port());
-            tracing::info!(%address, "listening on all addresses, advertising the one that leads to the bootstrap node");
+            tracing::info!(%address, "listening on all addresses, advertising the one that leads to the bootstrap node or the local network");
             Ok(format!("http://{address}"))
         }
         None => Err(StartError::Config(format!(
-            "--listen {listening} is every address of this machine, and no bootstrap node shows which one others reach: name it with --advertise"
+            "--listen {listening} is every address of this machine, and neither a bootstrap node nor --lan shows which one others reach: name it with --advertise"
         ))),
     }
 }

@@ -6,9 +6,10 @@
 //! 3. A key of the file has the name of its flag, with `_` for `-`; a flag that may be given several times is a list there.
 
 mod file;
+mod lan;
 mod size;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
@@ -21,6 +22,7 @@ use gossip_cdn_shell::logging::LogFormat;
 use crate::http;
 use crate::store::Reserve;
 use file::File;
+pub use lan::Lan;
 pub use size::Size;
 
 /// Where a node looks for a bootstrap node unless told otherwise.
@@ -70,6 +72,9 @@ pub struct NodeArgs {
     /// Name of the cluster; nodes of other names are refused [default: gossip-cdn]
     #[arg(long, value_name = "NAME", env = "GOSSIP_CDN_CLUSTER")]
     cluster: Option<String>,
+    /// Exchange heartbeats on the local network, to a group or broadcast address with its port; needs --cluster [default address: 239.255.77.1:7799]
+    #[arg(long, value_name = "ADDRESS", env = "GOSSIP_CDN_LAN", num_args = 0..=1, default_missing_value = "true")]
+    lan: Option<Lan>,
     /// Name under which requests may come, beside IP addresses, localhost and the advertised name; may be given several times
     #[arg(long, value_name = "NAME", env = "GOSSIP_CDN_HOST", value_delimiter = ',')]
     host: Vec<String>,
@@ -160,6 +165,8 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// The cluster.
     pub cluster: String,
+    /// The group or broadcast address of heartbeats on the local network; none are exchanged if `None`.
+    pub lan: Option<SocketAddrV4>,
     /// Names that requests may come under, beside IP addresses, `localhost` and the advertised name.
     pub hosts: Vec<String>,
     /// Other origins whose pages may write here.
@@ -192,6 +199,7 @@ impl Default for NodeConfig {
             bootstrap: vec![BOOTSTRAP.into()],
             advertise: None,
             cluster: CLUSTER.into(),
+            lan: None,
             hosts: Vec::new(),
             allow_origin: Vec::new(),
             write_token: None,
@@ -216,12 +224,20 @@ impl NodeConfig {
         let bootstrap = bootstraps(&flags, by_hand, &file)?;
         let reserve = flags.reserve.or(file.reserve).map_or(default.reserve, |size| Reserve::Bytes(size.bytes()));
         let token = flags.write_token.or(file.write_token);
+        let cluster = flags.cluster.or(file.cluster);
+        let lan = flags.lan.or(file.lan).and_then(Lan::address);
+        if lan.is_some() && cluster.is_none() {
+            return Err(ConfigError(
+                "--lan would meet whoever is on the local network under the usual name: name the cluster with --cluster, or leave --lan out".into(),
+            ));
+        }
         let config = Self {
             listen: flags.listen.or(file.listen).unwrap_or(default.listen),
             data: flags.data.or(file.data),
             bootstrap,
             advertise: flags.advertise.or(file.advertise).map(|url| base(&url)),
-            cluster: flags.cluster.or(file.cluster).unwrap_or(default.cluster),
+            cluster: cluster.unwrap_or(default.cluster),
+            lan,
             hosts: stronger(flags.host, file.host),
             allow_origin: stronger(flags.allow_origin, file.allow_origin).iter().map(|url| base(url)).collect(),
             write_token: token.as_deref().map(read_token).transpose()?,
@@ -465,11 +481,12 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);
         assert_eq!(config.reserve, Reserve::Bytes(0));
+        assert!(config.lan.is_some());
         let keys: Vec<_> = toml.lines().filter_map(|line| line.split(' ').next()).collect();
         let command = Cli::command();
         let flags: Vec<_> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
@@ -509,10 +526,24 @@ mod tests {
             ("--reserve lots", "--reserve"),
             ("--log-format xml", "--log-format"),
             (long.as_str(), "--cluster"),
+            ("--lan", "--cluster"),
+            ("--cluster c --lan 10.0.0.255", "--lan"),
+            ("--cluster c --lan 0.0.0.0:1", "--lan"),
         ] {
             let error = resolve(line).expect_err(line);
             assert!(error.contains(flag), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn heartbeats_have_an_address_of_their_own_or_the_usual_one() {
+        let lan = |line: &str| resolve(line).unwrap().lan.map(|address| address.to_string());
+        assert_eq!(lan("--cluster c"), None);
+        assert_eq!(lan("--cluster c --lan").as_deref(), Some("239.255.77.1:7799"));
+        assert_eq!(lan("--lan --cluster c --log debug").as_deref(), Some("239.255.77.1:7799"));
+        assert_eq!(lan("--lan=10.0.0.255:7 --cluster c").as_deref(), Some("10.0.0.255:7"));
+        assert_eq!(with_file("cluster = \"c\"\nlan = \"10.0.0.255:7\"", "--lan=false").unwrap().lan, None);
+        assert!(with_file("lan = true", "").unwrap_err().contains("--cluster"));
     }
 
     #[test]

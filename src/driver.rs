@@ -20,6 +20,7 @@ use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, No
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::lan::RunningLan;
 use crate::peers::{Peers, Transfers};
 use crate::store::Store;
 
@@ -140,6 +141,7 @@ pub struct Driver {
     store: Store,
     peers: Peers,
     transfers: Transfers,
+    lan: Option<RunningLan>,
     actions: FuturesUnordered<LocalBoxFuture<'static, Input>>,
     persists: VecDeque<Persist>,
     commands: BTreeMap<ClientCall, oneshot::Sender<Reply>>,
@@ -152,14 +154,15 @@ pub struct Driver {
 type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
 
 impl Driver {
-    /// A driver of `node`, which reads from `store`.
-    pub fn new(node: Node<Store>, clock: Clock, store: Store, peers: Peers, transfers: Transfers) -> Self {
+    /// A driver of `node`, which reads from `store` and, where there is a `lan`, hears and is heard there.
+    pub fn new(node: Node<Store>, clock: Clock, store: Store, peers: Peers, transfers: Transfers, lan: Option<RunningLan>) -> Self {
         Self {
             node,
             clock,
             store,
             peers,
             transfers,
+            lan,
             actions: FuturesUnordered::new(),
             persists: VecDeque::new(),
             commands: BTreeMap::new(),
@@ -204,6 +207,7 @@ impl Driver {
                     Some(message) => self.on_message(message),
                     None => return Ok(()),
                 },
+                datagram = hear(&mut self.lan), if !self.leaving => self.handle(Input::Datagram(datagram)),
                 () = tokio::time::sleep(tick), if !self.leaving => self.handle(Input::Tick),
                 () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if self.leaving => return Ok(()),
             }
@@ -272,9 +276,22 @@ impl Driver {
                     sender.send(reply).ok();
                 }
             }
+            Output::Heartbeat(heartbeat) => {
+                if let Some(lan) = &mut self.lan {
+                    lan.send(&heartbeat);
+                }
+            }
             Output::Event(event) => log(&event),
             Output::Stop(fault) => self.failed = Some(fault),
         }
+    }
+}
+
+/// The next datagram of the local network; never, without one.
+async fn hear(lan: &mut Option<RunningLan>) -> Vec<u8> {
+    match lan {
+        Some(lan) => lan.hear().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -286,6 +303,7 @@ fn log(event: &Event) {
         Event::Misbehaved(sender, kind, what) => tracing::warn!(%sender, kind = kind.name(), "peer misbehaved: {what}"),
         Event::Refuted(incarnation) => tracing::info!(incarnation, "refuted a rumor of this node's death"),
         Event::NoHolder(hash) => tracing::warn!(%hash, "no holder of a payload answers; trying again later"),
+        Event::Silent(member) => tracing::info!(%member, "no heartbeat for half a second; calling it"),
         Event::AddressTaken(member, found) => tracing::warn!(%member, %found, "another node answers at the address of a member"),
     }
 }

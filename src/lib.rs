@@ -10,12 +10,13 @@
 //! | [`config`] | flags, environment, file; the only reader of the environment |
 //! | [`clock`] | the only reader of OS time and entropy |
 //! | [`driver`] | owns the core: inputs in, outputs out, outputs into actions |
+//! | [`lan`] | heartbeats on the local network |
 //! | [`peers`] | calls of other nodes, transfers of payloads |
 //! | [`store`] | the database, the payload files, the one writer |
 //! | [`http`] | public routes and peer routes; [`http::errors`] alone knows status codes |
 //! | `gossip_cdn_shell` (`src/shell`) | what node and bootstrap node share |
 //!
-//! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `peers`, `store`; `peers` → `store`. Control goes through
+//! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `lan`, `peers`, `store`; `peers` → `store`. Control goes through
 //! the core, payload bytes go beside it. The proposals say why.
 
 pub mod app;
@@ -24,5 +25,6 @@ pub mod clock;
 pub mod config;
 pub mod driver;
 pub mod http;
+pub mod lan;
 pub mod peers;
 pub mod store;

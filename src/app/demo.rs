@@ -70,6 +70,7 @@ fn of_demo(fault: impl Into<StartError>) -> StartError {
         other @ (StartError::Ports(_)
         | StartError::Store(_)
         | StartError::Unreadable(_)
+        | StartError::Lan(..)
         | StartError::Config(_)
         | StartError::Bootstrap(_)
         | StartError::System(_)) => other,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use gossip_cdn_shell::logging::LogFormat;
 use serde::Deserialize;
 
-use super::{ConfigError, Size};
+use super::{ConfigError, Lan, Size};
 
 /// What a file says; the fields are those of [`super::NodeArgs`], without the ones that make sense for a single start only.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) no_bootstrap: Option<bool>,
     pub(super) advertise: Option<String>,
     pub(super) cluster: Option<String>,
+    pub(super) lan: Option<Lan>,
     pub(super) host: Option<Vec<String>>,
     pub(super) allow_origin: Option<Vec<String>>,
     pub(super) write_token: Option<PathBuf>,

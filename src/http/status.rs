@@ -127,7 +127,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
 }
 
 /// The counters of the core by their names, in JSON and metrics alike.
-pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 12] {
+pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 15] {
     // Taken apart, so that a counter that is added cannot be forgotten here.
     let Counters {
         exchanges,
@@ -142,6 +142,9 @@ pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 12] {
         fetches_failed,
         stamps_far_ahead,
         refutations,
+        heartbeats_sent,
+        heartbeats_heard,
+        heartbeats_ignored,
     } = *counters;
     [
         ("exchanges", exchanges),
@@ -156,5 +159,8 @@ pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 12] {
         ("fetches_failed", fetches_failed),
         ("stamps_far_ahead", stamps_far_ahead),
         ("refutations", refutations),
+        ("heartbeats_sent", heartbeats_sent),
+        ("heartbeats_heard", heartbeats_heard),
+        ("heartbeats_ignored", heartbeats_ignored),
     ]
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::ids::{BlobId, ContentHash, NodeId};
 use crate::item::{RecordKey, StateHash};
+use crate::lan::Heartbeat;
 use crate::member::{Member, MemberState};
 use crate::record::Record;
 use crate::store::{Missing, StoreFault};
@@ -49,6 +50,8 @@ pub enum Input {
     Persisted(Token, Result<(), StoreFault>),
     /// A transfer ended: for each payload, whether it is here durably now.
     Fetched(TransferId, Vec<(ContentHash, Result<(), FetchFault>)>),
+    /// A datagram came over the local network, from whomever.
+    Datagram(Vec<u8>),
 }
 
 /// What a node wants done.
@@ -66,6 +69,8 @@ pub enum Output {
     Persist(Persist),
     /// Fetch payloads from a holder, verify them, make them durable; report with [`Input::Fetched`].
     Fetch(Fetch),
+    /// Send this to everybody on the local network, as JSON.
+    Heartbeat(Heartbeat),
     /// Something for logs and metrics.
     Event(Event),
     /// This core is at its end: build a new one from the store.
@@ -405,6 +410,12 @@ pub struct Counters {
     pub stamps_far_ahead: u64,
     /// Times this node refuted a rumor of its death.
     pub refutations: u64,
+    /// Heartbeats sent on the local network.
+    pub heartbeats_sent: u64,
+    /// Heartbeats of other nodes heard there.
+    pub heartbeats_heard: u64,
+    /// Datagrams heard there that were no heartbeats of this cluster and version, or of a newcomer for whom there was no room.
+    pub heartbeats_ignored: u64,
 }
 
 /// A member as shown to people.
@@ -461,4 +472,6 @@ pub enum Event {
     NoHolder(ContentHash),
     /// An address answered with another id than the member known there.
     AddressTaken(NodeId, NodeId),
+    /// A member's heartbeats have stopped: it is called at once.
+    Silent(NodeId),
 }

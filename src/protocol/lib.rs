@@ -28,12 +28,13 @@
 //!
 //! | values | machines | doors |
 //! |---|---|---|
-//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
+//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`], [`lan`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
 
 pub mod history;
 pub mod ids;
 pub mod io;
 pub mod item;
+pub mod lan;
 pub mod member;
 pub mod membership;
 pub mod node;

@@ -13,6 +13,7 @@
 mod commands;
 mod exchanging;
 mod fetching;
+mod hearing;
 mod meeting;
 mod merging;
 mod peers;
@@ -30,6 +31,7 @@ use crate::io::{
     Token, WriteFault, Written,
 };
 use crate::item::{ItemHasher, RecordKey};
+use crate::lan::Lan;
 use crate::member::{Member, MemberState};
 use crate::membership::{Addresses, Membership};
 use crate::receipts::{Copies, Owed};
@@ -59,6 +61,8 @@ pub struct Config {
     pub address: String,
     /// Base URLs of the bootstrap nodes.
     pub bootstraps: Vec<String>,
+    /// Whether heartbeats are exchanged on the local network.
+    pub heartbeats: bool,
 }
 
 /// Who a node is.
@@ -127,6 +131,8 @@ pub struct Node<S> {
     records: Records<S>,
     clock: HybridClock,
     membership: Membership,
+    /// Only where heartbeats are exchanged.
+    lan: Option<Lan>,
     spread: Spread,
     reconciliation: Reconciliation,
     transfers: Transfers,
@@ -179,6 +185,7 @@ impl<S: Store> Node<S> {
             cluster: config.cluster,
             clock: HybridClock::default(),
             membership: Membership::new(me, members, addresses, hasher, pauses, now.instant),
+            lan: config.heartbeats.then(|| Lan::new(now.instant)),
             spread: Spread::default(),
             reconciliation: Reconciliation::default(),
             transfers: Transfers::default(),
@@ -235,6 +242,7 @@ impl<S: Store> Node<S> {
             self.membership.deadline(),
             self.transfers.deadline(),
             self.copies.deadline(),
+            self.lan.as_ref().map(Lan::deadline),
             Some(self.next_exchange),
             Some(self.next_refill),
         ];
@@ -257,6 +265,10 @@ impl<S: Store> Node<S> {
             }
             Input::Persisted(token, result) => self.on_persisted(now, token, result, out),
             Input::Fetched(transfer, results) => self.on_fetched(now, transfer, results, out),
+            Input::Datagram(bytes) => {
+                self.on_datagram(now, &bytes, out);
+                Ok(())
+            }
         }
     }
 
@@ -347,6 +359,7 @@ impl<S: Store> Node<S> {
     /// What must hold at all times; asserted in debug builds after every input.
     pub fn check(&self) {
         self.membership.check();
+        self.lan.iter().for_each(Lan::check);
         self.spread.check();
         self.transfers.check();
         self.owed.check();
@@ -373,6 +386,7 @@ fn refuse(fault: &StoreFault, input: Input, cluster: &str, out: &mut Outbox) {
         | Input::Answered(..)
         | Input::Joined(..)
         | Input::Persisted(..)
-        | Input::Fetched(..) => {}
+        | Input::Fetched(..)
+        | Input::Datagram(_) => {}
     }
 }

@@ -18,6 +18,7 @@ mod expected;
 mod fake_peer;
 mod faults;
 mod gossip;
+mod lan;
 mod lists;
 mod middleman;
 mod openapi;

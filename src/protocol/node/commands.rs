@@ -212,7 +212,7 @@ impl<S: Store> Node<S> {
     fn members_seen(&self, now: Now) -> Vec<MemberView> {
         let me = MemberView { member: self.membership.me().clone(), is_self: true, last_heard: Some(std::time::Duration::ZERO) };
         let others = self.membership.others().map(|(member, heard)| MemberView {
-            member: member.clone(),
+            member: self.as_seen(member),
             is_self: false,
             last_heard: heard.map(|at| now.instant.since(at)),
         });

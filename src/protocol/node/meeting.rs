@@ -10,6 +10,7 @@ use crate::wire::MemberList;
 
 impl<S: Store> Node<S> {
     pub(super) fn heard(&mut self, now: Now, from: NodeId, incarnation: u64, out: &mut Outbox) {
+        self.lan.iter_mut().for_each(|lan| lan.on_sign_of_life(from));
         let recovered = self.membership.on_heard(from, incarnation, now.instant);
         self.keep_members(recovered.into_iter().collect(), None, out);
     }

@@ -156,6 +156,9 @@ impl<S: Store> Node<S> {
             let suspected = self.membership.on_silent(peer, now.instant);
             self.keep_members(suspected.into_iter().collect(), None, out);
         }
+        if let (Some(lan), Some(peer), false) = (&mut self.lan, purpose.peer(), silent) {
+            lan.on_sign_of_life(peer);
+        }
         match purpose {
             Purpose::Partitions(..) | Purpose::Records(_) => self.end_reconciliation(),
             Purpose::Rumors(peer) => self.spread.on_ended(peer, false),

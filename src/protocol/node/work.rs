@@ -28,6 +28,7 @@ impl<S: Store> Node<S> {
         }
         let dead = self.membership.on_deadline(now.instant);
         self.keep_members(dead, None, out);
+        self.beat(now, out);
         self.make_contacts(now, out);
         self.exchange(now, out);
         self.refill(now)?;
@@ -86,7 +87,7 @@ impl<S: Store> Node<S> {
         }
     }
 
-    fn begin_exchange(&mut self, target: Target, out: &mut Outbox) {
+    pub(super) fn begin_exchange(&mut self, target: Target, out: &mut Outbox) {
         let Some(peer) = target.id else { return };
         self.counters.exchanges += 1;
         let request = Request::Exchange(self.digest());

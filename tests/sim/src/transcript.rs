@@ -89,6 +89,7 @@ impl Transcript {
             Event::Misbehaved(id, kind, _) => format!("{} misbehaves: {}", self.node(*id), kind.name()),
             Event::Refuted(incarnation) => format!("it lives, as incarnation {incarnation}"),
             Event::NoHolder(name) => format!("no holder of {}", hash(*name)),
+            Event::Silent(id) => format!("no heartbeat of {}", self.node(*id)),
             Event::AddressTaken(old, new) => format!("{} answers for {}", self.node(*new), self.node(*old)),
         }
     }

@@ -199,7 +199,8 @@ impl World {
         let (incarnation, members, contacts) = host.disk.open();
         host.life += 1;
         host.born = now;
-        let config = Config { cluster: "sim".into(), address: host.address.clone(), bootstraps: self.bootstraps.clone() };
+        let config =
+            Config { cluster: "sim".into(), address: host.address.clone(), bootstraps: self.bootstraps.clone(), heartbeats: false };
         let identity = Identity { key: host.key, incarnation };
         let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
         let long_away = std::mem::take(&mut host.long_away);

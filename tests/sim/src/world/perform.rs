@@ -49,6 +49,8 @@ impl World {
             Output::Reply(call, reply) => self.on_reply(number, call, reply),
             Output::Persist(persist) => self.persist(number, persist, writing),
             Output::Fetch(fetch) => self.fetch(number, fetch),
+            // Its nodes are on no common segment: heartbeats are off.
+            Output::Heartbeat(_) => {}
             Output::Event(event) => {
                 if let Noted::Misbehaved(_, Misbehaviour::Malformed | Misbehaviour::Foreign, what) = &event {
                     self.checker.fail(format!("n{number} takes a message of another core for bad: {what}"));
@@ -73,7 +75,7 @@ impl World {
         match event {
             Noted::MemberChanged(id, state) => self.watch.on_belief(number, *id, *state, self.now, &mut self.report),
             Noted::Refuted(_) => self.report.refutations += 1,
-            Noted::Conflict(_) | Noted::Misbehaved(..) | Noted::NoHolder(_) | Noted::AddressTaken(..) => {}
+            Noted::Conflict(_) | Noted::Misbehaved(..) | Noted::NoHolder(_) | Noted::AddressTaken(..) | Noted::Silent(_) => {}
         }
     }
 
