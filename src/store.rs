@@ -15,18 +15,20 @@
 //! | room | subject |
 //! |---|---|
 //! | `folder` | layout, lock, card, files |
-//! | `tables` | names, keys and values of the database |
-//! | `writer`, `commit` | the queue and the batches; what one commit changes |
+//! | `tables`, `encoding` | names, keys and values of the database; records in bytes |
+//! | `writer`, `commit`, `indexes` | the queue and the batches; what one commit changes; the indexes of lists |
 //! | `pins` | what must not be collected |
 //! | `upload`, `incoming`, `tree`, `payloads` | bytes in, bytes out |
 //! | `list` | pages of blobs |
 //! | `opening` | the first transaction: identity, incarnation, sweep |
 
 mod commit;
+mod encoding;
 #[cfg(test)]
 mod fixture;
 mod folder;
 mod incoming;
+mod indexes;
 mod list;
 mod opening;
 mod payloads;
@@ -288,7 +290,7 @@ impl gossip_cdn_protocol::Store for Store {
     fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
         let read = || -> Result<Option<Record>, Error> {
             let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
-            table.get(&tables::key_bytes(key))?.map(|row| tables::record_of(row.value())).transpose()
+            table.get(&tables::key_bytes(key))?.map(|row| encoding::record_of(row.value())).transpose()
         };
         read().map_err(fault)
     }
@@ -311,7 +313,7 @@ impl gossip_cdn_protocol::Store for Store {
                 .map(|row| {
                     let (key, value) = row?;
                     let key = tables::key_of(key.value());
-                    Ok((key, Item { key: key.hash, state: StateHash(tables::state_of(value.value())?) }))
+                    Ok((key, Item { key: key.hash, state: StateHash(encoding::state_of(value.value())?) }))
                 })
                 .collect()
         };

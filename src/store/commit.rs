@@ -1,6 +1,9 @@
 //! What one commit changes: records with their indexes, and who claims which payload.
 //!
-//! 1. Every live blob is in all three indexes of live blobs and every deleted one in that of tombstones, under its winner.
+//! Rows that nobody reads before the commit ends are written in the order of their keys, which are hashes and come in any order: so a
+//! page of the database is visited once a commit and not once a row.
+//!
+//! 1. The indexes are those of the records ([`super::indexes`]), whatever the order in which rows are written.
 //! 2. A payload is claimed by the records whose live versions name it, and by those that wait for the bytes of a version that covers
 //!    the one that named it. ("The bytes of a covered version are deleted only when the bytes of the version that covers it are here";
 //!    a tombstone needs no bytes.)
@@ -10,10 +13,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gossip_cdn_protocol::io::RecordChange;
 use gossip_cdn_protocol::item::RecordKey;
-use gossip_cdn_protocol::{BlobId, ContentHash, Member, Persist, Record, Version};
-use redb::{Error, ReadableTable};
+use gossip_cdn_protocol::{ContentHash, Member, Persist, Record, Version};
+use redb::{Error, ReadableTable, ReadableTableMetadata};
 
+use super::encoding;
+use super::indexes::Indexes;
 use super::pins::Pins;
 use super::tables::{self, KeyBytes, OwnerBytes, RetainedBytes, Tables};
 use super::{INLINE_MAX, Usage};
@@ -23,6 +29,9 @@ pub(super) struct Batch<'txn, 'pins> {
     tables: Tables<'txn>,
     pins: &'pins Pins,
     usage: Usage,
+    indexes: Indexes,
+    /// Claims of records that were not here before, and the sizes that they tell; not in the tables yet.
+    fresh: Vec<(OwnerBytes, u64)>,
     /// Payloads that may have nobody left who claims them.
     candidates: BTreeSet<ContentHash>,
     /// Payloads that are not missing any more.
@@ -42,21 +51,27 @@ pub(super) struct Outcome {
 
 impl<'txn, 'pins> Batch<'txn, 'pins> {
     pub(super) fn new(tables: Tables<'txn>, pins: &'pins Pins, usage: Usage, released: BTreeSet<ContentHash>) -> Self {
-        Self { tables, pins, usage, candidates: released, settled: Vec::new() }
+        Self { tables, pins, usage, indexes: Indexes::default(), fresh: Vec::new(), candidates: released, settled: Vec::new() }
     }
 
-    pub(super) fn persist(&mut self, persist: &Persist) -> Result<(), Error> {
-        for change in &persist.records {
+    /// Everything that is queued, as one change: what comes later in the list was queued later.
+    pub(super) fn persist(&mut self, persists: &[&Persist]) -> Result<(), Error> {
+        let mut records: Vec<&RecordChange> = persists.iter().flat_map(|persist| &persist.records).collect();
+        // Neighbours share pages of the database. Stable, so that changes of one record stay in order.
+        records.sort_by_key(|change| change.key);
+        for change in records {
             self.record(change.key, &change.record, change.state.0)?;
         }
-        for member in &persist.members {
-            self.member(member)?;
-        }
-        if let Some(incarnation) = persist.incarnation {
-            self.tables.meta.insert(tables::INCARNATION, tables::to_json(&[], &incarnation)?.as_slice())?;
-        }
-        if let Some(contacts) = &persist.contacts {
-            self.tables.meta.insert(tables::CONTACTS, tables::to_json(&[], contacts)?.as_slice())?;
+        for persist in persists {
+            for member in &persist.members {
+                self.member(member)?;
+            }
+            if let Some(incarnation) = persist.incarnation {
+                self.tables.meta.insert(tables::INCARNATION, tables::to_json(&[], &incarnation)?.as_slice())?;
+            }
+            if let Some(contacts) = &persist.contacts {
+                self.tables.meta.insert(tables::CONTACTS, tables::to_json(&[], contacts)?.as_slice())?;
+            }
         }
         Ok(())
     }
@@ -68,56 +83,48 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
 
     fn record(&mut self, key: RecordKey, new: &Record, state: u64) -> Result<(), Error> {
         let bytes = tables::key_bytes(key);
-        let row = tables::to_json(&state.to_be_bytes(), new)?;
-        let old = match self.tables.records.insert(&bytes, row.as_slice())? {
-            Some(row) => tables::record_of(row.value())?,
-            None => Record::default(),
-        };
-        self.unlist(key.blob, old.winner())?;
-        self.list(key.blob, new.winner())?;
-        self.claim(&bytes, &old, new)
+        let row = self.tables.records.insert(&bytes, encoding::row(state, new).as_slice())?;
+        let old = row.map(|row| encoding::record_of(row.value())).transpose()?;
+        self.indexes.update(key.blob, old.as_ref().and_then(Record::winner), new.winner(), &mut self.usage);
+        match old {
+            Some(old) => self.claim(&bytes, &old, new),
+            None => {
+                self.fresh.extend(named(new).into_iter().map(|(hash, size)| (tables::owner_bytes(hash, &bytes), size)));
+                Ok(())
+            }
+        }
     }
 
-    fn unlist(&mut self, blob: BlobId, winner: Option<&Version>) -> Result<(), Error> {
-        let Some(winner) = winner else { return Ok(()) };
-        let stamp = tables::stamp_bytes(winner.stamp, blob);
-        let Some(payload) = winner.content.payload() else {
-            self.tables.tombstones.remove(&stamp)?;
-            self.usage.tombstones = self.usage.tombstones.saturating_sub(1);
-            return Ok(());
-        };
-        self.tables.newest.remove(&stamp)?;
-        self.tables.names.remove((payload.file_name.as_deref().unwrap_or_default(), blob.0.as_bytes()))?;
-        self.tables.ids.remove(blob.0.as_bytes())?;
-        self.usage.live_blobs = self.usage.live_blobs.saturating_sub(1);
+    /// Writes the claims of the records that are new, in the order of what they claim. Whatever reads claims comes after this.
+    fn claim_fresh(&mut self) -> Result<(), Error> {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.sort_unstable();
+        for (pair, _) in &fresh {
+            self.tables.owners.insert(pair, true)?;
+        }
+        for (pair, size) in fresh {
+            self.need(tables::owned_hash(&pair), size, &tables::owner_key(&pair))?;
+        }
         Ok(())
     }
 
-    fn list(&mut self, blob: BlobId, winner: Option<&Version>) -> Result<(), Error> {
-        let Some(winner) = winner else { return Ok(()) };
-        let stamp = tables::stamp_bytes(winner.stamp, blob);
-        let Some(payload) = winner.content.payload() else {
-            self.tables.tombstones.insert(&stamp, ())?;
-            self.usage.tombstones += 1;
-            return Ok(());
-        };
-        self.tables.newest.insert(&stamp, ())?;
-        self.tables.names.insert((payload.file_name.as_deref().unwrap_or_default(), blob.0.as_bytes()), ())?;
-        self.tables.ids.insert(blob.0.as_bytes(), ())?;
-        self.usage.live_blobs += 1;
+    /// A live version of a record names a payload that it did not name before.
+    fn need(&mut self, hash: ContentHash, size: u64, key: &KeyBytes) -> Result<(), Error> {
+        if self.is_here(hash)? {
+            self.tables.unowned.remove(&hash.0)?;
+            self.pins.claimed(hash);
+        } else if self.tables.missing.get(&hash.0)?.is_none() {
+            self.tables.missing.insert(&hash.0, (size, key))?;
+        }
         Ok(())
     }
 
     fn claim(&mut self, key: &KeyBytes, old: &Record, new: &Record) -> Result<(), Error> {
+        self.claim_fresh()?;
         let (before, after) = (named(old), named(new));
         for (hash, size) in after.iter().filter(|(hash, _)| !before.contains_key(*hash)) {
             self.tables.owners.insert(&tables::owner_bytes(*hash, key), true)?;
-            if self.is_here(*hash)? {
-                self.tables.unowned.remove(&hash.0)?;
-                self.pins.claimed(*hash);
-            } else if self.tables.missing.get(&hash.0)?.is_none() {
-                self.tables.missing.insert(&hash.0, (*size, key))?;
-            }
+            self.need(*hash, *size, key)?;
         }
         let mut waits: BTreeMap<ContentHash, ContentHash> = BTreeMap::new();
         for version in old.versions().iter().filter(|version| !new.versions().contains(version)) {
@@ -208,7 +215,7 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
     }
 
     fn named_size(&self, key: &KeyBytes, hash: ContentHash) -> Result<u64, Error> {
-        let record = self.tables.records.get(key)?.map(|row| tables::record_of(row.value())).transpose()?;
+        let record = self.tables.records.get(key)?.map(|row| encoding::record_of(row.value())).transpose()?;
         Ok(record.and_then(|record| named(&record).get(&hash).copied()).unwrap_or_default())
     }
 
@@ -225,14 +232,19 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         self.usage.payloads += 1;
         self.usage.payload_bytes = self.usage.payload_bytes.saturating_add(size);
         self.tables.missing.remove(&hash.0)?;
-        for (key, _) in self.claimants(hash)? {
-            self.redirect(&key, hash, None)?;
+        // Most of the time nothing waits for anything. The claims of records new in this commit retain nothing.
+        if !self.tables.retained.is_empty()? {
+            for (key, _) in self.claimants(hash)? {
+                self.redirect(&key, hash, None)?;
+            }
         }
         Ok(())
     }
 
     /// Collects what nobody claims, and writes the counters.
     pub(super) fn finish(mut self) -> Result<Outcome, Error> {
+        self.claim_fresh()?;
+        self.indexes.apply(&mut self.tables)?;
         let mut collected = Vec::new();
         let mut files = Vec::new();
         for hash in std::mem::take(&mut self.candidates) {
@@ -281,8 +293,8 @@ mod tests {
     use gossip_cdn_protocol::item::ItemHasher;
     use gossip_cdn_protocol::{Content, Store as _};
     use proptest::prelude::*;
+    use redb::Database;
     use redb::backends::InMemoryBackend;
-    use redb::{Database, ReadableTableMetadata};
 
     use super::super::fixture::{CLUSTER, Fixture, blob, content, noise, write};
     use super::*;

@@ -8,7 +8,7 @@
 //! DIR/tmp/           what is on its way; emptied at start
 //! ```
 //!
-//! 1. A folder of another cluster or a newer format is refused before anything in it is written.
+//! 1. A folder of another cluster or another format is refused before anything in it is written.
 //! 2. A file gets its final name only when its bytes are on disk; the name is on disk when [`Folder::place`] returns.
 //! 3. A database gets its name only when it is complete, so a crash at the very first start leaves nothing that cannot be opened.
 
@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gossip_cdn_protocol::ContentHash;
 use serde::{Deserialize, Serialize};
 
-/// The format this release writes, and the newest it reads.
-const FORMAT: u32 = 1;
+/// The format this release writes, and the only one it reads: records were JSON in format 1, which no release wrote.
+const FORMAT: u32 = 2;
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,14 @@ pub enum OpenError {
         found: u32,
         /// The newest format this release reads.
         ours: u32,
+    },
+    /// It is of a format from before the first release.
+    #[error("the data folder {} has format {found} from before the first release, which is not read any more: name another folder with --data, and the node fetches everything from the others", .dir.display())]
+    OlderFormat {
+        /// The folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
     },
     /// It belongs to a node of another cluster.
     #[error(
@@ -241,6 +249,9 @@ fn check(dir: &Path, cluster: &str) -> Result<bool, OpenError> {
     let card: Card = at(&path, serde_json::from_slice(&json).map_err(io::Error::from))?;
     if card.format > FORMAT {
         return Err(OpenError::NewerFormat { dir: dir.to_owned(), found: card.format, ours: FORMAT });
+    }
+    if card.format < FORMAT {
+        return Err(OpenError::OlderFormat { dir: dir.to_owned(), found: card.format });
     }
     if card.cluster != cluster {
         return Err(OpenError::OtherCluster { found: card.cluster, wanted: cluster.to_owned() });

@@ -12,7 +12,7 @@ use gossip_cdn_protocol::{BlobId, Record, StoreFault};
 use redb::{Error, Key, ReadTransaction, TableDefinition};
 use uuid::Uuid;
 
-use super::{fault, tables};
+use super::{encoding, fault, tables};
 
 /// In which order blobs are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,7 +132,7 @@ pub(super) fn page(transaction: &ReadTransaction, hasher: &ItemHasher, query: &L
     let records = transaction.open_table(tables::RECORDS).map_err(|error| stored(error.into()))?;
     for (_, blob) in keys {
         if let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? {
-            entries.push((blob, tables::record_of(row.value()).map_err(stored)?));
+            entries.push((blob, encoding::record_of(row.value()).map_err(stored)?));
         }
     }
     Ok(ListPage { entries, next })

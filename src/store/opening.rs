@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn another_cluster_or_a_newer_format_is_refused_and_the_folder_is_untouched() {
+    fn another_cluster_or_another_format_is_refused_and_the_folder_is_untouched() {
         let dir = tempfile::tempdir().unwrap();
         drop(Store::open(dir.path(), options()).unwrap());
         std::fs::write(dir.path().join("tmp").join("0"), "left by a crash").unwrap();
@@ -149,10 +149,16 @@ mod tests {
         assert_eq!(snapshot(dir.path()), before);
 
         let card = dir.path().join("store.json");
-        std::fs::write(&card, r#"{"format": 2, "whatever": []}"#).unwrap();
+        std::fs::write(&card, r#"{"format": 3, "whatever": []}"#).unwrap();
         let before = snapshot(dir.path());
         let newer = refused(dir.path(), options());
-        assert!(matches!(newer, OpenError::NewerFormat { found: 2, ours: 1, .. }), "{newer}");
+        assert!(matches!(newer, OpenError::NewerFormat { found: 3, ours: 2, .. }), "{newer}");
+        assert_eq!(snapshot(dir.path()), before);
+
+        std::fs::write(&card, r#"{"format": 1, "cluster": "test"}"#).unwrap();
+        let before = snapshot(dir.path());
+        let older = refused(dir.path(), options());
+        assert!(matches!(older, OpenError::OlderFormat { found: 1, .. }), "{older}");
         assert_eq!(snapshot(dir.path()), before);
     }
 

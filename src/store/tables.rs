@@ -5,7 +5,7 @@
 //! 3. Keys are big-endian, so their byte order is the order that is scanned.
 
 use gossip_cdn_protocol::item::{KeyHash, RecordKey};
-use gossip_cdn_protocol::{BlobId, ContentHash, Record, Stamp};
+use gossip_cdn_protocol::{BlobId, ContentHash, Stamp};
 use redb::{Error, ReadTransaction, Table, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
@@ -20,8 +20,8 @@ pub(super) type RetainedBytes = [u8; 88];
 
 type Definition<K, V> = TableDefinition<'static, K, V>;
 
-/// Record key to 8 bytes of state hash and the record's JSON.
-pub(super) const RECORDS: Definition<&[u8; 24], &[u8]> = Definition::new("records_v1");
+/// Record key to the row of the record: see [`super::encoding`].
+pub(super) const RECORDS: Definition<&[u8; 24], &[u8]> = Definition::new("records_v2");
 /// Live blobs by the stamp of their winner.
 pub(super) const NEWEST: Definition<&[u8; 24], ()> = Definition::new("live_by_stamp_v1");
 /// Live blobs by the file name of their winner; those without one have the empty name.
@@ -120,6 +120,11 @@ pub(super) fn owner_bytes(hash: ContentHash, key: &KeyBytes) -> OwnerBytes {
     join(&hash.0, key)
 }
 
+/// The payload of a claim.
+pub(super) fn owned_hash(bytes: &OwnerBytes) -> ContentHash {
+    ContentHash(halves::<32, 24>(bytes).0)
+}
+
 /// The record of a claim.
 pub(super) fn owner_key(bytes: &OwnerBytes) -> KeyBytes {
     halves::<32, 24>(bytes).1
@@ -153,17 +158,6 @@ pub(super) fn retained_by(key: &KeyBytes) -> (RetainedBytes, RetainedBytes) {
 
 fn waiting(key: &KeyBytes, wait: ContentHash) -> [u8; 56] {
     join(key, &wait.0)
-}
-
-/// The record in a row of [`RECORDS`].
-pub(super) fn record_of(row: &[u8]) -> Result<Record, Error> {
-    from_json(row.get(8..).unwrap_or_default())
-}
-
-/// The state hash in a row of [`RECORDS`].
-pub(super) fn state_of(row: &[u8]) -> Result<u64, Error> {
-    let head = row.first_chunk().ok_or_else(|| Error::Corrupted("a record without its state hash".to_owned()))?;
-    Ok(u64::from_be_bytes(*head))
 }
 
 /// A value kept as JSON.

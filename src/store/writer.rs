@@ -187,13 +187,16 @@ impl Writer {
         transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
         let mut changes = Batch::new(Tables::open(&transaction)?, &self.shared.pins, usage, released);
+        let mut persists = Vec::new();
+        // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
         for request in batch {
             match request {
-                Request::Persist(persist, _) => changes.persist(persist)?,
+                Request::Persist(persist, _) => persists.push(persist),
                 Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
                 Request::Wake => (),
             }
         }
+        changes.persist(&persists)?;
         let outcome = changes.finish()?;
         transaction.commit()?;
         Ok(outcome)

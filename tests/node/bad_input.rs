@@ -230,7 +230,7 @@ fn a_node_that_cannot_start_says_why_in_one_sentence_and_touches_nothing() {
     assert!(other.contains("--cluster"), "{other}");
 
     let card = elsewhere.join("store.json");
-    let newer = std::fs::read_to_string(&card).unwrap().replace("\"format\":1", "\"format\":99");
+    let newer = std::fs::read_to_string(&card).unwrap().replace("\"format\":2", "\"format\":99");
     std::fs::write(&card, &newer).unwrap();
     let before = std::fs::read_dir(&elsewhere).unwrap().count();
     let said = refusal(&["--listen", "127.0.0.1:0", "--data", &data(&elsewhere), "--no-bootstrap"]);
