@@ -96,6 +96,9 @@ pub enum ClientCommand {
     /// List the members of the network, as a node sees them
     #[command(after_help = "Example: gossip-cdn members --watch")]
     Members(network::MembersArgs),
+    /// Forget members that are dead or have left and will not come back, on every node
+    #[command(after_help = "Example: gossip-cdn forget 5f0a9fa1-7c1c-8d6e-9a55-2f3b6a0d1c42")]
+    Forget(network::ForgetArgs),
     /// Find out what is wrong, with a remedy for each fault
     #[command(after_help = "Example: gossip-cdn doctor --node http://127.0.0.1:7702")]
     Doctor(doctor::DoctorArgs),
@@ -169,6 +172,7 @@ pub async fn run(command: ClientCommand) -> i32 {
         ClientCommand::Holders(arguments) => list::holders(&screen, arguments).await,
         ClientCommand::Status(arguments) => network::status(&screen, arguments).await,
         ClientCommand::Members(arguments) => network::members(&screen, arguments).await,
+        ClientCommand::Forget(arguments) => network::forget(&screen, arguments).await,
         ClientCommand::Doctor(arguments) => doctor::run(&screen, arguments).await,
     };
     match outcome {

@@ -198,6 +198,7 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(status::status);
     routes.add(members::members);
     routes.add(members::introduce);
+    routes.add(members::forget);
     routes.add(metrics::metrics);
     routes.add(service::healthz);
     routes.add(service::readyz);

@@ -211,7 +211,7 @@ fn disk(status: Result<&Value, &Fault>) -> Finding {
 }
 
 fn members(found: Result<&Members, &Fault>) -> Finding {
-    let remedy = "see `gossip-cdn members`; check that those nodes run and can be reached at the addresses they advertise (--advertise)";
+    let remedy = "see `gossip-cdn members`; check that those nodes run and can be reached at the addresses they advertise (--advertise); `gossip-cdn forget ID` is for those that will not come back";
     let found = match found {
         Ok(found) => &found.members,
         Err(fault) => return Finding::fault("members", fault.to_string(), remedy),
@@ -220,7 +220,7 @@ fn members(found: Result<&Members, &Fault>) -> Finding {
     let detail = format!("{} alive, {} suspect, {} dead, {} left", count("alive"), count("suspect"), count("dead"), count("left"));
     if count("suspect") + count("dead") > 0 {
         Finding::warning("members", detail, remedy)
-    } else if found.len() < 2 {
+    } else if found.len() < 2 + count("forgotten") {
         let remedy = "a single node keeps a single copy: start another one with the same --bootstrap and --cluster";
         Finding::warning("members", format!("{detail}: the node is alone"), remedy)
     } else {

@@ -1,8 +1,10 @@
-//! `status`, `members`: who is there and how they are.
+//! `status`, `members`, `forget`: who is there, how they are, and who is not waited for any more.
 
 use std::time::Duration;
 
+use awc::http::Method;
 use clap::Args;
+use gossip_cdn_protocol::NodeId;
 use serde_json::Value;
 
 use super::described::Members;
@@ -35,6 +37,16 @@ pub struct MembersArgs {
     /// Print the node's JSON, with --watch a line a second
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// Node ids, as `members` lists them
+    #[arg(required = true, value_name = "ID")]
+    members: Vec<NodeId>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -87,6 +99,24 @@ pub(crate) async fn members(screen: &Screen, arguments: MembersArgs) -> Outcome 
             return Ok(Tally::default());
         }
     }
+}
+
+pub(crate) async fn forget(screen: &Screen, arguments: ForgetArgs) -> Outcome {
+    let ForgetArgs { members, connection } = arguments;
+    let (client, node) = connection.client();
+    let mut tally = Tally::default();
+    for member in members {
+        let request = client.write(Method::DELETE, &node, &format!("/members/{member}"));
+        match client.send(&node, request).await {
+            Ok(_) => {}
+            Err(fault @ Fault::Unreachable(_)) => return Err(fault),
+            Err(fault) => {
+                screen.note(&format!("{member}: {fault}"));
+                tally.add(fault);
+            }
+        }
+    }
+    Ok(tally)
 }
 
 fn rows(found: &Members) -> String {

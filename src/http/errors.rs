@@ -7,9 +7,9 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use gossip_cdn_protocol::ids::BadName;
-use gossip_cdn_protocol::io::{NoHolder, Refusal, WriteFault};
+use gossip_cdn_protocol::io::{ForgetFault, NoHolder, Refusal, WriteFault};
 use gossip_cdn_protocol::wire::VERSION;
-use gossip_cdn_protocol::{BlobId, ContentHash, StoreFault, VersionId};
+use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
 use super::BODY_IDLE;
@@ -55,6 +55,12 @@ pub enum Fault {
     NoHolder,
     /// The write token was not shown.
     Unauthorised,
+    /// No member of that id is known.
+    UnknownMember(NodeId),
+    /// A member that is alive, or suspect, is not forgotten.
+    LiveMember(NodeId),
+    /// This node does not forget itself.
+    Itself,
     /// The node at that address refused this one.
     OtherCluster(String),
     /// This node is stopping.
@@ -79,6 +85,16 @@ impl Fault {
                 Self::Bad("stamps-exhausted", "A version of this blob bears the last stamp there is; write under another id.".to_owned())
             }
             WriteFault::Store(fault) => Self::Store(fault),
+        }
+    }
+
+    /// Why a member is not forgotten.
+    pub(super) fn of_forgetting(fault: ForgetFault, member: NodeId) -> Self {
+        match fault {
+            ForgetFault::Unknown => Self::UnknownMember(member),
+            ForgetFault::Myself => Self::Itself,
+            ForgetFault::Live => Self::LiveMember(member),
+            ForgetFault::Store(fault) => Self::Store(fault),
         }
     }
 
@@ -147,6 +163,20 @@ impl Fault {
             Self::Unauthorised => {
                 (StatusCode::UNAUTHORIZED, "token", "This needs the node's write token: Authorization: Bearer <token>.".into())
             }
+            Self::UnknownMember(member) => (
+                StatusCode::NOT_FOUND,
+                "unknown-member",
+                format!("This node knows no member {member}; /members lists those it knows.").into(),
+            ),
+            Self::LiveMember(member) => (
+                StatusCode::CONFLICT,
+                "live-member",
+                format!(
+                    "The member {member} may still be alive; stop it, wait until /members shows it as dead or left, and forget it then."
+                )
+                .into(),
+            ),
+            Self::Itself => (StatusCode::CONFLICT, "itself", "This is the node itself; stop it, and let another node forget it.".into()),
             Self::OtherCluster(detail) => (StatusCode::CONFLICT, "other-cluster", format!("{detail}.").into()),
             Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "This node is stopping.".into()),
             Self::Store(_) | Self::Disk(_) => (
@@ -181,6 +211,9 @@ impl Fault {
             | Self::Coding
             | Self::DiskFull
             | Self::BodyStalled(_)
+            | Self::UnknownMember(_)
+            | Self::LiveMember(_)
+            | Self::Itself
             | Self::OtherCluster(_) => problem,
         }
     }

@@ -1,11 +1,11 @@
-//! Whom this node knows, and introducing it to another.
+//! Whom this node knows, introducing it to another, and forgetting one that will not come back.
 
 use actix_web::http::header;
-use actix_web::web::{Data, Json};
-use actix_web::{HttpResponse, get, post};
-use gossip_cdn_protocol::WallTime;
+use actix_web::web::{Data, Json, Path};
+use actix_web::{HttpResponse, delete, get, post};
 use gossip_cdn_protocol::io::{CallFault, MemberView};
 use gossip_cdn_protocol::member::is_base_url;
+use gossip_cdn_protocol::{NodeId, WallTime};
 use gossip_cdn_shell::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -85,6 +85,20 @@ pub(super) async fn introduce(_may: MayWrite, introduction: Json<Introduction>, 
             Err(problem.private(why))
         }
     }
+}
+
+/// Forgets a member that is dead or has left: it is tried no more, anywhere, until it comes back by itself.
+#[utoipa::path(tag = "node", params(("id" = String, Path, description = "The member's node id")), responses(
+    (status = 204, description = "Forgotten, or forgotten already"),
+    (status = 400, description = "No node id", content_type = "application/problem+json"),
+    (status = 404, description = "No member of that id is known", content_type = "application/problem+json"),
+    (status = 409, description = "It is alive or suspect, or this node itself", content_type = "application/problem+json")))]
+#[delete("/members/{id}")]
+pub(super) async fn forget(_may: MayWrite, id: Path<String>, context: Data<Context>) -> Result<HttpResponse, Problem> {
+    let id = id.parse::<NodeId>().map_err(Fault::from)?;
+    let forgotten = context.driver.forget(id).await.map_err(Fault::from)?;
+    forgotten.map_err(|fault| Fault::of_forgetting(fault, id))?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 fn shown(view: &MemberView, now: WallTime) -> MemberShown {

@@ -154,6 +154,7 @@ fn without_the_write_token_nothing_is_written() {
     assert!(answer.header("www-authenticate").starts_with("Bearer"));
     node.put_with("/a.txt", &[("authorization", "Bearer wrong")], b"a").problem(401);
     node.delete(UNKNOWN).problem(401);
+    node.delete(&format!("/members/{}", node.id())).problem(401);
     node.post_with("/members", &[("content-type", "application/json")], b"{\"address\":\"http://127.0.0.1:1\"}").problem(401);
     assert_eq!(node.put_with("/a.txt", &[("authorization", "Bearer secret")], b"a").status, 201);
     assert_eq!(node.get("/blobs").status, 200, "reading needs no token");

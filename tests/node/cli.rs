@@ -451,7 +451,9 @@ fn the_exit_code_says_how_it_went() {
     assert!(conflict.said.contains("replaced"), "{}", conflict.said);
 
     node.server.kill();
-    for arguments in [&["get", UNKNOWN][..], &["put", &path], &["ls"], &["rm", UNKNOWN], &["status"], &["members"], &["doctor"]] {
+    for arguments in
+        [&["get", UNKNOWN][..], &["put", &path], &["ls"], &["rm", UNKNOWN], &["status"], &["members"], &["forget", UNKNOWN], &["doctor"]]
+    {
         run(at(&node), arguments).expect(5);
     }
 }
@@ -459,7 +461,8 @@ fn the_exit_code_says_how_it_went() {
 #[test]
 fn the_help_of_every_command_has_an_example_and_every_shell_its_completions() {
     let nowhere = "http://127.0.0.1:1";
-    let commands = ["node", "demo", "put", "get", "ls", "rm", "versions", "holders", "status", "members", "doctor", "completions"];
+    let commands =
+        ["node", "demo", "put", "get", "ls", "rm", "versions", "holders", "status", "members", "forget", "doctor", "completions"];
     let overview = run(nowhere, &["--help"]).expect(0);
     for command in commands {
         assert!(overview.lines().iter().any(|line| line.trim_start().starts_with(command)), "{command} in {}", overview.text());

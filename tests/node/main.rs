@@ -17,6 +17,7 @@ mod durability;
 mod expected;
 mod fake_peer;
 mod faults;
+mod forget;
 mod gossip;
 mod lan;
 mod lists;

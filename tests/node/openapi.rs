@@ -6,8 +6,9 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 20] = [
+const ROUTES: [(&str, &str); 21] = [
     ("delete", "/blobs/{id}"),
+    ("delete", "/members/{id}"),
     ("get", "/"),
     ("get", "/blobs"),
     ("get", "/blobs/{id}"),
