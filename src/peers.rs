@@ -115,7 +115,9 @@ impl Peers {
 fn patience(kind: Kind) -> Duration {
     match kind {
         Kind::Exchange | Kind::Holds => SMALL_CALL,
-        Kind::Partitions | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => BULK_CALL,
+        Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
+            BULK_CALL
+        }
     }
 }
 

@@ -270,9 +270,13 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         Refusal::OtherCluster { .. } => (StatusCode::CONFLICT, "other-cluster"),
         Refusal::UnknownVersion { .. } => (StatusCode::UPGRADE_REQUIRED, "unknown-version"),
         Refusal::Malformed(_) | Refusal::FromSelf => (StatusCode::BAD_REQUEST, "malformed"),
+        Refusal::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),
         Refusal::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     };
-    let problem = Problem::new(status, kind, refusal.to_string());
+    let mut problem = Problem::new(status, kind, refusal.to_string());
+    if let Refusal::Busy { retry_after } = refusal {
+        problem = problem.header("Retry-After", retry_after);
+    }
     // RFC 9110 section 15.5.22 demands to say what to upgrade to.
     if status == StatusCode::UPGRADE_REQUIRED { problem.header("upgrade", format!("gossip-cdn/{VERSION}")) } else { problem }
 }

@@ -127,11 +127,21 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
 }
 
 /// The counters of the core by their names, in JSON and metrics alike.
-pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 15] {
+pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
     // Taken apart, so that a counter that is added cannot be forgotten here.
     let Counters {
         exchanges,
         exchanges_equal,
+        reconciliations,
+        reconciliations_done,
+        reconciliations_broken,
+        reconciliations_refused,
+        reconciliation_calls,
+        cells_sent,
+        items_compared,
+        differences_found,
+        decode_failures,
+        fallbacks,
         calls_failed,
         writes,
         rumors_sent,
@@ -146,9 +156,19 @@ pub(super) fn named(counters: &Counters) -> [(&'static str, u64); 15] {
         heartbeats_heard,
         heartbeats_ignored,
     } = *counters;
-    [
+    vec![
         ("exchanges", exchanges),
         ("exchanges_equal", exchanges_equal),
+        ("reconciliations", reconciliations),
+        ("reconciliations_done", reconciliations_done),
+        ("reconciliations_broken", reconciliations_broken),
+        ("reconciliations_refused", reconciliations_refused),
+        ("reconciliation_calls", reconciliation_calls),
+        ("cells_sent", cells_sent),
+        ("items_compared", items_compared),
+        ("differences_found", differences_found),
+        ("decode_failures", decode_failures),
+        ("fallbacks", fallbacks),
         ("calls_failed", calls_failed),
         ("writes", writes),
         ("rumors_sent", rumors_sent),

@@ -124,6 +124,12 @@ pub enum Refusal {
     /// Its body breaks a rule.
     #[error("{0}")]
     Malformed(String),
+    /// It has as much to do for others as it does at once.
+    #[error("this node reconciles with as many others as it can; come back in {retry_after} s")]
+    Busy {
+        /// After so many seconds.
+        retry_after: u32,
+    },
     /// The node is at its end and about to be built anew.
     #[error("this node of the cluster {cluster:?} cannot read or write its store for now")]
     Stopped {
@@ -390,6 +396,26 @@ pub struct Counters {
     pub exchanges: u64,
     /// Exchanges that found both sets equal.
     pub exchanges_equal: u64,
+    /// Reconciliations begun by this node.
+    pub reconciliations: u64,
+    /// Of them, those that came to their end.
+    pub reconciliations_done: u64,
+    /// Of them, those that ended because a call brought no fitting answer.
+    pub reconciliations_broken: u64,
+    /// Times that a peer had too much to do to reconcile with this node.
+    pub reconciliations_refused: u64,
+    /// Calls made in reconciliations, the exchanges that began them apart.
+    pub reconciliation_calls: u64,
+    /// Cells sent to peers.
+    pub cells_sent: u64,
+    /// Items of peers compared one by one, where sketches were not enough.
+    pub items_compared: u64,
+    /// Differences found: items that one side has and the other lacks.
+    pub differences_found: u64,
+    /// Sketches that were not those of two sets. None, unless a node mixes cells of two instants or lies.
+    pub decode_failures: u64,
+    /// Reconciliations for which the sketch of the whole set was not enough.
+    pub fallbacks: u64,
     /// Calls that brought no answer.
     pub calls_failed: u64,
     /// Clients' writes, deletes included.

@@ -35,7 +35,7 @@ use crate::lan::Lan;
 use crate::member::{Member, MemberState};
 use crate::membership::{Addresses, Membership};
 use crate::receipts::{Copies, Owed};
-use crate::reconciliation::Reconciliation;
+use crate::reconciliation::{Reconciliation, Served, Step};
 use crate::records::Records;
 use crate::spread::Spread;
 use crate::stamp::HybridClock;
@@ -49,7 +49,7 @@ pub const EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Most senders whose misbehaviour is counted; beyond it further senders are not told apart.
 pub const MAX_SENDERS: usize = 1024;
 
-/// Beyond so many persists under way a reconciliation is left to the next exchange.
+/// Beyond so many persists under way a reconciliation waits for the disk.
 const MAX_RECONCILED_AT_ONCE: usize = 64;
 
 /// What a node is told at its birth.
@@ -78,8 +78,7 @@ pub struct Identity {
 #[derive(Debug, Clone)]
 enum Purpose {
     Exchange(NodeId),
-    Partitions(NodeId, Option<u64>),
-    Records(NodeId),
+    Reconcile(NodeId, Step),
     Members(NodeId),
     Rumors(NodeId),
     Receipts(NodeId),
@@ -135,6 +134,7 @@ pub struct Node<S> {
     lan: Option<Lan>,
     spread: Spread,
     reconciliation: Reconciliation,
+    served: Served,
     transfers: Transfers,
     copies: Copies,
     owed: Owed,
@@ -188,6 +188,7 @@ impl<S: Store> Node<S> {
             lan: config.heartbeats.then(|| Lan::new(now.instant)),
             spread: Spread::default(),
             reconciliation: Reconciliation::default(),
+            served: Served::default(),
             transfers: Transfers::default(),
             copies: Copies::default(),
             owed: Owed::default(),
@@ -361,6 +362,8 @@ impl<S: Store> Node<S> {
         self.membership.check();
         self.lan.iter().for_each(Lan::check);
         self.spread.check();
+        self.reconciliation.check();
+        self.served.check();
         self.transfers.check();
         self.owed.check();
     }

@@ -1,220 +1,312 @@
-//! Reconciliation: two nodes whose roots differ find out where, and give each other what is missing.
+//! Reconciliation: two nodes whose roots differ find out where, at a cost that follows the difference, and give each other what is
+//! missing.
 //!
-//! In this release the difference is found by partitions: the roots of the 256 partitions are compared, and the items of those that
-//! differ are sent, 16 bytes each. Its cost follows the size of the differing partitions; the sketch of the next release will make
-//! it follow the difference and slot in before this step, which then serves very large differences.
+//! The answer to an exchange carries the peer's root and the first cells of its sketch ([`crate::sketch`]). What follows is up to the
+//! initiator, step by step, each only if the one before was not enough:
 //!
-//! 1. A node runs at most one reconciliation as initiator.
-//! 2. Each step is a pure function of the two sets at its own time; a change in between costs at most another exchange, since
-//!    records are merged, never copied.
-//! 3. Every page is bounded, and a session ends after [`MAX_CALLS`] calls: the next exchange goes on.
+//! 1. more cells of the same sketch, as many as the size of the difference calls for, which the cells there are tell by their counts;
+//! 2. the roots of the 256 partitions, and sketches of those that differ, made at that moment;
+//! 3. the items themselves of a partition that a sketch does not fit.
+//!
+//! Then records: asked for and given in pages, several calls at a time. What differs between the record that came and the one that it was merged
+//! into is given in turn, so that a blob that changed on both sides travels once each way, and one that changed on one side once.
+//!
+//! What must hold:
+//!
+//! 1. A node runs at most one reconciliation as initiator, with at most [`MAX_CALLS_AT_ONCE`] calls under way, [`MAX_CALLS`] in all, and
+//!    [`MAX_FOUND`] records found.
+//! 2. Cells are subtracted only from cells of one instant each: the peer's under the number of its answer, this node's as they were when
+//!    that answer came. A decoding that comes to a contradiction is counted, so where differences are small the count shows whoever breaks this rule.
+//! 3. Whatever a sketch says is only a reason to ask and to give: records are merged, never replaced, so a wrong decoding costs a retry
+//!    and nothing else.
+//! 4. Every step but the last may fail to decode, the last cannot: two nodes that keep talking become equal.
+//! 5. Who is refused does not come back at once: it exchanges without wanting cells, for a growing and jittered while.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod finding;
+mod serving;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::RngExt;
 
 use crate::ids::NodeId;
-use crate::io::Target;
-use crate::item::{Item, KeyHash, RecordKey};
-use crate::records::{Records, first_key};
+use crate::io::{Counters, Target};
+use crate::item::{KeyHash, RecordKey};
+use crate::records::Records;
+use crate::sketch::{Cell, Side};
 use crate::store::{Store, StoreFault};
-use crate::summary::PARTITIONS;
-use crate::wire::{self, Entry, Items, Partitions, RecordsAnswer, RecordsRequest, Request};
+use crate::summary::Root;
+use crate::time::Instant;
+use crate::wire::{self, Answer, RecordsAnswer, RecordsRequest, Request};
 
-/// Most calls of one session. A guess: a million items and as many records in pages.
+use finding::Finding;
+pub use serving::{MAX_SERVED, Served, fill, items_of, records_of, sketches_of};
+
+/// Most calls of one reconciliation: a million items and as many records in pages.
 pub const MAX_CALLS: u32 = 4096;
+/// Most calls of a reconciliation under way at once.
+pub const MAX_CALLS_AT_ONCE: usize = 4;
+/// Most records found in one reconciliation; the next one finds the others. 2 MiB of key hashes.
+pub const MAX_FOUND: usize = 1 << 18;
 
-/// How many items a scan takes at a time.
-const SCAN_PAGE: usize = 1024;
+/// After a refusal a node wants no cells of that peer for about so long, twice as long after each further one ...
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// ... up to so many doublings.
+const MAX_DOUBLINGS: u32 = 4;
 
-/// The reconciliation that this node runs as initiator.
-#[derive(Debug, Default)]
-pub struct Reconciliation {
-    session: Option<Session>,
+/// Which call of which reconciliation an answer belongs to.
+#[derive(Debug, Clone)]
+pub struct Step {
+    session: u64,
+    asked: Asked,
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    Cells { to: usize },
+    Partitions,
+    Sketches { partitions: Vec<u8>, cells: usize },
+    Items { partitions: Vec<u8>, from: u64 },
+    Records(Vec<KeyHash>),
+}
+
+/// What came is not an answer to what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfit;
+
+/// How a reconciliation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything found was told, or left to the next one at a bound.
+    Done,
+    /// A call brought no answer, or not a fitting one.
+    Broken,
+    /// The peer has too much to do.
+    Refused,
 }
 
 #[derive(Debug)]
 struct Session {
+    number: u64,
     peer: Target,
-    /// Where the next page of items begins; `None` when there is none.
-    next: Option<u64>,
+    finding: Finding,
     ask: VecDeque<KeyHash>,
-    give: VecDeque<RecordKey>,
+    give: VecDeque<KeyHash>,
+    /// Calls under way.
+    open: usize,
     calls: u32,
     /// The records it brought that changed something, as long as they are few enough to be pushed on.
     brought: Vec<RecordKey>,
 }
 
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    doublings: u32,
+}
+
+/// The reconciliation that this node runs as initiator.
+#[derive(Debug, Default)]
+pub struct Reconciliation {
+    session: Option<Session>,
+    sessions: u64,
+    /// The peers that refused lately; as many as there are members at most.
+    pauses: BTreeMap<NodeId, Pause>,
+}
+
 impl Reconciliation {
-    /// Begins with a peer whose root differs, unless one is under way.
-    pub fn begin(&mut self, peer: Target) -> bool {
-        let free = self.session.is_none();
-        if free {
-            let (ask, give) = (VecDeque::new(), VecDeque::new());
-            self.session = Some(Session { peer, next: Some(0), ask, give, calls: 0, brought: vec![] });
-        }
-        free
+    /// Whether cells of that peer would be of no use now.
+    pub fn is_occupied(&self, peer: NodeId, now: Instant) -> bool {
+        self.session.is_some() || self.pauses.get(&peer).is_some_and(|pause| now < pause.until)
     }
 
-    /// The peer of the session under way.
+    /// Begins with a peer whose root differs, from the first cells of the sketch it keeps under that number.
+    ///
+    /// This node's own side is frozen here.
+    pub fn begin<S: Store>(
+        &mut self,
+        peer: Target,
+        theirs: Root,
+        (sketch, cells): (u32, &[Cell]),
+        records: &Records<S>,
+        counters: &mut Counters,
+    ) {
+        if self.session.is_some() {
+            return;
+        }
+        if let Some(peer) = peer.id {
+            self.pauses.remove(&peer);
+        }
+        self.sessions += 1;
+        counters.reconciliations += 1;
+        let mut session = Session {
+            number: self.sessions,
+            peer,
+            finding: Finding::new(theirs, sketch, records.summary()),
+            ask: VecDeque::new(),
+            give: VecDeque::new(),
+            open: 0,
+            calls: 0,
+            brought: vec![],
+        };
+        let found = session.finding.on_cells(cells, counters);
+        session.found(found, counters);
+        self.session = Some(session);
+    }
+
+    /// The peer of the reconciliation under way.
     pub fn peer(&self) -> Option<NodeId> {
         self.session.as_ref().and_then(|session| session.peer.id)
     }
 
-    /// The next call, or `None` when the session is at its end (see [`Self::end`]).
-    pub fn step<S: Store>(&mut self, records: &Records<S>) -> Result<Option<(Target, Request)>, StoreFault> {
+    /// That peer has too much to do: it is left alone for a while, drawn from half to one and a half of what is due.
+    pub fn pause(&mut self, peer: NodeId, now: Instant, rng: &mut impl rand::Rng, counters: &mut Counters) {
+        counters.reconciliations_refused += 1;
+        self.pauses.retain(|_, pause| now.since(pause.until) < FIRST_PAUSE * 2_u32.pow(MAX_DOUBLINGS));
+        let doublings = self.pauses.get(&peer).map_or(0, |pause| (pause.doublings + 1).min(MAX_DOUBLINGS));
+        let until = now + FIRST_PAUSE * 2_u32.pow(doublings) * rng.random_range(500..1500_u32) / 1000;
+        self.pauses.insert(peer, Pause { until, doublings });
+    }
+
+    /// The next call, if one can be made now.
+    pub fn next_call<S: Store>(
+        &mut self,
+        records: &Records<S>,
+        counters: &mut Counters,
+    ) -> Result<Option<(Target, Request, Step)>, StoreFault> {
         let Some(session) = &mut self.session else { return Ok(None) };
-        if session.calls >= MAX_CALLS {
+        if session.open >= MAX_CALLS_AT_ONCE || session.calls >= MAX_CALLS {
             return Ok(None);
         }
+        let (request, asked) = if let Some(search) = session.finding.next() {
+            session.finding.call(search)
+        } else if session.ask.is_empty() && session.give.is_empty() {
+            return Ok(None);
+        } else {
+            session.page(records)?
+        };
+        session.open += 1;
         session.calls += 1;
-        if !session.ask.is_empty() || !session.give.is_empty() {
-            let give = fill(&mut session.give, records)?;
-            let ask = session.ask.iter().take(wire::MAX_RECORDS).copied().collect();
-            return Ok(Some((session.peer.clone(), Request::Records(RecordsRequest { give, ask }))));
-        }
-        let Some(from) = session.next.take() else { return Ok(None) };
-        let roots = records.summary().partitions().to_vec();
-        Ok(Some((session.peer.clone(), Request::Partitions(Partitions { roots, from: Some(from).filter(|from| *from > 0) }))))
+        counters.reconciliation_calls += 1;
+        Ok(Some((session.peer.clone(), request, Step { session: session.number, asked })))
     }
 
-    /// The peer sent the items of the partitions that differ: what is missing on either side is queued.
-    pub fn on_items<S: Store>(&mut self, from: Option<u64>, items: Items, records: &Records<S>) -> Result<(), StoreFault> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let Difference { ask, give, next } = difference(from, &items, records)?;
-        // A page that does not advance would be asked for again for ever.
-        session.next = next.filter(|next| *next > from.unwrap_or(0));
-        session.ask.extend(ask);
-        session.give.extend(give);
-        Ok(())
+    /// The peer told something of its set.
+    pub fn on_told<S: Store>(
+        &mut self,
+        step: &Step,
+        answer: Answer,
+        records: &Records<S>,
+        counters: &mut Counters,
+    ) -> Result<Result<(), Unfit>, StoreFault> {
+        let Some(session) = self.session.as_mut().filter(|session| session.number == step.session) else { return Ok(Ok(())) };
+        session.open -= 1;
+        let found = match (&step.asked, answer) {
+            (Asked::Cells { to }, Answer::Cells(answer)) if session.finding.length() + answer.cells.len() == *to => {
+                session.finding.on_cells(&answer.cells, counters)
+            }
+            (Asked::Partitions, Answer::Partitions(answer)) => {
+                session.finding.on_partitions(&answer.roots, records.summary().partitions());
+                vec![]
+            }
+            (Asked::Sketches { partitions, cells }, Answer::Sketches(answer)) if answer.cells.len().is_multiple_of(*cells) => {
+                session.finding.on_sketches(partitions, *cells, &answer.cells, records, counters)?
+            }
+            (Asked::Items { partitions, from }, Answer::Items(answer)) => {
+                session.finding.on_items(partitions, *from, &answer, records, counters)?
+            }
+            (Asked::Cells { .. } | Asked::Partitions | Asked::Sketches { .. } | Asked::Items { .. } | Asked::Records(_), _) => {
+                return Ok(Err(Unfit));
+            }
+        };
+        session.found(found, counters);
+        Ok(Ok(()))
     }
 
-    /// The peer looked at `seen` of the records asked for, and those given changed `changed` here.
-    pub fn on_records(&mut self, seen: usize, changed: &[RecordKey]) {
-        let Some(session) = &mut self.session else { return };
+    /// The peer gave records, which were merged and changed those of `changed`.
+    pub fn on_records<S: Store>(
+        &mut self,
+        step: &Step,
+        answer: &RecordsAnswer,
+        changed: &[RecordKey],
+        records: &Records<S>,
+    ) -> Result<Result<(), Unfit>, StoreFault> {
+        let Some(session) = self.session.as_mut().filter(|session| session.number == step.session) else { return Ok(Ok(())) };
+        session.open -= 1;
+        let Asked::Records(asked) = &step.asked else { return Ok(Err(Unfit)) };
         // A peer that looks at nothing would be asked for ever.
-        let seen = seen.max(1).min(session.ask.len());
-        session.ask.drain(..seen);
+        let (seen, later) = asked.split_at(answer.seen.max(1).min(asked.len()));
+        later.iter().rev().for_each(|hash| session.ask.push_front(*hash));
+        for hash in seen {
+            for key in records.keys(*hash)? {
+                let came = answer.give.iter().find(|entry| entry.id == key.blob);
+                let ours = records.record(key)?;
+                if came.is_none_or(|entry| entry.versions != ours) {
+                    session.give.push_back(*hash);
+                }
+            }
+        }
         let room = (crate::spread::MAX_PUSHED_ON + 1).saturating_sub(session.brought.len());
         session.brought.extend(changed.iter().take(room));
+        Ok(Ok(()))
     }
 
-    /// Ends the session; returns the records to push on: all it brought, if they were few.
-    pub fn end(&mut self) -> Vec<RecordKey> {
-        let brought = self.session.take().map(|session| session.brought).unwrap_or_default();
-        if brought.len() <= crate::spread::MAX_PUSHED_ON { brought } else { vec![] }
+    /// Whether the reconciliation under way has nothing more to ask and nothing to wait for.
+    pub fn is_over(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            let idle = session.finding.is_over() && session.ask.is_empty() && session.give.is_empty();
+            session.open == 0 && (idle || session.calls >= MAX_CALLS)
+        })
     }
-}
 
-/// Takes records from the front of `keys` until a message is full. Those that may not leave yet are passed over.
-pub fn fill<S: Store>(keys: &mut VecDeque<RecordKey>, records: &Records<S>) -> Result<Vec<Entry>, StoreFault> {
-    let (mut entries, mut bytes) = (Vec::new(), 0);
-    while let Some(key) = keys.front() {
-        if let Some(record) = records.shareable(*key)? {
-            let entry = Entry { id: key.blob, versions: record };
-            bytes += wire::size(&entry);
-            if entries.len() == wire::MAX_RECORDS || bytes > wire::RECORDS_BUDGET && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry);
+    /// Whether that call is one of the reconciliation under way.
+    pub fn is_current(&self, step: &Step) -> bool {
+        self.session.as_ref().is_some_and(|session| session.number == step.session)
+    }
+
+    /// Ends it; returns the records to push on: all it brought, if they were few.
+    pub fn end(&mut self, outcome: Outcome, counters: &mut Counters) -> Vec<RecordKey> {
+        let Some(session) = self.session.take() else { return vec![] };
+        match outcome {
+            Outcome::Done => counters.reconciliations_done += 1,
+            Outcome::Broken => counters.reconciliations_broken += 1,
+            // Counted with the pause that follows.
+            Outcome::Refused => {}
         }
-        keys.pop_front();
+        if session.brought.len() <= crate::spread::MAX_PUSHED_ON { session.brought } else { vec![] }
     }
-    Ok(entries)
-}
 
-/// What a node answers to the partitions of another: the items of those that differ.
-pub fn items_of<S: Store>(theirs: &Partitions, records: &Records<S>) -> Result<Items, StoreFault> {
-    let ours = records.summary().partitions();
-    let differs = |partition: &u8| theirs.roots.get(usize::from(*partition)) != ours.get(usize::from(*partition));
-    let partitions: Vec<u8> = (0..=u8::MAX).filter(differs).collect();
-    debug_assert_eq!(theirs.roots.len(), PARTITIONS, "validated");
-    let from = KeyHash(theirs.from.unwrap_or(0));
-    let mut items = Vec::new();
-    let mut next = None;
-    for partition in partitions.iter().filter(|partition| **partition >= from.partition()) {
-        let found = scan(KeyHash::first_of(*partition).max(from), *partition, wire::MAX_ITEMS - items.len(), records)?;
-        items.extend(found.items.into_iter().map(|(_, item)| item));
-        next = found.next.map(|next| next.0);
-        if next.is_some() {
-            break;
-        }
+    /// What must hold at all times.
+    pub fn check(&self) {
+        let Some(session) = &self.session else { return };
+        assert!(session.open <= MAX_CALLS_AT_ONCE && session.calls <= MAX_CALLS, "no more calls are made than said");
+        // One answer more may come on top.
+        assert!(session.ask.len() <= 2 * MAX_FOUND && session.give.len() <= 2 * MAX_FOUND, "the queues are bounded");
     }
-    items.sort_unstable();
-    Ok(Items { partitions, items, next })
 }
 
-struct Scan {
-    items: Vec<(RecordKey, Item)>,
-    /// The key hash of the first item that did not fit.
-    next: Option<KeyHash>,
-}
-
-/// The items of one partition from `from` on, `limit` at most.
-fn scan<S: Store>(from: KeyHash, partition: u8, limit: usize, records: &Records<S>) -> Result<Scan, StoreFault> {
-    let mut items: Vec<(RecordKey, Item)> = Vec::new();
-    let mut start = Some(first_key(from));
-    while let Some(key) = start {
-        let page = records.items(key, SCAN_PAGE)?;
-        start = if page.len() < SCAN_PAGE { None } else { page.last().and_then(|(key, _)| crate::records::next_key(*key)) };
-        for (key, item) in page {
-            if key.hash.partition() != partition {
-                return Ok(Scan { items, next: None });
-            }
-            // Items of one key hash stay together, or the page would begin again in their middle.
-            if items.len() >= limit && items.last().is_none_or(|(_, last)| last.key != item.key) {
-                return Ok(Scan { items, next: Some(item.key) });
-            }
-            items.push((key, item));
+impl Session {
+    /// Queues what was found: a record that both sides have in different states is asked for, and given back where it then differs.
+    fn found(&mut self, found: Vec<(KeyHash, Side)>, counters: &mut Counters) {
+        counters.differences_found += found.len() as u64;
+        let mut theirs: Vec<KeyHash> = found.iter().filter(|(_, side)| *side == Side::Theirs).map(|(hash, _)| *hash).collect();
+        theirs.sort_unstable();
+        theirs.dedup();
+        let ours = found.iter().filter(|(hash, side)| *side == Side::Ours && theirs.binary_search(hash).is_err());
+        self.give.extend(ours.map(|(hash, _)| *hash));
+        self.ask.extend(theirs);
+        if self.ask.len() + self.give.len() >= MAX_FOUND {
+            self.finding.give_up();
         }
     }
-    Ok(Scan { items, next: None })
-}
 
-/// What a page of the peer's items tells.
-struct Difference {
-    ask: Vec<KeyHash>,
-    give: Vec<RecordKey>,
-    /// Where the next page begins: where theirs does, or earlier where this node has more items than a page holds.
-    next: Option<u64>,
-}
-
-/// Compares the peer's page of items with this node's own, [`wire::MAX_ITEMS`] of them at most.
-fn difference<S: Store>(from: Option<u64>, theirs: &Items, records: &Records<S>) -> Result<Difference, StoreFault> {
-    let mut states: BTreeMap<KeyHash, Vec<Item>> = BTreeMap::new();
-    for item in &theirs.items {
-        states.entry(item.key).or_default().push(*item);
+    /// The next page of records to give, read now, and of those to ask for.
+    fn page<S: Store>(&mut self, records: &Records<S>) -> Result<(Request, Asked), StoreFault> {
+        let page = records_of(self.give.make_contiguous(), records)?;
+        self.give.drain(..page.seen);
+        let ask: Vec<KeyHash> = self.ask.drain(..self.ask.len().min(wire::MAX_RECORDS)).collect();
+        let last = self.open == 0 && self.give.is_empty() && self.ask.is_empty() && self.finding.is_over();
+        Ok((Request::Records(RecordsRequest { give: page.give, ask: ask.clone(), last }), Asked::Records(ask)))
     }
-    let from = KeyHash(from.unwrap_or(0));
-    let mut next = theirs.next;
-    let mut ours = Vec::new();
-    for partition in theirs.partitions.iter().filter(|partition| **partition >= from.partition()) {
-        let found = scan(KeyHash::first_of(*partition).max(from), *partition, wire::MAX_ITEMS.saturating_sub(ours.len()), records)?;
-        ours.extend(found.items);
-        if let Some(cut) = found.next {
-            next = Some(next.map_or(cut.0, |next| next.min(cut.0)));
-            break;
-        }
-    }
-    let in_page = |key: KeyHash| next.is_none_or(|next| key.0 < next);
-    let known: BTreeSet<Item> = ours.iter().map(|(_, item)| *item).collect();
-    let give = ours.iter().filter(|(_, item)| in_page(item.key) && !states.get(&item.key).is_some_and(|theirs| theirs.contains(item)));
-    let give = give.map(|(key, _)| *key).collect();
-    let lacking = |(key, items): (KeyHash, Vec<Item>)| (in_page(key) && items.iter().any(|item| !known.contains(item))).then_some(key);
-    let ask = states.into_iter().filter_map(lacking).collect();
-    Ok(Difference { ask, give, next })
-}
-
-/// What a node answers to one that asks for records: as many as fit, in the order asked.
-pub fn records_of<S: Store>(ask: &[KeyHash], records: &Records<S>) -> Result<RecordsAnswer, StoreFault> {
-    let (mut give, mut bytes, mut seen) = (Vec::new(), 0, 0);
-    for hash in ask {
-        let mut keys: VecDeque<RecordKey> = records.keys(*hash)?.into();
-        let entries = fill(&mut keys, records)?;
-        bytes += entries.iter().map(wire::size).sum::<usize>();
-        if give.len() + entries.len() > wire::MAX_RECORDS || bytes > wire::RECORDS_BUDGET && !give.is_empty() {
-            break;
-        }
-        give.extend(entries);
-        seen += 1;
-    }
-    Ok(RecordsAnswer { give, seen })
 }

@@ -91,6 +91,11 @@ impl<S: Store> Records<S> {
         self.pending.len() >= MAX_PENDING
     }
 
+    /// Whether so many changes can be taken on top of those that wait for the disk.
+    pub fn has_room(&self, changes: usize) -> bool {
+        self.pending.len() + changes <= MAX_PENDING
+    }
+
     /// The record of that key, persisted or not; empty if the blob was never written.
     pub fn record(&self, key: RecordKey) -> Result<Record, StoreFault> {
         match self.pending.get(&key) {

@@ -148,6 +148,11 @@ impl Sketch {
         }
     }
 
+    /// What hashes its items.
+    pub fn hasher(&self) -> &SketchHasher {
+        &self.hasher
+    }
+
     /// The cells.
     pub fn cells(&self) -> &[Cell] {
         &self.cells

@@ -7,12 +7,14 @@
 //! | `v` | protocol version | | `r` | root of the record set |
 //! | `c` | cluster | | `m` | fingerprint of the member list |
 //! | `n` | node id of the sender | | `b` | the message itself |
-//! | `i` | incarnation of the sender | | | |
+//! | `i` | incarnation of the sender | | `s` | number of a sketch kept for the peer |
+//! | `o` | the sender is occupied: it wants no cells | | | |
 //!
 //! Every list has a bound here. A reader refuses what exceeds it as malformed.
 
 mod hex;
 mod members;
+mod packed;
 mod payloads;
 mod records;
 
@@ -24,7 +26,10 @@ use crate::version::Malformed;
 
 pub use members::{Join, MemberList};
 pub use payloads::{Holds, HoldsAnswer, PayloadRequest, PayloadsRequest, Receipt, Receipts};
-pub use records::{Digest, Items, Partitions, RecordsAnswer, RecordsRequest};
+pub use records::{
+    CellsAnswer, CellsRequest, Compared, Digest, ItemsAnswer, ItemsRequest, PartitionsAnswer, PartitionsRequest, RecordsAnswer,
+    RecordsRequest, SketchesAnswer, SketchesRequest,
+};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -36,6 +41,10 @@ pub const MAX_RECORDS: usize = 512;
 pub const RECORDS_BUDGET: usize = 1 << 20;
 /// Most items in one answer.
 pub const MAX_ITEMS: usize = 16_384;
+/// How many cells the answer to an exchange carries. Twelve differences mostly decode from them, and they cost 1.1 KB.
+pub const FIRST_CELLS: usize = 32;
+/// Most cells in one answer: 1.1 MB.
+pub const MAX_CELLS_SENT: usize = 32_768;
 /// Most members in one message.
 pub const MAX_MEMBERS: usize = 10_000;
 /// Most receipts in one message.
@@ -87,8 +96,14 @@ pub struct Entry {
 pub enum Request {
     /// Opens an exchange; also a heartbeat.
     Exchange(Digest),
-    /// The record sets differ: the sender's partitions, for the items of those that differ.
-    Partitions(Partitions),
+    /// The record sets differ: more cells of the receiver's sketch.
+    Cells(CellsRequest),
+    /// They differ in more than sketches of whole sets tell: the roots of the partitions.
+    Partitions(PartitionsRequest),
+    /// Sketches of partitions that differ.
+    Sketches(SketchesRequest),
+    /// The items of partitions that differ in more than a sketch tells.
+    Items(ItemsRequest),
     /// Gives records and asks for others.
     Records(RecordsRequest),
     /// The member lists differ: the sender's whole list, for the receiver's.
@@ -106,9 +121,15 @@ pub enum Request {
 #[serde(untagged)]
 pub enum Answer {
     /// To [`Request::Exchange`].
-    Exchange(Digest),
+    Exchange(Compared),
+    /// To [`Request::Cells`].
+    Cells(CellsAnswer),
     /// To [`Request::Partitions`].
-    Partitions(Items),
+    Partitions(PartitionsAnswer),
+    /// To [`Request::Sketches`].
+    Sketches(SketchesAnswer),
+    /// To [`Request::Items`].
+    Items(ItemsAnswer),
     /// To [`Request::Records`].
     Records(RecordsAnswer),
     /// To [`Request::Members`].
@@ -181,8 +202,10 @@ impl Request {
     /// Checks bounds and the rules of records and members. A message that fails changes nothing.
     pub fn validate(&self) -> Result<(), BadMessage> {
         match self {
-            Self::Exchange(_) | Self::Holds(_) => Ok(()),
-            Self::Partitions(partitions) => partitions.validate(),
+            Self::Exchange(_) | Self::Partitions(_) | Self::Holds(_) => Ok(()),
+            Self::Items(items) => items.validate(),
+            Self::Cells(cells) => cells.validate(),
+            Self::Sketches(sketches) => sketches.validate(),
             Self::Records(records) => records.validate(),
             Self::Members(list) => list.validate(),
             Self::Rumors(rumors) => rumors.validate(),
@@ -194,7 +217,10 @@ impl Request {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Exchange(_) => Kind::Exchange,
+            Self::Cells(_) => Kind::Cells,
             Self::Partitions(_) => Kind::Partitions,
+            Self::Sketches(_) => Kind::Sketches,
+            Self::Items(_) => Kind::Items,
             Self::Records(_) => Kind::Records,
             Self::Members(_) => Kind::Members,
             Self::Rumors(_) => Kind::Rumors,
@@ -209,8 +235,14 @@ impl Request {
 pub enum Kind {
     /// [`Request::Exchange`]
     Exchange,
+    /// [`Request::Cells`]
+    Cells,
     /// [`Request::Partitions`]
     Partitions,
+    /// [`Request::Sketches`]
+    Sketches,
+    /// [`Request::Items`]
+    Items,
     /// [`Request::Records`]
     Records,
     /// [`Request::Members`]
@@ -225,13 +257,27 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [Self::Exchange, Self::Partitions, Self::Records, Self::Members, Self::Rumors, Self::Receipts, Self::Holds];
+    pub const ALL: [Self; 10] = [
+        Self::Exchange,
+        Self::Cells,
+        Self::Partitions,
+        Self::Sketches,
+        Self::Items,
+        Self::Records,
+        Self::Members,
+        Self::Rumors,
+        Self::Receipts,
+        Self::Holds,
+    ];
 
     /// The last segment of the path under `/gossip/`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
+            Self::Cells => "cells",
             Self::Partitions => "partitions",
+            Self::Sketches => "sketches",
+            Self::Items => "items",
             Self::Records => "records",
             Self::Members => "members",
             Self::Rumors => "rumors",
@@ -244,7 +290,10 @@ impl Kind {
     pub fn read_request(self, json: &[u8]) -> Result<Envelope<Request>, serde_json::Error> {
         match self {
             Self::Exchange => read(json, Request::Exchange),
+            Self::Cells => read(json, Request::Cells),
             Self::Partitions => read(json, Request::Partitions),
+            Self::Sketches => read(json, Request::Sketches),
+            Self::Items => read(json, Request::Items),
             Self::Records => read(json, Request::Records),
             Self::Members => read(json, Request::Members),
             Self::Rumors => read(json, Request::Rumors),
@@ -257,7 +306,10 @@ impl Kind {
     pub fn read_answer(self, json: &[u8]) -> Result<Envelope<Answer>, serde_json::Error> {
         match self {
             Self::Exchange => read(json, Answer::Exchange),
+            Self::Cells => read(json, Answer::Cells),
             Self::Partitions => read(json, Answer::Partitions),
+            Self::Sketches => read(json, Answer::Sketches),
+            Self::Items => read(json, Answer::Items),
             Self::Records => read(json, Answer::Records),
             Self::Members => read(json, Answer::Members),
             Self::Rumors | Self::Receipts => read(json, Answer::Taken),
@@ -276,9 +328,13 @@ impl Answer {
     /// Checks bounds and the rules of records and members. An answer that fails changes nothing.
     pub fn validate(&self) -> Result<(), BadMessage> {
         match self {
-            Self::Exchange(_) | Self::Taken(_) | Self::Holds(_) => Ok(()),
-            Self::Partitions(items) => items.validate(),
-            Self::Records(records) => validate_entries(&records.give),
+            Self::Taken(_) | Self::Holds(_) => Ok(()),
+            Self::Exchange(compared) => compared.validate(),
+            Self::Cells(cells) => cells.validate(),
+            Self::Partitions(partitions) => partitions.validate(),
+            Self::Sketches(sketches) => sketches.validate(),
+            Self::Items(items) => items.validate(),
+            Self::Records(records) => records.validate(),
             Self::Members(list) => list.validate(),
         }
     }
@@ -304,36 +360,58 @@ pub fn record_size(record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::item::{Item, KeyHash, StateHash};
-    use crate::summary::Root;
+    use crate::sketch::{Cell, MAX_CELLS};
+    use crate::summary::{PARTITIONS, Root};
 
-    #[test]
-    fn an_idle_exchange_is_small_and_reads_back() {
-        let digest = Digest { root: Root { sum: u128::MAX, count: 10_000_000 }, members: 7 };
-        let envelope = Envelope {
-            version: VERSION,
-            cluster: "gossip-cdn".into(),
-            sender: NodeId::from_public_key(&[1; 32]),
-            incarnation: 1_000,
-            body: digest,
-        };
-        let json = serde_json::to_string(&envelope).expect("serialises");
-        assert!(json.len() <= 180, "{json}");
-        assert_eq!(serde_json::from_str::<Envelope<Digest>>(&json).expect("reads"), envelope);
+    fn envelope<T>(body: T) -> Envelope<T> {
+        let sender = NodeId::from_public_key(&[1; 32]);
+        Envelope { version: VERSION, cluster: "gossip-cdn".into(), sender, incarnation: 1_000, body }
     }
 
     #[test]
-    fn items_and_keys_read_back_and_hostile_ones_are_refused() {
-        let items = Items {
-            partitions: vec![1, 2],
-            items: vec![Item { key: KeyHash(1), state: StateHash(2) }, Item { key: KeyHash(u64::MAX), state: StateHash(0) }],
-            next: Some(9),
-        };
+    fn an_idle_exchange_is_small_and_reads_back() {
+        let digest = envelope(Digest { root: Root { sum: u128::MAX, count: 10_000_000 }, members: 7, occupied: false });
+        let json = serde_json::to_string(&digest).expect("serialises");
+        assert!(json.len() <= 180, "{json}");
+        assert_eq!(serde_json::from_str::<Envelope<Digest>>(&json).expect("reads"), digest);
+        let answer = serde_json::to_string(&envelope(Compared::default())).expect("serialises");
+        assert!(answer.len() <= 90, "{answer}");
+    }
+
+    #[test]
+    fn packed_lists_read_back_and_hostile_ones_are_refused() {
+        let items = vec![Item { key: KeyHash(1), state: StateHash(2) }, Item { key: KeyHash(u64::MAX), state: StateHash(0) }];
+        let items = ItemsAnswer { items, next: Some(9) };
         let json = serde_json::to_string(&items).expect("serialises");
-        assert_eq!(serde_json::from_str::<Items>(&json).expect("reads"), items);
-        for hostile in [r#"{"partitions":[],"items":"é"}"#, r#"{"partitions":[],"items":"00"}"#, r#"{"partitions":[300],"items":""}"#] {
-            assert!(serde_json::from_str::<Items>(hostile).is_err(), "{hostile}");
+        assert_eq!(serde_json::from_str::<ItemsAnswer>(&json).expect("reads"), items);
+        let cells = CellsAnswer { cells: vec![Cell { items: u128::MAX - 5, checks: 7, count: 0xff01 }, Cell::default()] };
+        let json = serde_json::to_string(&cells).expect("serialises");
+        assert_eq!(serde_json::from_str::<CellsAnswer>(&json).expect("reads"), cells);
+        let roots = PartitionsAnswer { roots: vec![Root { sum: 1 << 100, count: 3 }; PARTITIONS] };
+        let json = serde_json::to_string(&roots).expect("serialises");
+        assert_eq!(serde_json::from_str::<PartitionsAnswer>(&json).expect("reads"), roots);
+        for hostile in [r#"{"items":"é"}"#, r#"{"items":"AAAA"}"#, r#"{"items":"AAAAAAAAAAAAAAAAAAAAAA=="}"#, r#"{"items":5}"#] {
+            assert!(serde_json::from_str::<ItemsAnswer>(hostile).is_err(), "{hostile}");
         }
-        let unordered = Answer::Partitions(Items { partitions: vec![2, 1], items: vec![], next: None });
-        assert_eq!(unordered.validate(), Err(BadMessage::Unordered));
+    }
+
+    #[test]
+    fn what_exceeds_its_bound_or_is_out_of_order_is_refused() {
+        let bad = |request: Request| assert!(request.validate().is_err(), "{request:?}");
+        let cells = |from, to| Request::Cells(CellsRequest { sketch: 1, from, to });
+        bad(cells(5, 5));
+        bad(cells(5, MAX_CELLS + 1));
+        assert_eq!(cells(0, MAX_CELLS).validate(), Ok(()));
+        let sketches = |partitions: &[u8], cells| Request::Sketches(SketchesRequest { partitions: partitions.to_vec(), cells });
+        bad(sketches(&[2, 1], 1));
+        bad(sketches(&[1, 1], 1));
+        bad(sketches(&[1], 0));
+        bad(sketches(&[1], MAX_CELLS + 1));
+        bad(sketches(&(0..=u8::MAX).collect::<Vec<_>>(), 129));
+        let bad = |answer: Answer| assert!(answer.validate().is_err(), "{answer:?}");
+        bad(Answer::Partitions(PartitionsAnswer { roots: vec![] }));
+        bad(Answer::Items(ItemsAnswer { items: vec![Item::from_bits(2), Item::from_bits(1)], next: None }));
+        bad(Answer::Exchange(Compared { cells: vec![Cell::default(); FIRST_CELLS], ..Compared::default() }));
+        bad(Answer::Exchange(Compared { root: Some(Root::default()), sketch: Some(1), ..Compared::default() }));
     }
 }

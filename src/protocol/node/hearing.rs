@@ -53,7 +53,7 @@ impl<S: Store> Node<S> {
         for id in due.silent {
             out.push(Output::Event(Event::Silent(id)));
             if let Some(target) = self.membership.target(id) {
-                self.begin_exchange(target, out);
+                self.begin_exchange(now, target, out);
             }
         }
     }

@@ -2,12 +2,10 @@
 
 use crate::ids::NodeId;
 use crate::io::{CallFault, Event, Misbehaviour, Outbox, Output, OwnCall, Refusal};
-use crate::node::merging::Via;
 use crate::node::{Node, Purpose};
-use crate::reconciliation;
 use crate::store::{Store, StoreFault};
 use crate::time::Now;
-use crate::wire::{Answer, Envelope, HoldsAnswer, MemberList, RecordsRequest, Request, Taken, VERSION};
+use crate::wire::{Answer, Envelope, HoldsAnswer, MemberList, Request, Taken, VERSION};
 
 impl<S: Store> Node<S> {
     pub(super) fn on_request(
@@ -22,12 +20,12 @@ impl<S: Store> Node<S> {
         let (from, incarnation) = (request.sender, request.incarnation);
         self.heard(now, from, incarnation, out);
         let answer = match request.body {
-            Request::Exchange(_) => Answer::Exchange(self.digest()),
-            Request::Partitions(partitions) => Answer::Partitions(reconciliation::items_of(&partitions, &self.records)?),
-            Request::Records(RecordsRequest { give, ask }) => {
-                self.merge_records(now, from, give, Via::Given, out)?;
-                Answer::Records(reconciliation::records_of(&ask, &self.records)?)
-            }
+            Request::Exchange(digest) => Answer::Exchange(self.compare(now, from, digest)),
+            Request::Cells(cells) => return Ok(self.on_cells(now, from, &cells).map(|answer| self.envelope(answer))),
+            Request::Partitions(_) => return Ok(self.on_partitions(now, from).map(|answer| self.envelope(answer))),
+            Request::Sketches(sketches) => return Ok(self.on_sketches(now, from, &sketches)?.map(|answer| self.envelope(answer))),
+            Request::Items(items) => return Ok(self.on_items(now, from, &items)?.map(|answer| self.envelope(answer))),
+            Request::Records(records) => return Ok(self.on_records(now, from, records, out)?.map(|answer| self.envelope(answer))),
             Request::Members(list) => {
                 self.merge_members(now, list, out);
                 Answer::Members(MemberList { members: self.membership.list() })
@@ -122,16 +120,8 @@ impl<S: Store> Node<S> {
 
     fn on_answer(&mut self, now: Now, purpose: Purpose, envelope: Envelope<Answer>, out: &mut Outbox) -> Result<(), StoreFault> {
         match (purpose, envelope.body) {
-            (Purpose::Exchange(peer), Answer::Exchange(theirs)) => self.on_digest(peer, theirs, out)?,
-            (Purpose::Partitions(_, from), Answer::Partitions(items)) => {
-                self.reconciliation.on_items(from, items, &self.records)?;
-                self.step_reconciliation(out)?;
-            }
-            (Purpose::Records(peer), Answer::Records(answer)) => {
-                let changed = self.merge_records(now, peer, answer.give, Via::Asked, out)?;
-                self.reconciliation.on_records(answer.seen, &changed);
-                self.step_reconciliation(out)?;
-            }
+            (Purpose::Exchange(peer), Answer::Exchange(theirs)) => self.on_compared(now, peer, theirs, out),
+            (Purpose::Reconcile(peer, step), answer) => self.on_step(now, peer, &step, answer, out)?,
             (Purpose::Members(_) | Purpose::Farewell, Answer::Members(list)) => self.merge_members(now, list, out),
             (Purpose::Introduction(address, call), Answer::Members(list)) => {
                 self.merge_members(now, list, out);
@@ -160,7 +150,7 @@ impl<S: Store> Node<S> {
             lan.on_sign_of_life(peer);
         }
         match purpose {
-            Purpose::Partitions(..) | Purpose::Records(_) => self.end_reconciliation(),
+            Purpose::Reconcile(peer, step) => self.on_step_failed(now, peer, &step, &fault),
             Purpose::Rumors(peer) => self.spread.on_ended(peer, false),
             Purpose::Holds(_, call) => self.on_search_answer(call, None, out),
             Purpose::Introduction(address, call) => self.on_introduced(now, &address, call, Err(fault), out),
@@ -175,8 +165,7 @@ impl Purpose {
     fn peer(&self) -> Option<NodeId> {
         match self {
             Self::Exchange(peer)
-            | Self::Partitions(peer, _)
-            | Self::Records(peer)
+            | Self::Reconcile(peer, _)
             | Self::Members(peer)
             | Self::Rumors(peer)
             | Self::Receipts(peer)

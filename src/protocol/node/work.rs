@@ -31,6 +31,8 @@ impl<S: Store> Node<S> {
         self.beat(now, out);
         self.make_contacts(now, out);
         self.exchange(now, out);
+        self.served.expire(now.instant);
+        self.reconcile(out)?;
         self.refill(now)?;
         self.start_transfers(now, out)?;
         self.settle_receipts(out)?;
@@ -53,7 +55,7 @@ impl<S: Store> Node<S> {
         }
         let due = self.membership.due_suspects(now.instant).into_iter().chain(self.membership.due_dead(now.instant));
         for target in due.collect::<Vec<_>>() {
-            self.begin_exchange(target, out);
+            self.begin_exchange(now, target, out);
         }
     }
 
@@ -83,14 +85,14 @@ impl<S: Store> Node<S> {
         let thousandths = self.rng.random_range(900..1100_u32);
         self.next_exchange = now.instant + EXCHANGE_INTERVAL * thousandths / 1000;
         if let Some(target) = self.membership.pick(&mut self.rng) {
-            self.begin_exchange(target, out);
+            self.begin_exchange(now, target, out);
         }
     }
 
-    pub(super) fn begin_exchange(&mut self, target: Target, out: &mut Outbox) {
+    pub(super) fn begin_exchange(&mut self, now: Now, target: Target, out: &mut Outbox) {
         let Some(peer) = target.id else { return };
         self.counters.exchanges += 1;
-        let request = Request::Exchange(self.digest());
+        let request = Request::Exchange(self.digest(now, peer));
         self.call(target, request, Purpose::Exchange(peer), out);
     }
 

@@ -54,7 +54,10 @@ impl Transcript {
     pub(crate) fn request(&self, request: &Request) -> String {
         match request {
             Request::Exchange(digest) => format!("exchange root {}", root(&digest.root.to_string())),
-            Request::Partitions(partitions) => format!("partitions from {:016x}", partitions.from.unwrap_or(0)),
+            Request::Cells(cells) => format!("cells {} to {}", cells.from, cells.to),
+            Request::Partitions(_) => "partitions".into(),
+            Request::Sketches(sketches) => format!("sketches of {} partitions, {} cells each", sketches.partitions.len(), sketches.cells),
+            Request::Items(items) => format!("items of {} partitions from {:016x}", items.partitions.len(), items.from.unwrap_or(0)),
             Request::Records(records) => format!("records give [{}] ask {}", self.entries(&records.give), records.ask.len()),
             Request::Members(list) => format!("members [{}]", self.members(&list.members)),
             Request::Rumors(rumors) => {
@@ -72,8 +75,15 @@ impl Transcript {
 
     pub(crate) fn answer(&self, answer: &Answer) -> String {
         match answer {
-            Answer::Exchange(digest) => format!("exchange root {}", root(&digest.root.to_string())),
-            Answer::Partitions(items) => format!("{} partitions differ, {} items", items.partitions.len(), items.items.len()),
+            Answer::Exchange(compared) => {
+                let records = compared.root.map_or_else(|| "equal".into(), |theirs| format!("root {}", root(&theirs.to_string())));
+                let members = if compared.members.is_some() { ", other members" } else { "" };
+                format!("exchange {records}{members}, {} cells", compared.cells.len())
+            }
+            Answer::Cells(answer) => format!("{} cells", answer.cells.len()),
+            Answer::Partitions(_) => "partitions".into(),
+            Answer::Sketches(answer) => format!("{} cells of partitions", answer.cells.len()),
+            Answer::Items(answer) => format!("{} items", answer.items.len()),
             Answer::Records(records) => format!("records give [{}] seen {}", self.entries(&records.give), records.seen),
             Answer::Members(list) => format!("members [{}]", self.members(&list.members)),
             Answer::Taken(_) => "taken".into(),

@@ -16,7 +16,10 @@ pub(crate) const ANSWER_HEAD: u64 = 110;
 pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
     match &request.body {
         Request::Exchange(body) => survives(request, body),
+        Request::Cells(body) => survives(request, body),
         Request::Partitions(body) => survives(request, body),
+        Request::Sketches(body) => survives(request, body),
+        Request::Items(body) => survives(request, body),
         Request::Records(body) => survives(request, body),
         Request::Members(body) => survives(request, body),
         Request::Rumors(body) => survives(request, body),
@@ -29,7 +32,10 @@ pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
 pub(crate) fn answer_survives(answer: &Envelope<Answer>) -> bool {
     match &answer.body {
         Answer::Exchange(body) => survives(answer, body),
+        Answer::Cells(body) => survives(answer, body),
         Answer::Partitions(body) => survives(answer, body),
+        Answer::Sketches(body) => survives(answer, body),
+        Answer::Items(body) => survives(answer, body),
         Answer::Records(body) => survives(answer, body),
         Answer::Members(body) => survives(answer, body),
         Answer::Taken(body) => survives(answer, body),
@@ -77,7 +83,12 @@ pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
         Request::Rumors(rumors) => Said { entries: Some(&mut rumors.records), ..Said::default() },
         Request::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
         Request::Receipts(receipts) => Said { receipts: receipts.receipts.clone(), ..Said::default() },
-        Request::Exchange(_) | Request::Partitions(_) | Request::Holds(_) => Said::default(),
+        Request::Exchange(_)
+        | Request::Cells(_)
+        | Request::Partitions(_)
+        | Request::Sketches(_)
+        | Request::Items(_)
+        | Request::Holds(_) => Said::default(),
     }
 }
 
@@ -86,7 +97,13 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
     match answer {
         Answer::Records(records) => Said { entries: Some(&mut records.give), ..Said::default() },
         Answer::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
-        Answer::Exchange(_) | Answer::Partitions(_) | Answer::Taken(_) | Answer::Holds(_) => Said::default(),
+        Answer::Exchange(_)
+        | Answer::Cells(_)
+        | Answer::Partitions(_)
+        | Answer::Sketches(_)
+        | Answer::Items(_)
+        | Answer::Taken(_)
+        | Answer::Holds(_) => Said::default(),
     }
 }
 
@@ -94,7 +111,9 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
 pub(crate) fn patience(kind: Kind) -> u64 {
     match kind {
         Kind::Exchange | Kind::Holds => 3_000_000,
-        Kind::Partitions | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => 30_000_000,
+        Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
+            30_000_000
+        }
     }
 }
 

@@ -318,7 +318,7 @@ impl World {
         };
         let mut result = match answer {
             Ok(answer) => Ok(answer),
-            Err(Refusal::Stopped { .. }) => {
+            Err(Refusal::Busy { .. } | Refusal::Stopped { .. }) => {
                 self.report.busy += 1;
                 Err(CallFault::Busy)
             }
