@@ -38,6 +38,7 @@ pub mod lan;
 pub mod member;
 pub mod membership;
 pub mod node;
+pub mod parts;
 pub mod receipts;
 pub mod reconciliation;
 pub mod record;

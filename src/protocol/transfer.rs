@@ -2,9 +2,12 @@
 //!
 //! Rumors carry records, never payloads. A node that learns of a version whose bytes it lacks wants them, once.
 //!
-//! 1. A payload is fetched by at most one transfer at a time.
+//! 1. A payload is fetched by at most one transfer at a time; one of [`PARALLEL_FROM`] bytes and more by up to [`MAX_HOLDERS`], each from
+//!    another holder. The shell divides its bytes between them, so that none is asked for twice ([`crate::parts`]). The first that says it
+//!    is here ends the want; one whose holder fails leaves the others at it.
 //! 2. At most [`MAX_RUNNING`] transfers run at once, at most [`MAX_RUNNING_PER_PEER`] from one peer; large ones leave room in both for
-//!    small ones. A want whose holders are all busy waits for the end of a transfer, not for a time.
+//!    small ones. A want whose holders are all busy waits for the end of a transfer, not for a time. A further holder is sought
+//!    [`WIDENING`] after the one before, behind every want that is due by then.
 //! 3. A want ends when the bytes are here, or when no record names them any more; otherwise it is tried for ever, at a growing
 //!    pause once every candidate has failed. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them.
 //! 4. Small payloads go in batches: one call, many hashes.
@@ -35,6 +38,13 @@ pub const MAX_RUNNING_PER_PEER: usize = 2;
 pub const MAX_LARGE: usize = MAX_RUNNING - 2;
 /// Most transfers of large payloads from one peer at once.
 pub const MAX_LARGE_PER_PEER: usize = MAX_RUNNING_PER_PEER - 1;
+/// Payloads of at least so many bytes are fetched from several holders at once. A guess: below, what a second holder saves is less than
+/// finding it takes.
+pub const PARALLEL_FROM: u64 = 16 << 20;
+/// Most transfers of one payload at once: as many as most links can feed, and as leave room for another payload.
+pub const MAX_HOLDERS: usize = 4;
+/// How long after the last one the next holder of the same payload is sought. What arrives sooner needs no other.
+pub const WIDENING: Duration = Duration::from_millis(200);
 /// Most sizes claimed for one payload that are kept.
 const MAX_CLAIMS: usize = 4;
 /// Largest payload that travels in a batch. Also the largest that the node's store keeps inside its database, where a value
@@ -60,8 +70,9 @@ struct Want {
     candidates: Vec<NodeId>,
     /// Who failed since the last pause.
     tried: Vec<NodeId>,
-    running: Option<TransferId>,
-    /// Its place in `ready` while it is not running.
+    /// At most [`MAX_HOLDERS`].
+    running: BTreeSet<TransferId>,
+    /// Its place in `ready` while it may be asked for of one more holder and is not blocked.
     ready: (Instant, u64),
     pause: Duration,
     waiters: Vec<ClientCall>,
@@ -85,12 +96,18 @@ impl Want {
             return;
         }
         self.claims.retain(|known| known.size != claim.size);
-        if first && self.running.is_none() {
+        if first && self.running.is_empty() {
             self.claims.push_front(std::mem::replace(&mut self.missing, claim));
         } else {
             self.claims.push_back(claim);
         }
         self.claims.truncate(MAX_CLAIMS);
+    }
+
+    /// Whether one more holder may be asked.
+    fn has_room(&self) -> bool {
+        let most = if self.missing.size >= PARALLEL_FROM { MAX_HOLDERS } else { 1 };
+        self.running.len() < most
     }
 }
 
@@ -133,12 +150,13 @@ impl Transfers {
         want.claim(missing, waiter.is_some());
         let taken = waiter.is_none() || want.waiters.len() < MAX_WAITERS;
         want.waiters.extend(waiter.filter(|_| taken));
-        let idle = want.running.is_none() && !self.blocked.contains(&hash);
-        if waiter.is_some() && (idle || self.blocked.remove(&hash)) {
+        let (idle, ready) = (want.running.is_empty(), want.has_room() && !self.blocked.contains(&hash));
+        let soon = if idle { now } else { now + WIDENING };
+        if waiter.is_some() && idle && (ready || self.blocked.remove(&hash)) {
             // Ahead of all others; strangers may be free where the likely holders are busy.
             self.defer(hash, Instant(0));
-        } else if idle && !candidates.is_empty() && want.ready.0 > now {
-            self.defer(hash, now);
+        } else if ready && !candidates.is_empty() && want.ready.0 > soon {
+            self.defer(hash, soon);
         }
         taken
     }
@@ -153,7 +171,7 @@ impl Transfers {
             claims: VecDeque::new(),
             candidates: candidates.to_vec(),
             tried: vec![],
-            running: None,
+            running: BTreeSet::new(),
             ready,
             pause: FIRST_PAUSE,
             waiters: waiter.into_iter().collect(),
@@ -195,16 +213,17 @@ impl Transfers {
     pub fn choose(&self, hash: ContentHash, members: &Membership, rng: &mut ChaCha8Rng) -> Choice {
         let Some(want) = self.wants.get(&hash) else { return Choice::Nobody };
         let large = want.missing.size > SMALL;
-        let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node);
+        let at_it: Vec<NodeId> = want.running.iter().filter_map(|transfer| self.holder(*transfer)).collect();
+        let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node) && !at_it.contains(node);
         let candidates: Vec<NodeId> = want.candidates.iter().rev().filter(usable).copied().collect();
         if let Some(candidate) = candidates.iter().find(|node| self.is_free(**node, large)) {
             return Choice::Holder(*candidate);
         }
-        if !candidates.is_empty() && want.waiters.is_empty() {
+        if !candidates.is_empty() && want.waiters.is_empty() && at_it.is_empty() {
             return Choice::AllBusy;
         }
         let random_tries = want.tried.iter().filter(|node| !want.candidates.contains(node)).count();
-        let except: Vec<NodeId> = want.tried.iter().chain(&candidates).copied().collect();
+        let except: Vec<NodeId> = want.tried.iter().chain(&candidates).chain(&at_it).copied().collect();
         let strangers = if random_tries < RANDOM_TRIES { members.pick_some(RANDOM_TRIES, &except, rng) } else { vec![] };
         match strangers.iter().filter_map(|target| target.id).find(|stranger| self.is_free(*stranger, large)) {
             Some(stranger) => Choice::Holder(stranger),
@@ -230,7 +249,11 @@ impl Transfers {
         for hash in &hashes {
             if let Some(want) = self.wants.get_mut(hash) {
                 self.ready.remove(&(want.ready.0, want.ready.1, *hash));
-                want.running = Some(transfer);
+                want.running.insert(transfer);
+                if want.has_room() {
+                    want.ready.0 = now + WIDENING;
+                    self.ready.insert((want.ready.0, want.ready.1, *hash));
+                }
                 wants.push(want.missing.clone());
             }
         }
@@ -241,13 +264,13 @@ impl Transfers {
 
     /// The holders of a payload are all busy: it waits for the end of a transfer.
     pub fn block(&mut self, hash: ContentHash) {
-        if let Some(want) = self.wants.get(&hash).filter(|want| want.running.is_none()) {
+        if let Some(want) = self.wants.get(&hash).filter(|want| want.has_room()) {
             self.ready.remove(&(want.ready.0, want.ready.1, hash));
             self.blocked.insert(hash);
         }
     }
 
-    /// Moves a want that is not running to another place in the queue.
+    /// Moves a want that is ready, or may be, to another place in the queue.
     fn defer(&mut self, hash: ContentHash, until: Instant) {
         let Some(want) = self.wants.get_mut(&hash) else { return };
         self.ready.remove(&(want.ready.0, want.ready.1, hash));
@@ -278,10 +301,17 @@ impl Transfers {
         batch
     }
 
-    /// Everybody was asked in vain: asks again after a pause, and for what another record claims. Returns those who waited.
+    /// Everybody was asked in vain: asks again after a pause, and for what another record claims. Returns those who waited in vain: nobody
+    /// while it is coming from somebody, when the pause is only that before a further holder is sought.
     pub fn pause(&mut self, hash: ContentHash, now: Instant) -> Vec<ClientCall> {
         let Some(want) = self.wants.get_mut(&hash) else { return vec![] };
         want.tried.clear();
+        if !want.running.is_empty() {
+            let until = now + want.pause;
+            want.pause = (want.pause * 2).min(LONGEST_PAUSE);
+            self.defer(hash, until);
+            return vec![];
+        }
         if let Some(claim) = want.claims.pop_front() {
             want.claims.push_back(std::mem::replace(&mut want.missing, claim));
         }
@@ -297,14 +327,17 @@ impl Transfers {
         self.running.get(&transfer).map(|running| running.from)
     }
 
-    /// A payload of a transfer did not come: the next candidate is asked.
+    /// A payload of a transfer did not come, or not all of it: the next candidate is asked.
     pub fn on_failed(&mut self, transfer: TransferId, hash: ContentHash, now: Instant) {
         let Some(from) = self.holder(transfer) else { return };
-        let Some(want) = self.wants.get_mut(&hash).filter(|want| want.running == Some(transfer)) else { return };
-        want.running = None;
+        let Some(want) = self.wants.get_mut(&hash) else { return };
+        if !want.running.remove(&transfer) {
+            return;
+        }
         want.tried.push(from);
-        want.ready.0 = now;
-        self.ready.insert((now, want.ready.1, hash));
+        if !self.blocked.contains(&hash) {
+            self.defer(hash, now);
+        }
     }
 
     /// The transfer is over; what it did not report failed.
@@ -335,6 +368,11 @@ impl Transfers {
         hashes.into_iter().flat_map(|hash| self.drop_want(hash)).collect()
     }
 
+    /// Whether some transfer is bringing that payload.
+    pub fn is_coming(&self, hash: ContentHash) -> bool {
+        self.wants.get(&hash).is_some_and(|want| !want.running.is_empty())
+    }
+
     /// The record for whose sake a payload is wanted.
     pub fn key_of(&self, hash: ContentHash) -> Option<RecordKey> {
         self.wants.get(&hash).map(|want| want.missing.key)
@@ -351,13 +389,15 @@ impl Transfers {
     /// What must hold at all times.
     pub fn check(&self) {
         assert!(self.running.len() <= MAX_RUNNING && self.wants.len() <= MAX_WANTS + MAX_WAITERS, "bounded");
-        let idle = self.wants.values().filter(|want| want.running.is_none()).count();
-        assert_eq!(self.ready.len() + self.blocked.len(), idle, "who does not run is ready, or waits for the end of a transfer");
-        for (transfer, running) in &self.running {
-            for hash in &running.hashes {
-                let owner = self.wants.get(hash).and_then(|want| want.running);
-                assert!(owner.is_none() || owner == Some(*transfer), "one transfer for a payload");
-            }
+        let open = self.wants.values().filter(|want| want.has_room()).count();
+        assert_eq!(self.ready.len() + self.blocked.len(), open, "who may be asked for is ready, or waits for the end of a transfer");
+        assert!(self.ready.iter().all(|(_, _, hash)| !self.blocked.contains(hash)), "not both");
+        for want in self.wants.values() {
+            let most = if want.missing.size >= PARALLEL_FROM { MAX_HOLDERS } else { 1 };
+            assert!(want.running.len() <= most, "one transfer for a payload, a few for a large one");
+            let holders: BTreeSet<Option<NodeId>> = want.running.iter().map(|transfer| self.holder(*transfer)).collect();
+            assert_eq!(holders.len(), want.running.len(), "each from another holder");
+            assert!(!holders.contains(&None), "each of them runs");
         }
     }
 }
@@ -489,5 +529,79 @@ mod tests {
         transfers.on_ended(next.transfer, Instant(0));
         transfers.check();
         assert!(transfers.is_empty());
+    }
+    /// Starts what can be started now and a while later, again and again.
+    fn start_all(transfers: &mut Transfers, members: &Membership, from: Instant) -> Vec<Fetch> {
+        let times = (0..10_u32).map(|n| from + WIDENING * n);
+        times.flat_map(|now| std::iter::from_fn(|| start(transfers, members, now)).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn a_large_payload_comes_from_several_holders_at_once_and_a_smaller_one_from_one() {
+        let members = members(6);
+        for (size, most) in [(PARALLEL_FROM - 1, 1), (PARALLEL_FROM, MAX_HOLDERS)] {
+            let mut transfers = Transfers::default();
+            transfers.want(missing(1, size), &[node(2), node(1)], None, Instant(0));
+            assert_eq!(std::iter::from_fn(|| start(&mut transfers, &members, Instant(0))).count(), 1, "one at first");
+            let fetches = start_all(&mut transfers, &members, Instant(0) + WIDENING);
+            assert_eq!(1 + fetches.len(), most);
+            let mut holders: BTreeSet<NodeId> = fetches.iter().filter_map(|fetch| fetch.from.id).collect();
+            holders.insert(node(1));
+            assert_eq!(holders.len(), most, "each from another, the likely ones among them");
+            assert!(most == 1 || holders.contains(&node(2)));
+        }
+    }
+
+    #[test]
+    fn a_holder_that_fails_leaves_the_others_at_it_and_the_first_that_says_it_is_here_ends_the_want() {
+        let members = members(6);
+        let hash = ContentHash([1; 32]);
+        let mut transfers = Transfers::default();
+        transfers.want(missing(1, PARALLEL_FROM), &[node(1)], Some(ClientCall(7)), Instant(0));
+        let fetches = start_all(&mut transfers, &members, Instant(0));
+        assert_eq!(fetches.len(), MAX_HOLDERS);
+        let later = Instant(5_000_000);
+        transfers.on_failed(fetches[0].transfer, hash, later);
+        transfers.on_ended(fetches[0].transfer, later);
+        let next = start(&mut transfers, &members, later).expect("another is asked in its place");
+        assert!(fetches.iter().all(|fetch| fetch.from.id != next.from.id));
+        assert_eq!(transfers.drop_want(hash), [ClientCall(7)]);
+        for fetch in fetches.iter().skip(1).chain([&next]) {
+            transfers.on_ended(fetch.transfer, later);
+            transfers.check();
+        }
+        assert!(transfers.is_empty());
+        assert_eq!(transfers.deadline(), None);
+    }
+
+    #[test]
+    fn while_somebody_brings_it_nobody_is_told_that_there_is_no_holder() {
+        let members = members(2);
+        let mut transfers = Transfers::default();
+        transfers.want(missing(1, PARALLEL_FROM), &[node(1)], Some(ClientCall(7)), Instant(0));
+        let fetches = start_all(&mut transfers, &members, Instant(0));
+        assert_eq!(fetches.len(), 2);
+        let absent = &fetches[1];
+        transfers.on_failed(absent.transfer, ContentHash([1; 32]), Instant(1));
+        transfers.on_ended(absent.transfer, Instant(1));
+        assert_eq!(start(&mut transfers, &members, Instant(1)), None);
+        assert!(transfers.is_coming(ContentHash([1; 32])));
+        let again = Instant(1) + LONGEST_PAUSE;
+        assert_eq!(start(&mut transfers, &members, again).and_then(|fetch| fetch.from.id), absent.from.id, "it may hold it by now");
+        assert_eq!(transfers.drop_want(ContentHash([1; 32])), [ClientCall(7)], "who waits still waits");
+    }
+
+    #[test]
+    fn a_payload_that_many_hold_leaves_room_for_others() {
+        let members = members(20);
+        let mut transfers = Transfers::default();
+        transfers.want(missing(1, PARALLEL_FROM), &[], None, Instant(0));
+        assert_eq!(start_all(&mut transfers, &members, Instant(0)).len(), MAX_HOLDERS);
+        let holders: Vec<NodeId> = (1..=20).map(node).collect();
+        transfers.want(missing(2, PARALLEL_FROM), &holders, None, Instant(1));
+        transfers.want(missing(3, PARALLEL_FROM), &holders, None, Instant(1));
+        let started: Vec<ContentHash> =
+            std::iter::from_fn(|| start(&mut transfers, &members, Instant(1))).map(|fetch| fetch.wants[0].hash).collect();
+        assert_eq!(started, [ContentHash([2; 32]), ContentHash([3; 32])]);
     }
 }

@@ -66,8 +66,9 @@ impl<S: Store> Node<S> {
         Ok(())
     }
 
-    pub(super) fn on_payload_here(&mut self, hash: ContentHash, out: &mut Outbox) {
-        self.counters.payloads_fetched += 1;
+    fn on_payload_here(&mut self, hash: ContentHash, out: &mut Outbox) {
+        // The first of its transfers says it, the others end with it.
+        self.counters.payloads_fetched += u64::from(self.transfers.wants(hash));
         self.settle_payload(hash);
         for call in self.transfers.drop_want(hash) {
             out.push(Output::Reply(call, Reply::Want(Ok(()))));

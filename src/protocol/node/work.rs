@@ -123,12 +123,19 @@ impl<S: Store> Node<S> {
             match self.transfers.choose(hash, &self.membership, &mut self.rng) {
                 Choice::AllBusy => self.transfers.block(hash),
                 Choice::Nobody => {
+                    let in_vain = !self.transfers.is_coming(hash);
                     let waiters = self.transfers.pause(hash, now.instant);
-                    out.push(Output::Event(Event::NoHolder(hash)));
+                    out.extend(in_vain.then_some(Output::Event(Event::NoHolder(hash))));
                     out.extend(waiters.into_iter().map(|call| Output::Reply(call, Reply::Want(Err(NoHolder)))));
                 }
-                // Covered meanwhile: nobody needs these bytes here.
-                Choice::Holder(_) if self.names(&missing)?.is_none() => self.give_up(hash, out),
+                // Covered meanwhile: nobody needs these bytes here, but who waits for a transfer under way may have them.
+                Choice::Holder(_) if self.names(&missing)?.is_none() => {
+                    if self.transfers.is_coming(hash) {
+                        self.transfers.pause(hash, now.instant);
+                    } else {
+                        self.give_up(hash, out);
+                    }
+                }
                 Choice::Holder(from) => match self.membership.target(from) {
                     Some(target) => out.push(Output::Fetch(self.transfers.start(hash, target, from, now.instant))),
                     None => self.transfers.block(hash),
