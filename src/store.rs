@@ -18,10 +18,13 @@
 //! | `tables`, `encoding` | names, keys and values of the database; records in bytes |
 //! | `writer`, `commit`, `indexes` | the queue and the batches; what one commit changes; the indexes of lists |
 //! | `pins` | what must not be collected |
-//! | `upload`, `incoming`, `tree`, `payloads` | bytes in, bytes out |
+//! | `upload`, `tree`, `payloads` | bytes in, bytes out |
+//! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `list` | pages of blobs |
 //! | `opening` | the first transaction: identity, incarnation, sweep |
 
+mod arrivals;
+mod arriving;
 mod commit;
 mod encoding;
 #[cfg(test)]
@@ -34,11 +37,13 @@ mod opening;
 mod payloads;
 mod pins;
 mod tables;
+mod traffic;
 mod tree;
 mod upload;
 mod writer;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,17 +56,20 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use arriving::{Arriving, Stalled};
 pub use folder::OpenError;
-pub use incoming::{Arriving, Incoming, ReceiveFault, Stalled};
+pub use incoming::{Incoming, Next, Part, ReceiveFault};
 pub use list::{ListFault, ListPage, ListQuery, Order};
 pub use payloads::{PayloadReader, PutFault};
 pub use pins::Pin;
+pub use traffic::TrafficCounts;
 pub use upload::{Stored, Upload};
 pub use writer::Writer;
 
+use arrivals::Arrivals;
 use folder::Folder;
-use incoming::Arrivals;
 use pins::Pins;
+use traffic::Traffic;
 use writer::{PayloadRow, Queue, Request};
 
 /// Largest payload kept inside the database, in bytes; larger ones are files. A value takes the next power of two of key, value and 8
@@ -140,6 +148,8 @@ struct Shared {
     queue: Queue,
     pins: Pins,
     arrivals: Arrivals,
+    traffic: Traffic,
+    opened: tokio::time::Instant,
     usage: Mutex<Usage>,
     identity: Identity,
     hasher: ItemHasher,
@@ -230,7 +240,8 @@ impl Store {
         Upload::new(Arc::clone(&self.shared))
     }
 
-    /// Begins to take a large payload from peers, where the last one stopped. A fault if it is arriving already.
+    /// Begins to take a large payload from one more peer, beside those at it and where earlier ones stopped. A fault if it is arriving
+    /// in another size, or there is no room for what is missing of it. Blocks while what an earlier life left of it is read.
     pub fn incoming(&self, hash: ContentHash, size: u64) -> Result<Incoming, StoreFault> {
         incoming::begin(&self.shared, hash, size)
     }
@@ -242,6 +253,7 @@ impl Store {
             return Err(PutFault::TooLarge);
         }
         if ContentHash::of(&bytes) != hash {
+            self.shared.traffic.wrong(bytes.len() as u64);
             return Err(PutFault::WrongBytes);
         }
         let size = bytes.len() as u64;
@@ -250,6 +262,7 @@ impl Store {
         let (reply, durable) = oneshot::channel();
         self.shared.queue.send(Request::Payload(row, Some(reply))).await?;
         durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
+        self.shared.traffic.kept(size);
         Ok(())
     }
 
@@ -263,11 +276,21 @@ impl Store {
         self.shared.arrivals.next_reader(hash).await
     }
 
-    /// Writes a payload to a peer in bao encoding, from the group that begins at `offset` to the end. False: it is not here. Blocks.
+    /// Writes a range of a payload to a peer in bao encoding, which begins and ends between groups. False: it is not here. Blocks.
     ///
     /// Every group is checked before it is written, so a damaged copy ends the stream with [`io::ErrorKind::InvalidData`].
-    pub fn encode(&self, hash: ContentHash, offset: u64, sink: impl io::Write) -> io::Result<bool> {
-        payloads::encode(&self.shared, hash, offset, sink)
+    pub fn encode(&self, hash: ContentHash, range: Range<u64>, sink: impl io::Write) -> io::Result<bool> {
+        payloads::encode(&self.shared, hash, &range, sink)
+    }
+
+    /// That many bytes came in a body that carries payloads.
+    pub fn received(&self, bytes: usize) {
+        self.shared.traffic.received(bytes as u64);
+    }
+
+    /// What came of payloads from other nodes since the start.
+    pub fn traffic(&self) -> TrafficCounts {
+        self.shared.traffic.counts()
     }
 
     /// Whether that many bytes can be stored without touching the reserve.

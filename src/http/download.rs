@@ -349,7 +349,7 @@ mod tests {
     use super::super::{Settings, Tasks};
     use super::*;
     use crate::driver::{self, Inbox};
-    use crate::store::{Options, Pin, Reserve, Store, Writer};
+    use crate::store::{Next, Options, Pin, Reserve, Store, Writer};
 
     /// What routes work with, in a folder of its own, and a core that never answers. Nothing is committed until the writer runs.
     fn context(dir: &std::path::Path) -> (Context, Writer, Inbox) {
@@ -431,9 +431,10 @@ mod tests {
             let holder = tempfile::tempdir().unwrap();
             let (holder, writer, _inbox) = self::context(holder.path());
             let _pin = stored(&holder, writer, &vec![7; 100_000]).await;
-            holder.store.encode(hash, 0, &mut encoded).unwrap();
-            let mut second = context.store.incoming(hash, size).unwrap();
-            second.receive(&encoded[..]).unwrap();
+            holder.store.encode(hash, 0..size, &mut encoded).unwrap();
+            let second = context.store.incoming(hash, size).unwrap();
+            let Next::Part(part) = second.next().await else { panic!("nothing is here") };
+            part.receive(&encoded[..]).unwrap();
             second
         };
         let (found, _second) = futures_util::future::join(found(&context, hash, size), transfers).await;

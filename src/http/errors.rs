@@ -301,6 +301,12 @@ pub(super) fn no_payload(hash: ContentHash) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no-payload", format!("the payload {hash} is not here"))
 }
 
+/// A peer asked for bytes that the payload does not have: it believes a record that says another size.
+pub(super) fn no_range(offset: u64, end: u64, size: u64) -> Problem {
+    let detail = format!("the payload has {size} bytes, none of {offset} to {end} beyond them");
+    Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "no-such-range", detail)
+}
+
 /// This node is stopping.
 pub(super) fn stopping(Stopped: &Stopped) -> Problem {
     Fault::Stopped.into()

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::errors::Fault;
 use super::{Context, status};
-use crate::store::Usage;
+use crate::store::{TrafficCounts, Usage};
 
 type Count = Counter<u64, AtomicU64>;
 
@@ -64,6 +64,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
     context.metrics.register(&mut registry);
     gauges(&mut registry, &context, &status, &context.store.usage());
     core(&mut registry, &status);
+    transfers(&mut registry, &context.store.traffic());
     misbehaviour(&mut registry, &context, &status);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(Problem::internal)?;
@@ -99,6 +100,19 @@ fn core(registry: &mut Registry, status: &Status) {
         counter.inner().store(value, Ordering::Relaxed);
         registry.register(name, "Counted by the core, as in /status", counter);
     }
+}
+
+/// Payload bytes from other nodes, and what a byte that changed something cost.
+fn transfers(registry: &mut Registry, traffic: &TrafficCounts) {
+    for (name, help, value) in status::transfers(traffic) {
+        let counter = Count::default();
+        counter.inner().store(value, Ordering::Relaxed);
+        registry.register(name, help, counter);
+    }
+    let cost = Gauge::<f64, AtomicU64>::default();
+    #[expect(clippy::cast_precision_loss, reason = "a ratio that people look at")]
+    cost.set(if traffic.kept == 0 { 0.0 } else { traffic.received as f64 / traffic.kept as f64 });
+    registry.register("payload_bytes_received_per_byte_kept", "Payload bytes received per byte that changed something", cost);
 }
 
 /// What peers did that they must not do, by kind; `/status` tells by whom.

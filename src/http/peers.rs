@@ -180,17 +180,19 @@ async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerCont
 }
 
 async fn on_payload(request: HttpRequest, body: Payload, context: Data<PeerContext>) -> Result<HttpResponse, Problem> {
-    let PayloadRequest { hash, offset } = ask(&request, body, &context).await?;
+    let PayloadRequest { hash, offset, end } = ask(&request, body, &context).await?;
     let absent = || errors::no_payload(hash);
-    if context.store.payload(hash).map_err(|fault| errors::store(&fault))?.is_none() {
-        return Err(absent());
+    let size = context.store.payload(hash).map_err(|fault| errors::store(&fault))?.ok_or_else(absent)?.size();
+    // Found out before the answer begins: one that breaks off would look like a holder that died.
+    if offset > end || end > size {
+        return Err(errors::no_range(offset, end, size));
     }
     let permit = context.permit()?;
     let (sender, receiver) = mpsc::channel(PIECES);
     let store = context.store.clone();
     let encoding = tokio::task::spawn_blocking(move || {
         let mut sink = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
-        let result = store.encode(hash, offset, &mut sink);
+        let result = store.encode(hash, offset..end, &mut sink);
         io::Write::flush(&mut sink).and_then(|()| result.map_err(io::Error::other))
     });
     let (wire, body) = mpsc::channel(1);

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::Context;
 use super::errors::Fault;
+use crate::store::TrafficCounts;
 
 /// How a node is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,6 +48,8 @@ struct StatusShown {
     uploads: usize,
     /// Counted since the start.
     counters: BTreeMap<&'static str, u64>,
+    /// Payload bytes from other nodes, counted since the start.
+    transfers: BTreeMap<&'static str, u64>,
     /// What peers did that they must not do.
     misbehaviour: Vec<Misbehaved>,
     /// The disk under the data folder; nothing where the system does not tell.
@@ -120,10 +123,24 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         live_members: told.live_members,
         uploads: context.uploads_running(),
         counters: named(&told.counters).into_iter().collect(),
+        transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
         misbehaviour,
         disk: context.store.disk().ok().map(|disk| Disk { free: disk.free, reserve: disk.reserve }),
     };
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(answer))
+}
+
+/// What came of payloads from other nodes: names in JSON and metrics alike, what they mean, how much.
+pub(super) fn transfers(traffic: &TrafficCounts) -> [(&'static str, &'static str, u64); 6] {
+    let TrafficCounts { received, kept, redundant, wrong, parts, resumed } = *traffic;
+    [
+        ("payload_bytes_received", "Bytes of bodies that carried payloads from other nodes, framing and proofs included", received),
+        ("payload_bytes_kept", "Bytes of payloads from other nodes that were verified and kept", kept),
+        ("payload_bytes_redundant", "Bytes of payloads that came for a part that another transfer had taken over", redundant),
+        ("payload_bytes_wrong", "Bytes from other nodes that did not match their hash", wrong),
+        ("payload_parts", "Parts of large payloads fetched", parts),
+        ("payload_bytes_resumed", "Bytes of payloads left by an earlier life of the node and not fetched again", resumed),
+    ]
 }
 
 /// The counters of the core by their names, in JSON and metrics alike.

@@ -1,13 +1,15 @@
 //! Transfers: payload bytes from a holder to the store.
 //!
-//! A large payload comes encoded with its hash tree (bao, groups of 16 KiB) and every group is verified before it is written; what was
-//! verified is kept when the holder dies, and another goes on from there. Small ones come several in one answer, each verified
-//! whole.
+//! A large payload comes in parts, each encoded with its hash tree (bao, groups of 16 KiB), and every group is verified before it is
+//! written. Several transfers may be at one payload, each from another holder: the store hands out the parts, so that no byte is asked
+//! for twice; what a holder that dies has not brought goes to the others, or waits for the next one. Small payloads come several in one
+//! answer, each verified whole.
 //!
-//! A holder that falls silent is given up, and so is one that dribbles: every transfer keeps a [`Pace`].
+//! A holder that falls silent is given up, and so is one that dribbles: every answer keeps a [`Pace`].
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use awc::Client;
@@ -24,7 +26,7 @@ use gossip_cdn_protocol::{ContentHash, NodeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::store::{PutFault, ReceiveFault, Store};
+use crate::store::{Next, Part, PutFault, ReceiveFault, Store};
 
 /// A holder that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(10);
@@ -186,24 +188,66 @@ async fn fetch_large(
     (holder, address): (Option<NodeId>, &str),
     missing: &Missing,
 ) -> Result<(), FetchFault> {
-    let mut incoming = store.incoming(missing.hash, missing.size).map_err(|fault| {
-        tracing::error!(hash = %missing.hash, "cannot take a payload: {fault}");
-        FetchFault::Local
-    })?;
+    let (begun, Missing { hash, size, .. }) = (store.clone(), missing.clone());
+    // What an earlier life left is read here.
+    let incoming = tokio::task::spawn_blocking(move || begun.incoming(hash, size));
+    let mut incoming = incoming.await.map_err(|_| FetchFault::Local)?.map_err(|fault| local(missing, &fault))?;
     incoming.comes_from(holder);
-    let request = PayloadRequest { hash: missing.hash, offset: incoming.offset() };
+    loop {
+        match incoming.next().await {
+            Next::Part(part) => match fetch_part(client, store, head, address, (missing, Arc::new(part))).await {
+                // Another has it; and this holder is too slow to be given more for now.
+                Err(PartFault::Lost) if !incoming.is_over() => return Err(FetchFault::Busy),
+                Ok(()) | Err(PartFault::Lost) => {}
+                Err(PartFault::Failed(fault)) => return Err(fault),
+            },
+            Next::Whole => return incoming.finish().await.map_err(|fault| local(missing, &fault)),
+            // It came by another way, or is not missed: no fault of anybody's.
+            Next::Over => return incoming.finish().await.map_err(|_| FetchFault::Busy),
+        }
+    }
+}
+
+/// Why a transfer did not bring its part.
+enum PartFault {
+    /// It stalled and was given to another, or nobody wants it any more.
+    Lost,
+    Failed(FetchFault),
+}
+
+impl From<FetchFault> for PartFault {
+    fn from(fault: FetchFault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+async fn fetch_part(
+    client: &Client,
+    store: &Store,
+    head: &Envelope<()>,
+    address: &str,
+    (missing, part): (&Missing, Arc<Part>),
+) -> Result<(), PartFault> {
+    let range = part.range();
+    let request = PayloadRequest { hash: missing.hash, offset: range.start, end: range.end };
     let mut pace = Pace::start();
-    let mut response = post(client, format!("{address}/gossip/payload"), head, request).await?;
+    let mut response = tokio::select! {
+        response = post(client, format!("{address}/gossip/payload"), head, request) => response?,
+        () = part.lost() => return Err(PartFault::Lost),
+    };
     let (pieces, received) = mpsc::channel(PIECES);
-    let receiving = tokio::task::spawn_blocking(move || {
-        let result = incoming.receive(Pieces { received, rest: Bytes::new() });
-        (incoming, result)
-    });
+    let receiver = Arc::clone(&part);
+    let receiving = tokio::task::spawn_blocking(move || receiver.receive(Pieces { received, rest: Bytes::new() }));
     let silent = loop {
-        match next(&mut response, &mut pace).await {
+        let piece = tokio::select! {
+            piece = next(&mut response, &mut pace) => piece,
+            () = part.lost() => Ok(None),
+        };
+        match piece {
             Err(_) => break true,
             Ok(None) => break false,
             Ok(Some(piece)) => {
+                store.received(piece.len());
                 // The receiver stops at the last byte or the first wrong one.
                 if pieces.send(piece).await.is_err() {
                     break false;
@@ -212,13 +256,14 @@ async fn fetch_large(
         }
     };
     drop(pieces);
-    let (incoming, result) = receiving.await.map_err(|_| FetchFault::Local)?;
-    match result {
-        Ok(()) => incoming.finish().await.map_err(|fault| local(missing, &fault)),
-        Err(ReceiveFault::WrongBytes) => Err(FetchFault::WrongBytes),
-        Err(ReceiveFault::Ended) if silent => Err(FetchFault::Unreachable),
-        Err(ReceiveFault::Ended) => Err(FetchFault::ShortBody),
-        Err(ReceiveFault::Local(fault)) => Err(local(missing, &fault)),
+    match receiving.await.map_err(|_| FetchFault::Local)? {
+        Ok(()) => Ok(()),
+        Err(ReceiveFault::WrongBytes) => Err(FetchFault::WrongBytes.into()),
+        Err(ReceiveFault::TakenOver) => Err(PartFault::Lost),
+        Err(ReceiveFault::Ended) if part.is_lost() => Err(PartFault::Lost),
+        Err(ReceiveFault::Ended) if silent => Err(FetchFault::Unreachable.into()),
+        Err(ReceiveFault::Ended) => Err(FetchFault::ShortBody.into()),
+        Err(ReceiveFault::Local(fault)) => Err(local(missing, &fault).into()),
     }
 }
 
@@ -257,6 +302,7 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
         Err(fault) => return all(fault),
     };
     let (body, cut) = read_batch(&mut response, pace).await;
+    store.received(body.len());
     let mut found = frames(body);
     let puts = hashes.iter().map(|hash| {
         let frame = found.iter().position(|(name, _)| name == hash).map(|place| found.swap_remove(place).1);

@@ -5,13 +5,15 @@
 //! DIR/lock           held for as long as a store is open
 //! DIR/store.redb     records, small payloads, members, the key of the node
 //! DIR/payloads/ab/   large payloads: <hash> and its tree <hash>.obao, by the first byte of the hash
-//! DIR/tmp/           what is on its way; emptied at start
+//! DIR/partial/       large payloads of which some bytes are here: <hash>.<size>.<n> and its tree beside it
+//! DIR/tmp/           what is on its way from clients; emptied at start
 //! ```
 //!
 //! 1. A folder of another cluster or another format is refused before anything in it is written.
 //! 2. A file gets its final name only when its bytes are on disk; the name is on disk when [`Folder::place`] returns.
 //! 3. A database gets its name only when it is complete, so a crash at the very first start leaves nothing that cannot be opened.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -114,6 +116,7 @@ impl Folder {
         let folder = Self { dir: dir.to_owned(), next: AtomicU64::new(0), _lock: lock };
         at(dir, folder.empty_tmp())?;
         at(dir, folder.make_payload_dirs())?;
+        at(dir, make_dir(&folder.dir.join("partial")))?;
         if !carded {
             at(dir, folder.write_card(cluster))?;
         }
@@ -159,7 +162,75 @@ impl Folder {
     pub(super) fn temporary(&self) -> io::Result<TempFile> {
         let path = self.dir.join("tmp").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(&path)?);
-        Ok(TempFile { path, file, placed: AtomicBool::new(false) })
+        Ok(TempFile { path, file, stays: AtomicBool::new(false) })
+    }
+
+    /// New files in `partial/` for a payload and its tree. They stay, in a crash and when they are dropped, until they are discarded.
+    pub(super) fn partial(&self, hash: ContentHash, size: u64) -> io::Result<(TempFile, TempFile)> {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.dir.join("partial").join(format!("{hash}.{size}.{number}"));
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    let outboard = outboard_of(&path);
+                    let tree = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&outboard)?;
+                    return Ok((TempFile::kept(path, file), TempFile::kept(outboard, tree)));
+                }
+                // Of an earlier life, which numbered its files from the same beginning.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens what [`Self::partials`] found.
+    pub(super) fn open_partial(&self, left: &Partial) -> io::Result<(TempFile, TempFile)> {
+        let open = |path: PathBuf| {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            Ok::<_, io::Error>(TempFile::kept(path, file))
+        };
+        Ok((open(left.path.clone())?, open(outboard_of(&left.path))?))
+    }
+
+    /// What earlier lives left of payloads for which `missing` says yes, one of each; everything else in `partial/` is removed.
+    pub(super) fn partials<E: From<io::Error>>(
+        &self,
+        missing: impl Fn(ContentHash) -> Result<bool, E>,
+    ) -> Result<BTreeMap<ContentHash, Partial>, E> {
+        let mut left = BTreeMap::new();
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(self.dir.join("partial"))? {
+            paths.push(entry?.path());
+        }
+        paths.sort_unstable();
+        for path in &paths {
+            if let Some((hash, size)) = partial_name(path)
+                && outboard_of(path).exists()
+                && missing(hash)?
+            {
+                left.entry(hash).or_insert(Partial { size, path: path.clone() });
+            }
+        }
+        for path in &paths {
+            let kept = left.values().any(|partial| *path == partial.path || *path == outboard_of(&partial.path));
+            if !kept {
+                remove(path)?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Removes the name of a file that is discarded; who has it open reads on.
+    pub(super) fn unlink(&self, file: &TempFile) {
+        if let Err(error) = remove(&file.path) {
+            tracing::warn!(path = %file.path.display(), %error, "a discarded file stays until the next start");
+        }
+    }
+
+    /// Removes what an earlier life left of a payload.
+    pub(super) fn remove_partial(&self, left: &Partial) -> io::Result<()> {
+        remove(&left.path)?;
+        remove(&outboard_of(&left.path))
     }
 
     /// Puts a payload and its tree, complete, under their names; durable when it returns.
@@ -289,24 +360,59 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A file in `tmp/`, removed when dropped unless it was given a lasting name.
+/// Some bytes of a payload, in `partial/`.
+#[derive(Debug, Clone)]
+pub(super) struct Partial {
+    /// Length of the whole payload, as a record claimed.
+    pub(super) size: u64,
+    path: PathBuf,
+}
+
+impl Partial {
+    /// What that file holds, once nobody has it open.
+    pub(super) fn of(size: u64, data: &TempFile) -> Self {
+        Self { size, path: data.path.clone() }
+    }
+}
+
+fn outboard_of(partial: &Path) -> PathBuf {
+    partial.with_added_extension("obao")
+}
+
+fn partial_name(path: &Path) -> Option<(ContentHash, u64)> {
+    let mut fields = path.file_name()?.to_str()?.split('.');
+    let (hash, size, number) = (fields.next()?, fields.next()?, fields.next()?);
+    number.parse::<u64>().ok()?;
+    fields.next().is_none().then_some((hash.parse().ok()?, size.parse().ok()?))
+}
+
+/// A file without a lasting name, removed when dropped unless it was given one, or is to stay without.
 pub(super) struct TempFile {
     path: PathBuf,
     pub(super) file: Arc<File>,
-    placed: AtomicBool,
+    stays: AtomicBool,
 }
 
 impl TempFile {
+    fn kept(path: PathBuf, file: File) -> Self {
+        Self { path, file: Arc::new(file), stays: AtomicBool::new(true) }
+    }
+
     fn place(&self, to: &Path) -> io::Result<()> {
         fs::rename(&self.path, to)?;
-        self.placed.store(true, Ordering::Relaxed);
+        self.stays.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// It is not to stay: it goes when it is dropped.
+    pub(super) fn discard(&self) {
+        self.stays.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        if self.placed.load(Ordering::Relaxed) {
+        if self.stays.load(Ordering::Relaxed) {
             return;
         }
         if let Err(error) = remove(&self.path) {

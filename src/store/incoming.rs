@@ -1,42 +1,38 @@
 //! Large payloads on their way from peers.
 //!
 //! 1. Only groups that match the hash are written, counted and shown to readers.
-//! 2. What one holder sent is kept, in memory and in `tmp/`, so that another can go on; it is swept at the next start, and
-//!    dropped when the payload came by another way or nobody misses it any more. A transfer that brought nothing leaves nothing,
-//!    and of those that nobody is at only the latest [`MAX_KEPT`] stay: each keeps two files open.
-//! 3. One holder at a time for each payload.
+//! 2. What a transfer brought is kept, so that others, and later lives of the node, go on from there ([`super::arrivals`]).
+//! 3. The transfers of a payload share its bytes: each takes the next part that no other has ([`gossip_cdn_protocol::parts`]).
+//! 4. Whoever brings the last part makes the payload durable; the others wait for that.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bao_tree::BaoTree;
 use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{DecodeResponseIter, OutboardMut};
-use bao_tree::io::{BaoContentItem, DecodeError};
-use gossip_cdn_protocol::{ContentHash, NodeId, StoreFault};
-use tokio::sync::watch;
+use bao_tree::io::{BaoContentItem, DecodeError, Leaf};
+use gossip_cdn_protocol::parts::{GROUP, LeaseId};
+use gossip_cdn_protocol::{ContentHash, Instant, NodeId, StoreFault};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::folder::TempFile;
-use super::payloads::{Positioned, PutFault, chunks_from};
+use super::arrivals::Arrival;
+use super::payloads::{Positioned, PutFault, chunks};
 use super::pins::Pin;
 use super::tree::BLOCK;
-use super::writer::{Durable, PayloadRow, Request};
-use super::{INLINE_MAX, Shared, lock};
+use super::writer::{PayloadRow, Request};
+use super::{INLINE_MAX, Shared};
 
-/// How long a reader waits for the next bytes.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The disk's room is looked at each time that many bytes arrived.
 const ROOM_STEP: u64 = 1 << 20;
-/// Most unfinished payloads kept while no transfer is at them. A guess: far below the files that a process may have open.
-const MAX_KEPT: usize = 64;
+/// A transfer without a part looks again after so long: others may have stalled meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why a transfer ended early. What was verified before stays.
+/// Why a part did not come whole. What was verified before stays.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveFault {
     /// The bytes do not match the hash. Misbehaviour of the holder.
@@ -45,187 +41,124 @@ pub enum ReceiveFault {
     /// The stream ended or broke.
     #[error("the stream ended early")]
     Ended,
+    /// The part had stalled, and another transfer fetches the rest of it.
+    #[error("another transfer took the part over")]
+    TakenOver,
     /// They cannot be written here.
     #[error("the payload cannot be written: {0}")]
     Local(io::Error),
 }
 
-/// No bytes came for a long while, or the transfer was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no more bytes came")]
-pub struct Stalled;
-
-/// One payload's bytes so far.
-struct Arrival {
-    hash: ContentHash,
-    size: u64,
-    data: TempFile,
-    outboard: TempFile,
-    /// Length of the verified prefix.
-    verified: watch::Sender<u64>,
-    /// Whom it is coming from, once that is told.
-    source: Arc<Mutex<Option<NodeId>>>,
-    /// Whether an [`Incoming`] is at it.
-    busy: AtomicBool,
-    /// How many transfers had begun when the last [`Incoming`] let go of it: the least was let go longest ago.
-    let_go: AtomicU64,
+/// What a transfer does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Fetch this.
+    Part(Part),
+    /// All bytes are here: [`Incoming::finish`].
+    Whole,
+    /// Nobody misses the payload any more, or it came by another way: [`Incoming::finish`] tells.
+    Over,
 }
 
-/// All payloads that are arriving, and those of which some bytes are here. Bounded by the transfers under way and [`MAX_KEPT`].
-pub(super) struct Arrivals {
-    arriving: Mutex<BTreeMap<ContentHash, Arc<Arrival>>>,
-    /// Counts the transfers begun, so that readers who wait for one look again.
-    begun: watch::Sender<u64>,
-}
-
-impl Arrivals {
-    pub(super) fn new() -> Self {
-        Self { arriving: Mutex::default(), begun: watch::Sender::new(0) }
-    }
-
-    /// Lets go of a payload that is here now or not missing any more. An [`Incoming`] at it goes on for itself.
-    pub(super) fn forget(&self, hash: ContentHash) {
-        let arrival = lock(&self.arriving).remove(&hash);
-        drop(arrival);
-    }
-
-    /// Nobody is at it for now: it is kept only if that saves a later transfer something, and as long as there is room.
-    fn let_go(&self, arrival: &Arc<Arrival>) {
-        let mut arriving = lock(&self.arriving);
-        arrival.let_go.store(*self.begun.borrow(), Ordering::Relaxed);
-        arrival.busy.store(false, Ordering::Release);
-        let idle = arriving.values().filter(|kept| !kept.busy.load(Ordering::Acquire));
-        let surplus = if *arrival.verified.borrow() == 0 {
-            arriving.get(&arrival.hash).filter(|kept| Arc::ptr_eq(kept, arrival)).map(|kept| kept.hash)
-        } else if idle.clone().count() > MAX_KEPT {
-            idle.min_by_key(|kept| kept.let_go.load(Ordering::Relaxed)).map(|kept| kept.hash)
-        } else {
-            None
-        };
-        let surplus = surplus.and_then(|hash| arriving.remove(&hash));
-        drop(arriving);
-        // Its files go with it, not under the lock.
-        drop(surplus);
-    }
-
-    /// A reader of the payload, if it is arriving.
-    pub(super) fn reader(&self, hash: ContentHash) -> Option<Arriving> {
-        let arriving = lock(&self.arriving);
-        let arrival = arriving.get(&hash).filter(|arrival| arrival.busy.load(Ordering::Acquire))?;
-        let (file, source) = (Arc::clone(&arrival.data.file), Arc::clone(&arrival.source));
-        Some(Arriving { size: arrival.size, file, verified: arrival.verified.subscribe(), source })
-    }
-
-    /// Waits until the payload is arriving.
-    pub(super) async fn next_reader(&self, hash: ContentHash) -> Arriving {
-        let mut begun = self.begun.subscribe();
-        loop {
-            begun.mark_unchanged();
-            if let Some(reader) = self.reader(hash) {
-                return reader;
-            }
-            if begun.changed().await.is_err() {
-                // The sender is a sibling field, so it lives as long as this.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
-
-/// Begins to receive a payload, or goes on where the last holder stopped.
+/// Begins to receive a payload from one more holder.
 pub(super) fn begin(shared: &Arc<Shared>, hash: ContentHash, size: u64) -> Result<Incoming, StoreFault> {
-    let mut arriving = lock(&shared.arrivals.arriving);
-    let kept = arriving.get(&hash).map(Arc::clone);
-    if kept.as_ref().is_some_and(|arrival| arrival.busy.load(Ordering::Acquire)) {
-        return Err(StoreFault(format!("payload {hash} is arriving already")));
-    }
-    let arrival = match kept.filter(|arrival| arrival.size == size) {
-        Some(arrival) => arrival,
-        None => {
-            let temporary = || shared.folder.temporary().map_err(|error| StoreFault(format!("no room for payload {hash}: {error}")));
-            let (data, outboard) = (temporary()?, temporary()?);
-            let (verified, busy, let_go) = (watch::Sender::new(0), AtomicBool::new(false), AtomicU64::new(0));
-            Arc::new(Arrival { hash, size, data, outboard, verified, source: Arc::default(), busy, let_go })
-        }
-    };
-    arrival.busy.store(true, Ordering::Release);
-    arriving.insert(hash, Arc::clone(&arrival));
-    drop(arriving);
-    shared.arrivals.begun.send_modify(|begun| *begun = begun.wrapping_add(1));
-    Ok(Incoming { shared: Arc::clone(shared), arrival })
+    let arrival = shared.arrivals.join(shared, hash, size)?;
+    Ok(Incoming { shared: Arc::clone(shared), arrival, holder: None })
 }
 
-/// A large payload arriving from peers. Dropped unfinished, it leaves what was verified, if anything, to the next one.
+/// One transfer of a large payload. Dropped, it leaves what was verified, if anything, to the others and later ones.
 pub struct Incoming {
     shared: Arc<Shared>,
     arrival: Arc<Arrival>,
+    holder: Option<NodeId>,
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.shared.arrivals.let_go(&self.arrival);
+        self.shared.arrivals.leave(&self.shared, &self.arrival, self.holder);
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("hash", &self.arrival.hash).field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 
 impl Incoming {
-    /// Length of the verified prefix: where the next holder has to begin.
-    pub fn offset(&self) -> u64 {
-        *self.arrival.verified.borrow()
+    /// Says whose bytes this transfer brings, for readers who want to know. To be told once.
+    pub fn comes_from(&mut self, holder: Option<NodeId>) {
+        self.holder = holder;
+        self.arrival.state().holders.extend(holder);
     }
 
-    /// Says whose bytes are taken next, for readers who want to know.
-    pub fn comes_from(&self, holder: Option<NodeId>) {
-        *lock(&self.arrival.source) = holder;
+    /// How many bytes are here, from whomever they came.
+    pub fn received(&self) -> u64 {
+        self.arrival.state().parts.received()
     }
 
-    /// Takes a holder's bao encoding from [`Self::offset`] to the end. Blocks.
-    pub fn receive(&mut self, encoded: impl Read) -> Result<(), ReceiveFault> {
-        let Arrival { hash, size, data, outboard, .. } = &*self.arrival;
-        let (ranges, tree) = (chunks_from(self.offset()), BaoTree::new(*size, BLOCK));
-        if self.is_complete() {
-            return Ok(());
-        }
-        let mut outboard = PostOrderOutboard { root: hash.0.into(), tree, data: Positioned(&outboard.file) };
-        let mut room = self.offset();
-        for item in DecodeResponseIter::new(hash.0.into(), tree, BufReader::with_capacity(64 << 10, encoded), &ranges) {
-            match item.map_err(received)? {
-                BaoContentItem::Parent(parent) => outboard.save(parent.node, &parent.pair).map_err(ReceiveFault::Local)?,
-                BaoContentItem::Leaf(leaf) => {
-                    if leaf.offset >= room {
-                        self.shared.require_room(ROOM_STEP).map_err(ReceiveFault::Local)?;
-                        room = leaf.offset.saturating_add(ROOM_STEP);
-                    }
-                    data.file.write_all_at(&leaf.data, leaf.offset).map_err(ReceiveFault::Local)?;
-                    self.arrival.verified.send_replace(leaf.offset + leaf.data.len() as u64);
-                }
+    /// The next part for this transfer; waits while all that is left is on its way elsewhere.
+    pub async fn next(&self) -> Next {
+        let mut changed = self.arrival.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if let Some(next) = self.look() {
+                return next;
             }
+            // Late or not: it looks again.
+            drop(timeout(LOOK_AGAIN, changed.changed()).await);
         }
-        if self.is_complete() { Ok(()) } else { Err(ReceiveFault::Ended) }
+    }
+
+    /// The same without waiting.
+    fn look(&self) -> Option<Next> {
+        let mut state = self.arrival.state();
+        if state.parts.is_complete() {
+            return Some(Next::Whole);
+        }
+        if self.arrival.is_pointless(&state) {
+            return Some(Next::Over);
+        }
+        let (lease, range) = state.parts.next(self.shared.now())?;
+        drop(state);
+        // A part that was taken over is its former holder's no more.
+        self.arrival.stirred();
+        Some(Next::Part(Part { shared: Arc::clone(&self.shared), arrival: Arc::clone(&self.arrival), lease, range }))
+    }
+
+    /// Whether nobody misses the payload any more.
+    pub fn is_over(&self) -> bool {
+        self.arrival.is_pointless(&self.arrival.state())
     }
 
     /// An empty payload has no group to verify; its hash says it all.
     fn is_complete(&self) -> bool {
         let Arrival { hash, size, .. } = &*self.arrival;
-        self.offset() == *size && (*size > 0 || *hash == ContentHash::of(&[]))
+        self.arrival.state().parts.is_complete() && (*size > 0 || *hash == ContentHash::of(&[]))
     }
 
-    /// All bytes are here: makes the payload durable under its name.
+    /// All bytes are here: makes the payload durable under its name, unless another transfer has.
     pub async fn finish(self) -> Result<(), PutFault> {
+        let mut placed = Arc::clone(&self.arrival.placed).lock_owned().await;
+        if *placed {
+            return Ok(());
+        }
         if !self.is_complete() {
-            return Err(PutFault::Incomplete);
+            let here = gossip_cdn_protocol::Store::holds(&super::Store { shared: Arc::clone(&self.shared) }, self.arrival.hash)?;
+            return if here { Ok(()) } else { Err(PutFault::Incomplete) };
         }
         // On the blocking pool to the end, so that a caller who goes away leaves nothing halfway.
         let durable = spawn_blocking(move || {
             // A failure may leave one of two files under its name: the next transfer begins anew.
-            self.settle().inspect_err(|_| self.shared.arrivals.forget(self.arrival.hash))
+            let settled = self.settle().inspect_err(|_| self.shared.arrivals.forget(&self.shared, self.arrival.hash));
+            *placed = settled.is_ok();
+            settled
         });
-        let durable = durable.await.map_err(io::Error::other)??;
-        durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
-        Ok(())
+        durable.await.map_err(io::Error::other)?
     }
 
-    fn settle(&self) -> Result<Durable, PutFault> {
-        let Self { shared, arrival } = self;
+    fn settle(&self) -> Result<(), PutFault> {
+        let Self { shared, arrival, .. } = self;
         let (hash, size) = (arrival.hash, arrival.size);
         let mut row = PayloadRow { hash, size, inline: None, _pin: Pin::new(shared, hash) };
         if size > INLINE_MAX as u64 {
@@ -238,62 +171,139 @@ impl Incoming {
         }
         let (reply, durable) = tokio::sync::oneshot::channel();
         shared.queue.blocking_send(Request::Payload(row, Some(reply)))?;
-        Ok(durable)
+        durable.blocking_recv().unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))?;
+        Ok(())
     }
 }
 
-fn received(error: DecodeError) -> ReceiveFault {
-    match error {
-        DecodeError::ParentHashMismatch(_) | DecodeError::LeafHashMismatch(_) => ReceiveFault::WrongBytes,
-        DecodeError::ParentNotFound(_) | DecodeError::LeafNotFound(_) | DecodeError::Io(_) => ReceiveFault::Ended,
+/// A part of a payload that one transfer fetches. Dropped unfinished, the rest of it goes back.
+pub struct Part {
+    shared: Arc<Shared>,
+    arrival: Arc<Arrival>,
+    lease: LeaseId,
+    range: Range<u64>,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.arrival.state().parts.end(self.lease);
+        self.arrival.stirred();
     }
 }
 
-/// A reader of a large payload while it arrives.
-#[derive(Debug, Clone)]
-pub struct Arriving {
-    /// Length of the whole payload in bytes.
-    pub size: u64,
-    file: Arc<File>,
-    verified: watch::Receiver<u64>,
-    source: Arc<Mutex<Option<NodeId>>>,
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Part").field("hash", &self.arrival.hash).field("range", &self.range).finish_non_exhaustive()
+    }
 }
 
-impl Arriving {
-    /// Waits until more than `offset` bytes from the beginning are verified, or all; says how many. Gives up after 30 s without one more.
-    pub async fn wait_beyond(&mut self, offset: u64) -> Result<u64, Stalled> {
-        loop {
-            let verified = *self.verified.borrow_and_update();
-            if verified > offset || verified == self.size {
-                return Ok(verified);
+impl Part {
+    /// What to ask the holder for, in bytes.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Takes a holder's bao encoding of [`Self::range`]; ends early where another transfer was given the end of it. Blocks.
+    pub fn receive(&self, encoded: impl Read) -> Result<(), ReceiveFault> {
+        let Arrival { hash, size, outboard, .. } = &*self.arrival;
+        let (ranges, tree) = (chunks(&self.range), BaoTree::new(*size, BLOCK));
+        let mut outboard = PostOrderOutboard { root: hash.0.into(), tree, data: Positioned(&outboard.file) };
+        let mut room = self.range.start;
+        for item in DecodeResponseIter::new(hash.0.into(), tree, BufReader::with_capacity(64 << 10, encoded), &ranges) {
+            match item.map_err(|error| self.received(&error))? {
+                BaoContentItem::Parent(parent) => outboard.save(parent.node, &parent.pair).map_err(ReceiveFault::Local)?,
+                BaoContentItem::Leaf(leaf) => {
+                    if leaf.offset >= room {
+                        self.shared.require_room(ROOM_STEP).map_err(ReceiveFault::Local)?;
+                        room = leaf.offset.saturating_add(ROOM_STEP);
+                    }
+                    if self.take(&leaf)? {
+                        return Ok(());
+                    }
+                }
             }
-            match tokio::time::timeout(PATIENCE, self.verified.changed()).await {
-                Ok(Ok(())) => (),
-                Ok(Err(_)) | Err(_) => return Err(Stalled),
+        }
+        Err(ReceiveFault::Ended)
+    }
+
+    /// Keeps a verified group, if it is still this transfer's to bring; true: it was the last.
+    fn take(&self, leaf: &Leaf) -> Result<bool, ReceiveFault> {
+        let length = leaf.data.len() as u64;
+        let expected = || self.arrival.state().parts.expects(self.lease) == Some(leaf.offset);
+        if expected() {
+            self.arrival.data.file.write_all_at(&leaf.data, leaf.offset).map_err(ReceiveFault::Local)?;
+        }
+        let mut state = self.arrival.state();
+        // Written first, so that no reader is shown what is not there.
+        if !state.parts.arrived(self.lease, leaf.offset..leaf.offset + length, self.shared.now()) {
+            self.shared.traffic.redundant(length);
+            return Err(ReceiveFault::TakenOver);
+        }
+        let last = state.parts.expects(self.lease).is_none();
+        drop(state);
+        self.shared.traffic.kept(length);
+        if last {
+            self.shared.traffic.part();
+        }
+        self.arrival.advanced();
+        Ok(last)
+    }
+
+    fn received(&self, error: &DecodeError) -> ReceiveFault {
+        match error {
+            DecodeError::ParentHashMismatch(_) => self.shared.traffic.wrong(64),
+            DecodeError::LeafHashMismatch(_) => self.shared.traffic.wrong(GROUP),
+            DecodeError::ParentNotFound(_) | DecodeError::LeafNotFound(_) | DecodeError::Io(_) => return ReceiveFault::Ended,
+        }
+        ReceiveFault::WrongBytes
+    }
+
+    /// Whether the rest of it is another transfer's, or nobody misses the payload any more.
+    pub fn is_lost(&self) -> bool {
+        let state = self.arrival.state();
+        !state.parts.holds(self.lease) || self.arrival.is_pointless(&state)
+    }
+
+    /// Waits until the rest of it is another transfer's, or nobody misses the payload any more. For ever, if it comes to its end.
+    pub async fn lost(&self) {
+        let mut changed = self.arrival.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if self.is_lost() {
+                return;
+            }
+            if changed.changed().await.is_err() {
+                // The sender is in the arrival, which is held here.
+                std::future::pending::<()>().await;
             }
         }
     }
+}
 
-    /// The holder that it is coming from at present; `None` until that is known.
-    pub fn source(&self) -> Option<NodeId> {
-        *lock(&self.source)
-    }
-
-    /// The file: its verified prefix may be read with `read_at`, also after it has got its name.
-    pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+impl Shared {
+    /// The time by which parts stall.
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use gossip_cdn_protocol::{Record, Store as _};
+    use gossip_cdn_protocol::parts::PART;
+    use gossip_cdn_protocol::{Content, Record, Store as _};
+    use proptest::prelude::*;
 
+    use super::super::Stalled;
     use super::super::fixture::{Fixture, blob, content, noise, read, write};
-    use super::super::tree::GROUP;
     use super::*;
 
-    const SIZE: usize = 20 * GROUP + 100;
+    const SIZE: u64 = 20 * GROUP + 100;
+    /// Of several parts.
+    const LARGE: u64 = 4 * PART + 5 * GROUP + 100;
+
+    fn bytes(size: u64, seed: u8) -> Vec<u8> {
+        noise(usize::try_from(size).unwrap(), seed)
+    }
 
     /// A holder with a payload, and a node that misses it.
     async fn two_nodes(bytes: &[u8]) -> (Fixture, Fixture) {
@@ -306,179 +316,429 @@ mod tests {
         (holder, node)
     }
 
-    fn encoded(holder: &Fixture, hash: ContentHash, offset: u64) -> Vec<u8> {
+    fn encoded(holder: &Fixture, hash: ContentHash, range: Range<u64>) -> Vec<u8> {
         let mut encoded = Vec::new();
-        assert!(holder.store.encode(hash, offset, &mut encoded).unwrap());
+        assert!(holder.store.encode(hash, range, &mut encoded).unwrap());
         encoded
     }
 
+    /// What comes of a payload of [`SIZE`] from a holder that dies in the middle.
+    fn half(holder: &Fixture, hash: ContentHash) -> Vec<u8> {
+        let mut whole = encoded(holder, hash, 0..SIZE);
+        whole.truncate(whole.len() / 2);
+        whole
+    }
+
+    fn begin(node: &Fixture, hash: ContentHash, size: u64) -> Incoming {
+        node.store.incoming(hash, size).unwrap()
+    }
+
+    fn part(incoming: &Incoming) -> Part {
+        match incoming.look() {
+            Some(Next::Part(part)) => part,
+            next => panic!("no part but {next:?}"),
+        }
+    }
+
+    fn ranges(parts: &[Part]) -> Vec<Range<u64>> {
+        parts.iter().map(Part::range).collect()
+    }
+
+    /// A transfer that brings everything that is left.
+    async fn bring_all(holder: &Fixture, node: &Fixture, hash: ContentHash, size: u64) -> u64 {
+        let incoming = begin(node, hash, size);
+        let mut brought = 0;
+        while let Next::Part(part) = incoming.next().await {
+            let sent = encoded(holder, hash, part.range());
+            part.receive(&sent[..]).unwrap();
+            brought += sent.len() as u64;
+        }
+        incoming.finish().await.unwrap();
+        brought
+    }
+
     #[tokio::test]
-    async fn a_transfer_goes_on_from_another_holder_where_a_short_one_stopped() {
-        let bytes = noise(SIZE, 1);
+    async fn transfers_share_the_parts_and_what_a_short_one_leaves_goes_to_another() {
+        let bytes = bytes(LARGE, 1);
         let hash = ContentHash::of(&bytes);
         let (holder, node) = two_nodes(&bytes).await;
         assert_eq!(node.store.missing(None, 9).unwrap().len(), 1);
-        let short = encoded(&holder, hash, 0);
-        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
-        assert!(matches!(incoming.receive(&short[..short.len() / 2]), Err(ReceiveFault::Ended)));
-        let offset = incoming.offset();
-        assert!(offset >= 8 * GROUP as u64 && offset.is_multiple_of(GROUP as u64), "{offset}");
-        drop(incoming);
+        let (first, second) = (begin(&node, hash, LARGE), begin(&node, hash, LARGE));
+        let parts = [part(&first), part(&second), part(&first), part(&second), part(&first)];
+        let expected = [0..PART, PART..2 * PART, 2 * PART..3 * PART, 3 * PART..4 * PART, 4 * PART..LARGE];
+        assert_eq!(ranges(&parts), expected);
+        assert!(second.look().is_none(), "all of it is on its way");
 
-        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
-        assert_eq!(incoming.offset(), offset);
-        let rest = encoded(&holder, hash, offset);
-        assert!(rest.len() < SIZE - 7 * GROUP, "only what is missing is sent");
-        incoming.receive(&rest[..]).unwrap();
-        incoming.finish().await.unwrap();
+        let short = encoded(&holder, hash, 0..PART);
+        assert!(matches!(parts[0].receive(&short[..short.len() / 2]), Err(ReceiveFault::Ended)));
+        for part in &parts[1..] {
+            part.receive(&encoded(&holder, hash, part.range())[..]).unwrap();
+        }
+        let here = first.received();
+        assert!(here.is_multiple_of(GROUP) || here % GROUP == 100);
+        let [dead, ..] = parts;
+        drop((dead, first));
+        let rest = part(&second);
+        assert_eq!(rest.range(), PART - (LARGE - here)..PART, "what was verified is not asked for again");
+        rest.receive(&encoded(&holder, hash, rest.range())[..]).unwrap();
+        assert!(matches!(second.next().await, Next::Whole));
+        second.finish().await.unwrap();
         assert!(node.bytes(hash) == Some(bytes));
         assert_eq!(node.store.missing(None, 9).unwrap(), []);
-        assert!(node.files("tmp").is_empty());
+        assert!(node.files("partial").is_empty());
+        let traffic = node.store.traffic();
+        assert_eq!((traffic.kept, traffic.redundant, traffic.wrong, traffic.parts), (LARGE, 0, 0, 5));
 
-        // And what was received in two parts is a holder like any other, also after a crash.
+        // And what was received in parts is a holder like any other, also after a crash.
         let node = node.after_a_crash();
-        for offset in [0, GROUP as u64, 20 * GROUP as u64] {
-            assert!(encoded(&node, hash, offset) == encoded(&holder, hash, offset), "{offset}");
+        for range in [0..LARGE, GROUP..2 * GROUP, 4 * PART..LARGE] {
+            assert!(encoded(&node, hash, range.clone()) == encoded(&holder, hash, range));
         }
+    }
+
+    #[tokio::test]
+    async fn the_transfers_of_a_payload_end_together_when_one_has_made_it_durable() {
+        let bytes = bytes(LARGE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let waiting = begin(&node, hash, LARGE);
+        let busy = async {
+            bring_all(&holder, &node, hash, LARGE).await;
+        };
+        let parts = part(&waiting);
+        parts.receive(&encoded(&holder, hash, parts.range())[..]).unwrap();
+        drop(parts);
+        let wait = async {
+            // Whatever is left is the other's.
+            assert!(matches!(waiting.next().await, Next::Whole | Next::Part(_)));
+            waiting.next().await
+        };
+        let (next, ()) = futures_util::future::join(wait, busy).await;
+        assert!(!matches!(next, Next::Over));
+        drop(next);
+        waiting.finish().await.unwrap();
+        assert!(node.bytes(hash) == Some(bytes));
     }
 
     #[tokio::test]
     async fn wrong_bytes_are_found_at_their_group_and_what_came_before_stays() {
-        let bytes = noise(SIZE, 1);
+        let bytes = bytes(SIZE, 1);
         let hash = ContentHash::of(&bytes);
         let (holder, node) = two_nodes(&bytes).await;
-        let good = encoded(&holder, hash, 0);
-        let fifth = good.windows(64).position(|window| *window == bytes[5 * GROUP..5 * GROUP + 64]).unwrap();
+        let good = encoded(&holder, hash, 0..SIZE);
+        let at = usize::try_from(5 * GROUP).unwrap();
+        let fifth = good.windows(64).position(|window| *window == bytes[at..at + 64]).unwrap();
         let mut bad = good.clone();
         bad[fifth + 70] ^= 1;
-        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
-        assert!(matches!(incoming.receive(&bad[..]), Err(ReceiveFault::WrongBytes)));
-        assert_eq!(incoming.offset(), 5 * GROUP as u64);
-        assert!(matches!(incoming.receive(&noise(SIZE, 9)[..]), Err(ReceiveFault::WrongBytes)));
-        incoming.receive(&encoded(&holder, hash, 5 * GROUP as u64)[..]).unwrap();
+        let incoming = begin(&node, hash, SIZE);
+        assert!(matches!(part(&incoming).receive(&bad[..]), Err(ReceiveFault::WrongBytes)));
+        assert_eq!(incoming.received(), 5 * GROUP);
+        assert!(matches!(part(&incoming).receive(&self::bytes(SIZE, 9)[..]), Err(ReceiveFault::WrongBytes)));
+        let rest = part(&incoming);
+        assert_eq!(rest.range(), 5 * GROUP..SIZE);
+        rest.receive(&encoded(&holder, hash, rest.range())[..]).unwrap();
+        drop(rest);
         incoming.finish().await.unwrap();
         assert!(node.bytes(hash) == Some(bytes));
+        assert_eq!((node.store.traffic().kept, node.store.traffic().wrong), (SIZE, GROUP + 64));
     }
 
     #[tokio::test]
     async fn a_wrong_size_is_wrong_bytes_and_an_unfinished_payload_is_not_finished() {
-        let bytes = noise(SIZE, 1);
+        let bytes = bytes(SIZE, 1);
         let hash = ContentHash::of(&bytes);
         let (holder, node) = two_nodes(&bytes).await;
-        for size in [0, 1, SIZE - 1, SIZE + 1, 2 * SIZE] {
-            let mut incoming = node.store.incoming(hash, size as u64).unwrap();
-            assert!(incoming.receive(&encoded(&holder, hash, 0)[..]).is_err(), "{size}");
+        for size in [1, SIZE - 1, SIZE + 1, 2 * SIZE] {
+            let incoming = begin(&node, hash, size);
+            assert!(part(&incoming).receive(&encoded(&holder, hash, 0..SIZE)[..]).is_err(), "{size}");
             assert!(matches!(incoming.finish().await, Err(PutFault::Incomplete)), "{size}");
         }
+        assert!(matches!(begin(&node, hash, 0).finish().await, Err(PutFault::Incomplete)));
         assert!(!node.store.holds(hash).unwrap());
-    }
-
-    #[tokio::test]
-    async fn one_holder_at_a_time() {
-        let fixture = Fixture::new();
-        let hash = ContentHash::of(b"x");
-        let incoming = fixture.store.incoming(hash, SIZE as u64).unwrap();
-        assert!(fixture.store.incoming(hash, SIZE as u64).is_err());
+        let incoming = begin(&node, hash, SIZE);
+        assert!(node.store.incoming(hash, SIZE + 1).is_err(), "one size at a time");
         drop(incoming);
-        assert!(fixture.store.incoming(hash, SIZE as u64).is_ok());
+        assert!(node.files("partial").is_empty(), "a transfer that brought nothing leaves nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_stalls_is_taken_over_and_its_bytes_are_refused_and_counted() {
+        let bytes = bytes(LARGE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let (slow, fast) = (begin(&node, hash, LARGE), begin(&node, hash, LARGE));
+        let stalled = part(&slow);
+        while let Some(Next::Part(part)) = fast.look() {
+            part.receive(&encoded(&holder, hash, part.range())[..]).unwrap();
+        }
+        let (lost, taken) = futures_util::future::join(stalled.lost(), fast.next()).await;
+        let () = lost;
+        let Next::Part(taken) = taken else { panic!("it has stalled") };
+        assert_eq!(taken.range(), 0..PART);
+        assert!(matches!(stalled.receive(&encoded(&holder, hash, 0..PART)[..]), Err(ReceiveFault::TakenOver)));
+        taken.receive(&encoded(&holder, hash, 0..PART)[..]).unwrap();
+        drop((stalled, taken, slow));
+        fast.finish().await.unwrap();
+        assert_eq!((node.store.traffic().kept, node.store.traffic().redundant), (LARGE, GROUP));
+        assert!(node.bytes(hash) == Some(bytes));
     }
 
     #[tokio::test]
-    async fn a_transfer_that_brought_nothing_keeps_no_file() {
+    async fn after_a_crash_only_what_is_missing_or_was_spoilt_is_fetched() {
+        let bytes = bytes(LARGE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let incoming = begin(&node, hash, LARGE);
+        let kept = [part(&incoming), part(&incoming), part(&incoming)];
+        for part in [&kept[0], &kept[2]] {
+            part.receive(&encoded(&holder, hash, part.range())[..]).unwrap();
+        }
+        // What the disk made of one group is found out, whatever was written of the tree.
+        let crashed = node.after_a_crash();
+        let files = crashed.files("partial");
+        assert_eq!(files.len(), 2);
+        let data = std::fs::OpenOptions::new().write(true).open(&files[0]).unwrap();
+        data.write_all_at(&[0; 10], 2 * PART + 3 * GROUP).unwrap();
+        let sent = bring_all(&holder, &crashed, hash, LARGE).await;
+        let missing = LARGE - 2 * PART + GROUP;
+        assert!((missing..missing + missing / 50).contains(&sent), "{sent}");
+        let traffic = crashed.store.traffic();
+        assert_eq!((traffic.resumed, traffic.kept), (2 * PART - GROUP, missing));
+        assert!(crashed.bytes(hash) == Some(bytes));
+        assert!(crashed.files("partial").is_empty());
+        drop(kept);
+    }
+
+    #[tokio::test]
+    async fn a_start_sweeps_what_came_of_payloads_that_nobody_misses() {
+        let bytes = bytes(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let stranger = holder.upload(&self::bytes(SIZE, 2)).await;
+        holder.settle().await;
+        for hash in [hash, stranger.hash] {
+            let incoming = begin(&node, hash, SIZE);
+            part(&incoming).receive(&half(&holder, hash)[..]).unwrap_err();
+        }
+        assert_eq!(node.files("partial").len(), 4);
+        let node = node.reopened();
+        assert_eq!(node.files("partial").len(), 2);
+        let incoming = begin(&node, hash, SIZE);
+        assert!(incoming.received() > SIZE / 3);
+        drop(incoming);
+        let deleted = write(&node.store.blob(blob(1)).unwrap().unwrap(), 1, 9, Content::Tombstone);
+        node.persist(&[(blob(1), &deleted)]).await;
+        assert!(node.files("partial").is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_in_another_size_than_is_claimed_now_is_dropped() {
+        let bytes = bytes(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        part(&begin(&node, hash, SIZE)).receive(&half(&holder, hash)[..]).unwrap_err();
+        assert_eq!(begin(&node, hash, 2 * SIZE).received(), 0);
+        let node = node.reopened();
+        bring_all(&holder, &node, hash, SIZE).await;
+        assert!(node.bytes(hash) == Some(bytes) && node.files("partial").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_payload_for_which_there_is_no_room_is_not_begun() {
         let fixture = Fixture::new();
-        for n in 0..3 {
-            let mut incoming = fixture.store.incoming(ContentHash([n; 32]), SIZE as u64).unwrap();
-            assert!(incoming.receive(&b""[..]).is_err());
-            assert_eq!(fixture.files("tmp").len(), 2);
-            drop(incoming);
-            assert!(fixture.files("tmp").is_empty());
-        }
-        assert!(lock(&fixture.store.shared.arrivals.arriving).is_empty());
-    }
-
-    #[tokio::test]
-    async fn of_the_payloads_that_nobody_is_at_the_latest_stay() {
-        let holder = Fixture::new();
-        let node = Fixture::new();
-        let begin = async |n: usize| {
-            let bytes = noise(2 * GROUP, u8::try_from(n).unwrap());
-            let stored = holder.upload(&bytes).await;
-            holder.settle().await;
-            // One group of two: cut before the end.
-            let encoded = encoded(&holder, stored.hash, 0);
-            let mut incoming = node.store.incoming(stored.hash, bytes.len() as u64).unwrap();
-            incoming.receive(&encoded[..encoded.len() - 1]).unwrap_err();
-            assert_eq!(incoming.offset(), GROUP as u64);
-            incoming
-        };
-        let busy = begin(0).await;
-        let mut hashes = Vec::new();
-        for n in 1..=MAX_KEPT + 2 {
-            hashes.push(begin(n).await.arrival.hash);
-        }
-        assert_eq!(node.files("tmp").len(), 2 * (MAX_KEPT + 1));
-        let kept = |hash: &ContentHash| lock(&node.store.shared.arrivals.arriving).contains_key(hash);
-        assert!(kept(&busy.arrival.hash), "somebody is at it");
-        assert_eq!(hashes.iter().map(kept).collect::<Vec<_>>(), [vec![false; 2], vec![true; MAX_KEPT]].concat());
+        assert!(fixture.store.incoming(ContentHash([1; 32]), u64::MAX / 2).is_err());
+        assert!(fixture.files("partial").is_empty());
     }
 
     #[tokio::test]
     async fn a_reader_follows_what_is_verified_and_reads_on_after_the_end() {
-        let bytes = noise(SIZE, 1);
+        let bytes = bytes(SIZE, 1);
         let hash = ContentHash::of(&bytes);
         let (holder, node) = two_nodes(&bytes).await;
         assert!(node.store.arriving(hash).is_none());
         let waiting = node.store.clone();
         let reader = async move { waiting.next_arriving(hash).await };
         let transfer = async {
-            let short = encoded(&holder, hash, 0);
-            let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
-            incoming.receive(&short[..short.len() / 2]).unwrap_err();
+            let short = encoded(&holder, hash, 0..SIZE);
+            let incoming = begin(&node, hash, SIZE);
+            part(&incoming).receive(&short[..short.len() / 2]).unwrap_err();
             incoming
         };
-        let (mut reader, mut incoming) = futures_util::future::join(reader, transfer).await;
-        assert_eq!(reader.size, SIZE as u64);
+        let (mut reader, incoming) = futures_util::future::join(reader, transfer).await;
+        assert_eq!(reader.size, SIZE);
         let verified = reader.wait_beyond(0).await.unwrap();
-        assert_eq!(verified, incoming.offset());
+        assert_eq!(verified, incoming.received());
         assert!(bytes.starts_with(&read(&reader.file(), verified)));
-        incoming.receive(&encoded(&holder, hash, verified)[..]).unwrap();
-        assert_eq!(reader.wait_beyond(verified).await, Ok(SIZE as u64));
+        part(&incoming).receive(&encoded(&holder, hash, verified..SIZE)[..]).unwrap();
+        assert_eq!(reader.wait_beyond(verified).await, Ok(SIZE));
         incoming.finish().await.unwrap();
         assert!(node.store.arriving(hash).is_none());
-        assert_eq!(reader.wait_beyond(SIZE as u64).await, Ok(SIZE as u64));
-        assert!(read(&reader.file(), SIZE as u64) == bytes);
+        assert_eq!(reader.wait_beyond(SIZE).await, Ok(SIZE));
+        assert!(read(&reader.file(), SIZE) == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_the_end_is_served_before_the_middle_is_here() {
+        let bytes = bytes(LARGE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let incoming = begin(&node, hash, LARGE);
+        let first = part(&incoming);
+        let mut reader = node.store.arriving(hash).unwrap();
+        let read = reader.wait_beyond(3 * PART + 5);
+        let fetch = async {
+            tokio::task::yield_now().await;
+            let wished = part(&incoming);
+            assert_eq!(wished.range(), 3 * PART..4 * PART);
+            wished.receive(&encoded(&holder, hash, wished.range())[..]).unwrap();
+        };
+        assert_eq!(futures_util::future::join(read, fetch).await.0, Ok(4 * PART));
+        assert_eq!(part(&incoming).range(), PART..2 * PART, "and then the lowest again");
+        drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_gives_up_when_nothing_comes_any_more() {
+        let node = Fixture::new();
+        let hash = ContentHash([1; 32]);
+        let incoming = begin(&node, hash, SIZE);
+        let start = tokio::time::Instant::now();
+        assert_eq!(node.store.arriving(hash).unwrap().wait_beyond(0).await, Err(Stalled));
+        assert_eq!(start.elapsed().as_secs(), 30);
+        drop(incoming);
     }
 
     #[tokio::test]
     async fn partial_bytes_go_when_nobody_misses_the_payload_any_more_and_readers_are_told() {
-        let bytes = noise(SIZE, 1);
+        let bytes = bytes(SIZE, 1);
         let hash = ContentHash::of(&bytes);
         let (holder, node) = two_nodes(&bytes).await;
-        let mut incoming = node.store.incoming(hash, SIZE as u64).unwrap();
-        incoming.receive(&encoded(&holder, hash, 0)[..SIZE / 2]).unwrap_err();
+        let incoming = begin(&node, hash, SIZE);
+        part(&incoming).receive(&half(&holder, hash)[..]).unwrap_err();
         let mut reader = node.store.arriving(hash).unwrap();
         drop(incoming);
         assert!(node.store.arriving(hash).is_none(), "nobody is at it");
-        assert_eq!(node.files("tmp").len(), 2);
-        let deleted = write(&node.store.blob(blob(1)).unwrap().unwrap(), 1, 9, gossip_cdn_protocol::Content::Tombstone);
+        assert_eq!(node.files("partial").len(), 2);
+        let deleted = write(&node.store.blob(blob(1)).unwrap().unwrap(), 1, 9, Content::Tombstone);
         node.persist(&[(blob(1), &deleted)]).await;
-        assert!(node.files("tmp").is_empty());
+        assert!(node.files("partial").is_empty());
         let verified = reader.wait_beyond(0).await.unwrap();
         assert_eq!(reader.wait_beyond(verified).await, Err(Stalled));
         assert!(bytes.starts_with(&read(&reader.file(), verified)));
     }
 
     #[tokio::test]
+    async fn a_payload_that_nobody_misses_any_more_is_fetched_on_only_for_who_reads_it() {
+        let bytes = bytes(SIZE, 1);
+        let hash = ContentHash::of(&bytes);
+        let (holder, node) = two_nodes(&bytes).await;
+        let incoming = begin(&node, hash, SIZE);
+        let reader = node.store.arriving(hash).unwrap();
+        let deleted = write(&node.store.blob(blob(1)).unwrap().unwrap(), 1, 9, Content::Tombstone);
+        node.persist(&[(blob(1), &deleted)]).await;
+        let first = part(&incoming);
+        first.receive(&half(&holder, hash)[..]).unwrap_err();
+        drop(reader);
+        first.lost().await;
+        drop(first);
+        assert!(matches!(incoming.next().await, Next::Over));
+        assert!(matches!(incoming.finish().await, Err(PutFault::Incomplete)));
+        assert!(node.files("partial").is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_the_payloads_that_nobody_is_at_few_stay_open_and_all_stay() {
+        let (holder, node) = (Fixture::new(), Fixture::new());
+        let size = 2 * GROUP;
+        let mut hashes = Vec::new();
+        for n in 0..super::super::arrivals::MAX_KEPT + 3 {
+            let bytes = bytes(size, u8::try_from(n).unwrap());
+            let stored = holder.upload(&bytes).await;
+            holder.settle().await;
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            node.persist(&[(blob(n as u128), &record)]).await;
+            // One group of two: cut before the end.
+            let encoded = encoded(&holder, stored.hash, 0..size);
+            let incoming = begin(&node, stored.hash, size);
+            part(&incoming).receive(&encoded[..encoded.len() - 1]).unwrap_err();
+            hashes.push(stored.hash);
+        }
+        assert_eq!(node.files("partial").len(), 2 * hashes.len());
+        for hash in hashes.into_iter().rev() {
+            assert_eq!(begin(&node, hash, size).received(), GROUP);
+        }
+        assert_eq!(node.store.traffic().resumed, 3 * GROUP, "three were closed, and read again");
+    }
+
+    #[tokio::test]
     async fn small_payloads_may_come_the_same_way() {
-        for size in [0, 1, GROUP, GROUP + 1, INLINE_MAX] {
-            let bytes = noise(size, 1);
-            let hash = ContentHash::of(&bytes);
+        for size in [0, 1, GROUP, GROUP + 1, INLINE_MAX as u64] {
+            let bytes = bytes(size, 1);
             let (holder, node) = two_nodes(&bytes).await;
-            let mut incoming = node.store.incoming(hash, size as u64).unwrap();
-            incoming.receive(&encoded(&holder, hash, 0)[..]).unwrap();
-            incoming.finish().await.unwrap();
-            assert!(node.bytes(hash) == Some(bytes), "{size}");
-            assert!(node.files("payloads").is_empty() && node.files("tmp").is_empty());
+            bring_all(&holder, &node, ContentHash::of(&bytes), size).await;
+            assert!(node.bytes(ContentHash::of(&bytes)) == Some(bytes), "{size}");
+            assert!(node.files("payloads").is_empty() && node.files("partial").is_empty());
+        }
+    }
+
+    /// What may happen to one of several transfers.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Begin,
+        /// So many bytes of what it asked for come, one of them flipped perhaps, then its holder dies.
+        Bring(usize, bool),
+        /// The node is closed and opened again.
+        Restart,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+        let (group, part) = (usize::try_from(GROUP).unwrap(), usize::try_from(PART).unwrap());
+        let step = prop_oneof![
+            Just(Step::Begin),
+            (0..3 * group, any::<bool>()).prop_map(|(count, flipped)| Step::Bring(count, flipped)),
+            (0..2 * part).prop_map(|count| Step::Bring(count, false)),
+            Just(Step::Restart),
+        ];
+        proptest::collection::vec((0..4_usize, step), 1..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+        /// However transfers come, lie, die and are restarted: no byte is kept twice, no wrong one ever, and the payload comes to be whole.
+        #[test]
+        fn any_history_of_transfers_ends_with_the_payload_and_each_byte_kept_once(steps in steps()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let bytes = bytes(LARGE, 1);
+                let hash = ContentHash::of(&bytes);
+                let (holder, mut node) = two_nodes(&bytes).await;
+                let (mut transfers, mut kept) = (Vec::new(), 0);
+                for (which, step) in steps {
+                    match step {
+                        Step::Begin => transfers.push(begin(&node, hash, LARGE)),
+                        Step::Restart => {
+                            transfers.clear();
+                            kept += node.store.traffic().kept;
+                            node = node.reopened();
+                        }
+                        Step::Bring(count, flipped) => {
+                            let Some(Next::Part(part)) = transfers.get(which).and_then(Incoming::look) else { continue };
+                            let mut sent = encoded(&holder, hash, part.range());
+                            sent.truncate(count);
+                            if let Some(byte) = sent.last_mut().filter(|_| flipped) {
+                                *byte ^= 1;
+                            }
+                            let result = part.receive(&sent[..]);
+                            assert!(!flipped || count == 0 || result.is_err());
+                        }
+                    }
+                }
+                transfers.clear();
+                bring_all(&holder, &node, hash, LARGE).await;
+                assert_eq!(kept + node.store.traffic().kept, LARGE);
+                assert!(node.bytes(hash) == Some(bytes));
+            });
         }
     }
 }

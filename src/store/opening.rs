@@ -1,8 +1,10 @@
 //! The opening of a store: the first transaction and the sweep.
 //!
 //! 1. The incarnation is on disk before anybody hears it, and greater than in every life before.
-//! 2. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names.
+//! 2. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names. What had come
+//!    of a payload that is still missing stays.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -14,10 +16,11 @@ use gossip_cdn_protocol::item::ItemHasher;
 use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable};
 use tokio::sync::mpsc;
 
-use super::folder::{Folder, at};
-use super::incoming::Arrivals;
+use super::arrivals::Arrivals;
+use super::folder::{Folder, Partial, at};
 use super::pins::Pins;
 use super::tables::{self, Tables};
+use super::traffic::Traffic;
 use super::writer::{Queue, Request};
 use super::{Identity, OpenError, Options, Shared, Usage};
 
@@ -26,7 +29,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
     let refused = |error: Error| OpenError::Database { dir: dir.to_owned(), reason: error.to_string() };
     let database = database(&folder, options.cache_bytes)?;
     let (identity, usage) = begin_life(&database, &options).map_err(refused)?;
-    sweep(&folder, &database).map_err(refused)?;
+    let partials = sweep(&folder, &database).map_err(refused)?;
     if !folder.database().exists() {
         at(dir, folder.bear_database())?;
     }
@@ -34,7 +37,9 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
     let shared = Shared {
         queue,
         pins: Pins::default(),
-        arrivals: Arrivals::new(),
+        arrivals: Arrivals::new(partials),
+        traffic: Traffic::default(),
+        opened: tokio::time::Instant::now(),
         usage: usage.into(),
         identity,
         hasher: ItemHasher::new(&options.cluster),
@@ -102,9 +107,12 @@ fn drop_unowned(tables: &mut Tables<'_>, usage: &mut Usage) -> Result<(), Error>
     Ok(())
 }
 
-fn sweep(folder: &Folder, database: &Database) -> Result<(), Error> {
-    let table = database.begin_read()?.open_table(tables::PAYLOADS)?;
-    folder.sweep(|hash| Ok::<_, Error>(table.get(&hash.0)?.is_some()))
+/// Removes files that nobody needs; gives those of payloads that are on their way.
+fn sweep(folder: &Folder, database: &Database) -> Result<BTreeMap<ContentHash, Partial>, Error> {
+    let transaction = database.begin_read()?;
+    let (here, missing) = (transaction.open_table(tables::PAYLOADS)?, transaction.open_table(tables::MISSING)?);
+    folder.sweep(|hash| Ok::<_, Error>(here.get(&hash.0)?.is_some()))?;
+    folder.partials(|hash| Ok::<_, Error>(missing.get(&hash.0)?.is_some()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bao_tree::io::outboard::{PostOrderMemOutboard, PostOrderOutboard};
@@ -103,35 +104,33 @@ fn look(shared: &Shared, hash: ContentHash) -> Result<Option<Row>, Error> {
     Ok(transaction.open_table(tables::PAYLOADS)?.get(&hash.0)?.map(|row| Row::File(row.value())))
 }
 
-/// The chunks from `offset` to the end.
-pub(super) fn chunks_from(offset: u64) -> ChunkRanges {
-    ChunkRanges::from(ChunkNum(offset >> 10)..)
+/// The chunks that a range of bytes touches.
+pub(super) fn chunks(range: &Range<u64>) -> ChunkRanges {
+    ChunkRanges::from(ChunkNum(range.start >> 10)..ChunkNum(range.end.div_ceil(1 << 10)))
 }
 
-/// Writes a payload in bao encoding from `offset` on; false: it is not here. Nothing is written of a group that fails its check.
-pub(super) fn encode(shared: &Shared, hash: ContentHash, offset: u64, sink: impl Write) -> io::Result<bool> {
+/// Writes a range of a payload in bao encoding; false: it is not here. Nothing is written of a group that fails its check.
+pub(super) fn encode(shared: &Shared, hash: ContentHash, range: &Range<u64>, sink: impl Write) -> io::Result<bool> {
     let Some(payload) = open(shared, hash).map_err(io::Error::other)? else { return Ok(false) };
-    if !offset.is_multiple_of(GROUP as u64) || offset > payload.size() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the beginning of a group of the payload"));
+    let bounds = |offset: &u64| offset.is_multiple_of(GROUP as u64) || *offset == payload.size();
+    if range.start > range.end || range.end > payload.size() || ![range.start, range.end].iter().all(bounds) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a range of groups of the payload"));
     }
-    if offset == payload.size() {
+    if range.is_empty() {
         return Ok(true);
     }
     match payload {
         PayloadReader::Inline(bytes) => {
             let outboard = PostOrderMemOutboard::create(&bytes, BLOCK);
-            encode_ranges_validated(&bytes[..], outboard, &chunks_from(offset), sink)?;
+            encode_ranges_validated(&bytes[..], outboard, &chunks(range), sink)?;
         }
-        PayloadReader::File { file, size } => encode_file(shared, hash, size, &file, offset, sink)?,
+        PayloadReader::File { file, size } => {
+            let data = File::open(shared.folder.outboard(hash))?;
+            let outboard = PostOrderOutboard { root: hash.0.into(), tree: BaoTree::new(size, BLOCK), data: Positioned(&data) };
+            encode_ranges_validated(Positioned(&file), outboard, &chunks(range), sink)?;
+        }
     }
     Ok(true)
-}
-
-fn encode_file(shared: &Shared, hash: ContentHash, size: u64, file: &File, offset: u64, sink: impl Write) -> io::Result<()> {
-    let data = File::open(shared.folder.outboard(hash))?;
-    let outboard = PostOrderOutboard { root: hash.0.into(), tree: BaoTree::new(size, BLOCK), data: Positioned(&data) };
-    encode_ranges_validated(Positioned(file), outboard, &chunks_from(offset), sink)?;
-    Ok(())
 }
 
 /// A borrowed file, read and written at positions.
@@ -173,12 +172,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_here_or_not_asked_for_at_a_group_is_not_encoded() {
         let (fixture, hash) = with_payload(&noise(100_000, 1)).await;
-        assert!(!fixture.store.encode(ContentHash::of(b"other"), 0, Vec::new()).unwrap());
-        for offset in [1, GROUP as u64 - 1, 7 * GROUP as u64] {
-            assert_eq!(fixture.store.encode(hash, offset, Vec::new()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let group = GROUP as u64;
+        assert!(!fixture.store.encode(ContentHash::of(b"other"), 0..group, Vec::new()).unwrap());
+        for (start, end) in [(1, group), (group - 1, group), (7 * group, 100_000), (0, 100_001), (0, 1), (group, 0), (0, u64::MAX)] {
+            let refused = fixture.store.encode(hash, start..end, Vec::new()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{start}..{end}");
         }
+        assert!(fixture.store.encode(hash, 6 * group..100_000, Vec::new()).unwrap());
         let (fixture, hash) = with_payload(b"").await;
-        assert!(fixture.store.encode(hash, 0, Vec::new()).unwrap());
+        assert!(fixture.store.encode(hash, 0..0, Vec::new()).unwrap());
     }
 
     #[tokio::test]
@@ -188,7 +190,7 @@ mod tests {
         let file = std::fs::OpenOptions::new().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap();
         file.write_all_at(b"damaged", 5 * GROUP as u64).unwrap();
         let mut sent = Vec::new();
-        let error = fixture.store.encode(hash, 0, &mut sent).unwrap_err();
+        let error = fixture.store.encode(hash, 0..10 * GROUP as u64, &mut sent).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(sent.len() < 6 * GROUP && !sent.windows(7).any(|window| window == b"damaged"));
     }

@@ -4,8 +4,15 @@
 //! behind its children. bao-tree makes it from a finished file only, which would read every upload twice. The merging is that of the
 //! BLAKE3 paper (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, section 5.1.2): a subtree is merged when it is complete and known not
 //! to be the root, so the stack holds one hash per set bit of the number of groups.
+//!
+//! [`verified`] is the way back: it finds out which groups of a payload that is not all here match the hash. What it needs of the
+//! outboard is only the pairs above those groups, so the outboard says where to look, and the hash what is right: no list of what is here
+//! has to be kept beside, none can be ahead of the bytes or behind them.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use bao_tree::BlockSize;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
@@ -94,6 +101,89 @@ impl<W: Write> TreeHasher<W> {
     }
 }
 
+/// Which parts of a file are those of the payload with that hash and size, in order, by an outboard of which any part may be missing.
+///
+/// Reads little else: a subtree whose pair is not right is not entered.
+pub(super) fn verified(hash: ContentHash, size: u64, data: &File, outboard: &File) -> io::Result<Vec<Range<u64>>> {
+    let mut walk = Walk { size, data, outboard, group: vec![0; GROUP], found: Vec::new() };
+    if size > 0 {
+        walk.subtree(Subtree { first: 0, groups: size.div_ceil(GROUP as u64), parents_before: 0 }, hash.0, true)?;
+    }
+    Ok(walk.found)
+}
+
+struct Walk<'a> {
+    size: u64,
+    data: &'a File,
+    outboard: &'a File,
+    group: Vec<u8>,
+    found: Vec<Range<u64>>,
+}
+
+#[derive(Clone, Copy)]
+struct Subtree {
+    first: u64,
+    groups: u64,
+    /// How many pairs stand in the outboard before its own.
+    parents_before: u64,
+}
+
+impl Walk<'_> {
+    fn subtree(&mut self, subtree: Subtree, expected: ChainingValue, is_root: bool) -> io::Result<()> {
+        let Subtree { first, groups, parents_before } = subtree;
+        if groups == 1 {
+            return self.leaf(first, expected, is_root);
+        }
+        let mut pair = [[0; 32]; 2];
+        if !read_whole(self.outboard, pair.as_flattened_mut(), (parents_before + groups - 2) * 64)? {
+            return Ok(());
+        }
+        let [left, right] = pair;
+        let actual = if is_root {
+            *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+        } else {
+            merge_subtrees_non_root(&left, &right, Mode::Hash)
+        };
+        if actual != expected {
+            return Ok(());
+        }
+        // The largest power of two that leaves something for the right.
+        let half = groups.next_power_of_two() / 2;
+        self.subtree(Subtree { groups: half, ..subtree }, left, false)?;
+        let beyond = Subtree { first: first + half, groups: groups - half, parents_before: parents_before + half - 1 };
+        self.subtree(beyond, right, false)
+    }
+
+    fn leaf(&mut self, number: u64, expected: ChainingValue, is_root: bool) -> io::Result<()> {
+        let start = number * GROUP as u64;
+        let end = self.size.min(start + GROUP as u64);
+        let group = &mut self.group[..usize::try_from(end - start).map_err(io::Error::other)?];
+        if !read_whole(self.data, group, start)? {
+            return Ok(());
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(start).update(group);
+        let actual = if is_root { *hasher.finalize().as_bytes() } else { hasher.finalize_non_root() };
+        if actual != expected {
+            return Ok(());
+        }
+        match self.found.last_mut().filter(|last| last.end == start) {
+            Some(last) => last.end = end,
+            None => self.found.push(start..end),
+        }
+        Ok(())
+    }
+}
+
+/// Whether the file goes that far.
+fn read_whole(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    match file.read_exact_at(buffer, offset) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bao_tree::io::outboard::PostOrderMemOutboard;
@@ -113,6 +203,38 @@ mod tests {
                 let expected = PostOrderMemOutboard::create(bytes, BLOCK);
                 assert_eq!(hash.0, *expected.root.as_bytes(), "{size}");
                 assert!(outboard == expected.data, "{size}");
+            }
+        }
+    }
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_is_right_is_found_and_nothing_else_for_every_shape_of_tree() {
+        let bytes: Vec<u8> = (0..40 * GROUP).map(|n| u8::try_from(n * 31 % 251).unwrap_or_default()).collect();
+        for groups in 1..40_u64 {
+            let size = groups * GROUP as u64 - groups % 3;
+            let bytes = &bytes[..usize::try_from(size).unwrap()];
+            let tree = PostOrderMemOutboard::create(bytes, BLOCK);
+            let hash = ContentHash(*tree.root.as_bytes());
+            let check = |data: &[u8], outboard: &[u8]| verified(hash, size, &file(data), &file(outboard)).unwrap();
+            assert_eq!(check(bytes, &tree.data), std::iter::once(0..size).collect::<Vec<_>>(), "{groups}");
+            let spoilt = (groups / 2) * GROUP as u64;
+            let mut data = bytes.to_vec();
+            data[usize::try_from(spoilt).unwrap()] ^= 1;
+            let right: Vec<Range<u64>> =
+                [0..spoilt, (spoilt + GROUP as u64).min(size)..size].into_iter().filter(|range| !range.is_empty()).collect();
+            assert_eq!(check(&data, &tree.data), right, "{groups}");
+            let short = usize::try_from(size.saturating_sub(1)).unwrap();
+            let whole = (size - 1) / GROUP as u64 * GROUP as u64;
+            assert_eq!(check(&bytes[..short], &tree.data).last().map_or(0, |range| range.end), whole, "the last group is cut");
+            if groups > 1 {
+                assert_eq!(check(bytes, &tree.data[..tree.data.len() - 64]), [], "without the root nothing is known");
+                assert_eq!(check(bytes, &[]), []);
+                assert_eq!(verified(ContentHash([1; 32]), size, &file(bytes), &file(&tree.data)).unwrap(), []);
             }
         }
     }

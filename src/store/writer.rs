@@ -28,8 +28,6 @@ const RECORD_BYTES: usize = 1024;
 
 /// Where an answer goes.
 pub(super) type Reply = oneshot::Sender<Result<(), StoreFault>>;
-/// Where it is awaited.
-pub(super) type Durable = oneshot::Receiver<Result<(), StoreFault>>;
 
 /// A payload whose bytes are here: in this value if they are few, else durably in its file.
 pub(super) struct PayloadRow {
@@ -168,7 +166,7 @@ impl Writer {
         match self.commit(&batch, released) {
             Ok(outcome) => {
                 lock(&self.shared.usage).clone_from(&outcome.usage);
-                outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(*hash));
+                outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(&self.shared, *hash));
                 // Unlinking gigabytes takes a while, so the answers go first.
                 self.answer_all(batch, &Ok(()));
                 self.unlink(&outcome);

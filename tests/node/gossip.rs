@@ -188,7 +188,7 @@ fn an_upload_cut_short_publishes_nothing_and_leaves_nothing_behind() {
 /// Files under the data folder that are neither the database nor the lock.
 fn temporary_files(data: &std::path::Path) -> usize {
     let mut count = 0;
-    for folder in ["tmp", "incoming", "payloads"] {
+    for folder in ["tmp", "partial"] {
         let Ok(entries) = std::fs::read_dir(data.join(folder)) else { continue };
         count += entries.flatten().filter(|entry| entry.file_type().unwrap().is_file()).count();
     }

@@ -28,6 +28,7 @@ mod ranges;
 mod readers;
 mod replace;
 mod service;
+mod transfers;
 mod upload_answers;
 mod upload_names;
 mod uploads;

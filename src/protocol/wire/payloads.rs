@@ -35,13 +35,15 @@ pub struct HoldsAnswer {
     pub holds: bool,
 }
 
-/// Asks a holder for one payload from an offset on, encoded with its hash tree. Answered by bytes, not JSON.
+/// Asks a holder for a range of one payload, encoded with its hash tree. Answered by bytes, not JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadRequest {
     /// The payload.
     pub hash: ContentHash,
-    /// Where to begin: a multiple of the tree's group size of 16 KiB.
+    /// Where to begin, in bytes: a multiple of [`crate::parts::GROUP`].
     pub offset: u64,
+    /// Where to end: a multiple of it too, or the end of the payload.
+    pub end: u64,
 }
 
 /// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its hash (32 bytes), its length (8
