@@ -19,6 +19,7 @@ use gossip_cdn_protocol::records::first_key;
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::{BlobId, Content, ContentHash, Member, NodeId, Persist, Record, Store, StoreFault, Version, VersionId};
 
+use crate::base::Base;
 use crate::plant::Plant;
 
 /// What stands for the bytes of a payload.
@@ -81,6 +82,8 @@ pub(crate) struct Platter {
     pins: BTreeMap<ContentHash, usize>,
     /// Bytes of all payloads.
     payload_bytes: u64,
+    /// What was there before.
+    base: Option<Rc<Base>>,
     plant: Option<Plant>,
 }
 
@@ -207,8 +210,29 @@ impl Platter {
         &self.payloads
     }
 
+    fn lookup(&self, key: RecordKey) -> Option<Record> {
+        let own = self.records.get(&key).map(|(_, record)| record.clone());
+        own.or_else(|| self.base.as_ref().and_then(|base| base.record(key)))
+    }
+
+    /// The items from `from` on, in the order of their keys: those of the base where the disk has nothing newer.
+    fn items(&self, from: RecordKey) -> impl Iterator<Item = (RecordKey, Item)> {
+        let item = |(key, (state, _)): (&RecordKey, &(StateHash, Record))| (*key, Item { key: key.hash, state: *state });
+        let mut own = self.records.range(from..).map(item).peekable();
+        let mut below = self.base.iter().flat_map(move |base| base.items(from)).peekable();
+        std::iter::from_fn(move || match (own.peek(), below.peek()) {
+            (Some((mine, _)), Some((theirs, _))) if mine == theirs => {
+                below.next();
+                own.next()
+            }
+            (Some((mine, _)), Some((theirs, _))) if mine > theirs => below.next(),
+            (None, Some(_)) => below.next(),
+            (Some(_), _) | (None, None) => own.next(),
+        })
+    }
+
     fn record(&self, key: RecordKey) -> Record {
-        self.records.get(&key).map(|(_, record)| record.clone()).unwrap_or_default()
+        self.lookup(key).unwrap_or_default()
     }
 }
 
@@ -222,18 +246,17 @@ pub(crate) struct View(Rc<RefCell<Platter>>);
 
 impl Store for View {
     fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
-        Ok(self.0.borrow().records.get(&key).map(|(_, record)| record.clone()))
+        Ok(self.0.borrow().lookup(key))
     }
 
     fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
         let platter = self.0.borrow();
-        Ok(platter.records.range(first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
+        Ok(platter.items(first_key(hash)).map(|(key, _)| key).take_while(|key| key.hash == hash).collect())
     }
 
     fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
         let platter = self.0.borrow();
-        let item = |(key, (state, _)): (&RecordKey, &(StateHash, Record))| (*key, Item { key: key.hash, state: *state });
-        Ok(platter.records.range(from..).take(limit).map(item).collect())
+        Ok(platter.items(from).take(limit).collect())
     }
 
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
@@ -280,6 +303,11 @@ impl Disk {
             platter.incarnation += 1;
         }
         (platter.incarnation, platter.members.values().cloned().collect(), platter.contacts.clone())
+    }
+
+    /// Lies over records that were there before.
+    pub(crate) fn lay_over(&self, base: &Rc<Base>) {
+        self.platter.borrow_mut().base = Some(Rc::clone(base));
     }
 
     /// Members known from an earlier life.

@@ -14,6 +14,7 @@
 //!
 //! Start at [`world`] for how a network is run, at [`story`] for how a scenario is told, at [`report`] for the swarm.
 
+mod base;
 mod checker;
 mod client;
 mod disk;
@@ -22,6 +23,7 @@ mod watch;
 mod wire;
 
 pub mod faults;
+pub mod figures;
 pub mod meter;
 pub mod plant;
 pub mod report;

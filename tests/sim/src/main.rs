@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gossip_cdn_sim::figures::Figure;
 use gossip_cdn_sim::report::{summary, swarm};
 use gossip_cdn_sim::story::STORIES;
 use gossip_cdn_sim::{Plant, Report, Settings};
@@ -46,6 +47,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures large and long-lived networks, and prints each figure beside its goal.
+    Figures {
+        /// Which; all if none is named.
+        figures: Vec<Figure>,
+    },
     /// Tells the stories of which transcripts are kept.
     Story {
         /// Write the transcripts to be kept, rather than show them.
@@ -65,6 +71,14 @@ fn tell(bless: bool, folder: &Path) -> io::Result<ExitCode> {
         } else {
             writeln!(out, "{}\n{}", story.name, story.transcript())?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(figures: &[Figure]) -> io::Result<ExitCode> {
+    let figures = if figures.is_empty() { &Figure::ALL } else { figures };
+    for figure in figures {
+        io::stdout().lock().write_all(figure.measure().as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,8 +106,10 @@ impl Arguments {
 
 fn main() -> io::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Command::Story { bless, folder }) = &arguments.command {
-        return tell(*bless, folder);
+    match &arguments.command {
+        Some(Command::Story { bless, folder }) => return tell(*bless, folder),
+        Some(Command::Figures { figures }) => return measure(figures),
+        None => {}
     }
     let settings = Settings {
         nodes: arguments.nodes,

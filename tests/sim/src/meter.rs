@@ -104,9 +104,10 @@ impl Traffic {
         self.request_bytes + self.answer_bytes
     }
 
-    pub(crate) fn on_request(&mut self, body: u64) {
+    /// A request of so many bytes to a path of so many.
+    pub(crate) fn on_request(&mut self, path: u64, body: u64) {
         self.calls += 1;
-        self.request_bytes += body + REQUEST_HEAD;
+        self.request_bytes += body + path + REQUEST_HEAD;
     }
 
     pub(crate) fn on_answer(&mut self, body: u64) {
@@ -248,6 +249,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::PATH;
 
     #[test]
     fn a_percentile_is_at_most_one_part_in_64_too_great() {
@@ -273,7 +275,7 @@ mod tests {
         let run = |n: u64| {
             let mut report = Report { changes: n, copies: 3 * n, needed: n, ..Report::default() };
             report.spread.add(n * 1000);
-            report.of(Kind::Exchange).on_request(n);
+            report.of(Kind::Exchange).on_request(PATH, n);
             report
         };
         let (mut one, mut other) = (run(1), run(2));

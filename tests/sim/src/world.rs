@@ -13,6 +13,7 @@ mod perform;
 mod swarm;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
@@ -21,6 +22,7 @@ use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, NodeId, R
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::base::Base;
 use crate::checker::Checker;
 use crate::client::{Client, Wish};
 use crate::disk::Bytes;
@@ -32,6 +34,8 @@ use crate::transcript::Transcript;
 use crate::watch::Watch;
 use host::Host;
 
+/// The name of every simulated cluster: the default of the real one, since it is in every message that is weighed.
+const CLUSTER: &str = "gossip-cdn";
 /// The address under which the bootstrap node is reached.
 pub(crate) const BOOTSTRAP: &str = "http://bootstrap";
 /// The bootstrap node's place in the network; no host has it.
@@ -217,6 +221,8 @@ pub struct World {
     watch: Watch,
     report: Report,
     counted_from: u64,
+    /// When two hosts first met in an exchange; in small worlds.
+    meetings: BTreeMap<(usize, usize), u64>,
     client: Client,
     tally: Tally,
     transcript: Transcript,
@@ -262,6 +268,7 @@ impl World {
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,
+            meetings: BTreeMap::new(),
             client: Client::default(),
             tally: Tally::default(),
             replies: BTreeMap::new(),
@@ -298,6 +305,12 @@ impl World {
         for member in members {
             self.checker.on_issued(member.id, member.incarnation);
         }
+    }
+
+    /// Puts so many records of long ago on the disks of all hosts.
+    pub fn lay_over(&mut self, count: u32) {
+        let base = Rc::new(Base::new(CLUSTER, count));
+        self.hosts.iter().for_each(|host| host.disk.lay_over(&base));
     }
 
     /// A new host, not started yet; gives its number.
@@ -440,10 +453,24 @@ impl World {
     pub fn reset_report(&mut self) {
         self.report = Report::default();
         self.counted_from = self.now;
+        self.meetings.clear();
     }
 
     fn weighs(&self) -> bool {
         self.settings.weigh || self.plan.cpu.is_some() || self.plan.weather.bandwidth.is_some()
+    }
+
+    /// Whether all running hosts have the same set of records.
+    pub fn roots_agree(&self) -> bool {
+        let mut roots = self.hosts.iter().filter_map(|host| host.core.as_ref()).map(|core| core.records().summary().root());
+        let first = roots.next();
+        roots.all(|root| Some(root) == first)
+    }
+
+    /// When the first exchange between a host of `side` and another was answered, since costs are counted.
+    pub fn met_across(&self, side: &BTreeSet<usize>) -> Option<u64> {
+        let across = self.meetings.iter().filter(|((one, other), _)| side.contains(one) != side.contains(other));
+        across.map(|(_, at)| *at).min()
     }
 
     /// Now, in microseconds since the world began.

@@ -9,7 +9,7 @@ use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Member, Member
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt};
 
-use super::{EPOCH, Event, Life, World};
+use super::{CLUSTER, EPOCH, Event, Life, World};
 use crate::disk::{Disk, View};
 use crate::faults::FaultKind;
 use crate::plant::Plant;
@@ -199,8 +199,8 @@ impl World {
         let (incarnation, members, contacts) = host.disk.open();
         host.life += 1;
         host.born = now;
-        let config =
-            Config { cluster: "sim".into(), address: host.address.clone(), bootstraps: self.bootstraps.clone(), heartbeats: false };
+        let (address, bootstraps) = (host.address.clone(), self.bootstraps.clone());
+        let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false };
         let identity = Identity { key: host.key, incarnation };
         let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
         let long_away = std::mem::take(&mut host.long_away);

@@ -3,7 +3,7 @@
 use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, PeerCall, Refusal, Reply, Target, TransferId};
 use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
 use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
-use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Request};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Kind, Request};
 use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist};
 use rand::RngExt;
 
@@ -18,6 +18,9 @@ use crate::network::{Half, Parcel};
 use crate::plant::Plant;
 use crate::wire::Said;
 use crate::{transcript, wire};
+
+/// Up to so many hosts it is noted who met whom.
+const MEETINGS_KEPT: usize = 64;
 
 impl World {
     /// One door in, one door out.
@@ -263,7 +266,7 @@ impl World {
         }
         let bytes = if self.weighs() { wire::weight(&request) } else { 0 };
         let kind = request.body.kind();
-        self.report.of(kind).on_request(bytes);
+        self.report.of(kind).on_request(wire::PATH + kind.name().len() as u64, bytes);
         let life = self.hosts[number].this_life();
         self.hosts[number].calls.insert(call, Some(kind));
         let arrival = to.and_then(|to| {
@@ -344,6 +347,9 @@ impl World {
         self.report.of(kind).on_answer(bytes);
         self.occupy(number, bytes);
         let Some((life, call)) = back else { return };
+        if kind == Kind::Exchange && self.hosts.len() <= MEETINGS_KEPT {
+            self.meetings.entry((life.0, number)).or_insert(self.now);
+        }
         let parcel = Parcel { from: number, to: life.0, half: Half::Answer, bytes };
         if let Some(at) = self.network.carry(parcel, self.now, &mut self.rng, &mut self.tally) {
             self.at(at, Event::Answered(life, call, result, bytes));
@@ -373,7 +379,7 @@ impl World {
     fn join(&mut self, number: usize, call: OwnCall, join: Envelope<Join>) {
         let mut claim = vec![join.body.member.clone()];
         self.check_sent(number, join.incarnation, &Said { members: Some(&mut claim), ..Said::default() });
-        self.report.joins.on_request(if self.weighs() { wire::weight(&join) } else { 0 });
+        self.report.joins.on_request("/join".len() as u64, if self.weighs() { wire::weight(&join) } else { 0 });
         self.note(Some(number), format_args!("-> bootstrap  join"));
         let life = self.hosts[number].this_life();
         self.hosts[number].calls.insert(call, None);
