@@ -108,8 +108,19 @@ pub struct Node {
     pub server: Server,
     /// Its data folder.
     pub data: PathBuf,
-    flags: Vec<String>,
+    start: Start,
     _folder: Option<TempDir>,
+}
+
+/// How a node is started.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Where it listens; a free port of loopback if it is empty.
+    pub listen: String,
+    /// The base URL under which this program reaches it, where it is not the one it says.
+    pub reached: Option<String>,
+    /// Its flags.
+    pub flags: Vec<String>,
 }
 
 impl Node {
@@ -134,20 +145,26 @@ impl Node {
 
     /// A node with these flags in that folder.
     pub fn start_in(data: &Path, flags: &[&str]) -> Self {
-        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let server = Server::start(&mut command(data, "127.0.0.1:0", &flags));
-        Self { server, data: data.to_owned(), flags, _folder: None }
+        Self::start_as(data, Start { flags: owned(flags), ..Start::default() })
+    }
+
+    /// A node in that folder, started so.
+    pub fn start_as(data: &Path, start: Start) -> Self {
+        let mut node = Self { server: start.server(data), data: data.to_owned(), start, _folder: None };
+        if node.start.listen.is_empty() {
+            node.start.listen = node.server.authority().to_owned();
+        }
+        node
     }
 
     /// Starts it again on its folder and its port, after it has ended.
     pub fn restart(&mut self) {
-        let listen = self.server.authority().to_owned();
-        self.server = Server::start(&mut command(&self.data, &listen, &self.flags));
+        self.server = self.start.server(&self.data);
     }
 
     /// The same with other flags.
     pub fn restart_with(&mut self, flags: &[&str]) {
-        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.start.flags = owned(flags);
         self.restart();
     }
 
@@ -222,10 +239,26 @@ impl Node {
     }
 }
 
-fn command(data: &Path, listen: &str, flags: &[String]) -> Command {
-    let mut command = Command::new(node_binary());
-    command.args(["node", "--listen", listen, "--data"]).arg(data).args(flags).env_remove("RUST_LOG").env("GOSSIP_CDN_LOG", "warn");
-    command
+impl Start {
+    fn server(&self, data: &Path) -> Server {
+        let listen = if self.listen.is_empty() { "127.0.0.1:0" } else { &self.listen };
+        let mut command = Command::new(node_binary());
+        command
+            .args(["node", "--listen", listen, "--data"])
+            .arg(data)
+            .args(&self.flags)
+            .env_remove("RUST_LOG")
+            .env("GOSSIP_CDN_LOG", "warn");
+        let mut server = Server::start(&mut command);
+        if let Some(url) = &self.reached {
+            server.url.clone_from(url);
+        }
+        server
+    }
+}
+
+fn owned(flags: &[&str]) -> Vec<String> {
+    flags.iter().map(|&flag| flag.to_owned()).collect()
 }
 
 /// A bootstrap node; its folder lives as long as the value beside it.
