@@ -1,0 +1,31 @@
+//! What two nodes send each other when they have nothing to tell.
+
+use std::time::Duration;
+
+use crate::agreement::counter;
+use crate::interruption::pause;
+use crate::pair::Pair;
+use crate::report::{Amount, Broken, Report};
+
+pub(crate) fn measure(records: &[u64], seconds: u64) -> Result<Report, Broken> {
+    let mut report = Report::default();
+    for records in records {
+        let mut pair = Pair::with(*records)?;
+        let before = (pair.traffic()?, exchanges(&mut pair)?);
+        pause(Duration::from_secs(seconds))?;
+        let (traffic, count) = (pair.traffic()?.since(before.0), exchanges(&mut pair)? - before.1);
+        let each = |bytes: u64| bytes as f64 / count.max(1) as f64;
+        let what = format!("an idle exchange at {records} records, both ways, HTTP heads included");
+        report.row(&what, Amount::Bytes(each(traffic.http())), Amount::Bytes(512.0));
+        report.note("of that on the wire with the heads of TCP, IP and Ethernet", &Amount::Bytes(each(traffic.bytes)).to_string());
+        // Both send and both receive: the sum of what the two sent is what each of them sent and received.
+        let rate = traffic.http() as f64 / seconds.max(1) as f64;
+        let what = format!("sent and received by an idle node, {count} exchanges of both in {seconds} s");
+        report.row(&what, Amount::Rate(rate), Amount::Rate(1024.0));
+    }
+    Ok(report)
+}
+
+fn exchanges(pair: &mut Pair) -> Result<u64, Broken> {
+    pair.clients.iter_mut().try_fold(0, |sum, client| Ok(sum + counter(client, "exchanges")?))
+}

@@ -1,0 +1,60 @@
+//! An empty node joins a full one.
+
+use std::time::{Duration, Instant};
+
+use gossip_cdn_cluster::Node;
+use gossip_cdn_protocol::records::MAX_PENDING;
+
+use crate::agreement::{number, root};
+use crate::client::Client;
+use crate::filling::Giver;
+use crate::interruption::wait;
+use crate::report::{Amount, Broken, Report, claim};
+
+const PATIENCE: Duration = Duration::from_secs(900);
+
+pub(crate) fn measure(records: u64) -> Result<Report, Broken> {
+    let mut report = Report::default();
+    let old = Node::alone();
+    let mut client = Client::new(&old.server.url)?;
+    client.write(b"")?;
+    Giver::stranger(&mut client)?.give(&mut client, 0..records)?;
+    let root = root(&mut client)?;
+    let goal = Duration::from_secs(60).mul_f64(records as f64 / 1e6);
+
+    let newcomer = Node::alone();
+    let begin = Instant::now();
+    newcomer.introduce(&old);
+    let mut client = Client::new(&newcomer.server.url)?;
+    wait("the newcomer has all records", PATIENCE, || Ok(self::root(&mut client)? == root))?;
+    report.row(&format!("a newcomer has {records} records"), Amount::Time(begin.elapsed()), Amount::Time(goal));
+    drop((client, newcomer));
+
+    let mut newcomer = Node::alone();
+    newcomer.introduce(&old);
+    let mut client = Client::new(&newcomer.server.url)?;
+    let begin = Instant::now();
+    wait("half of the records are there", PATIENCE, || Ok(number(&mut client, "records")? >= records / 2))?;
+    let before = begin.elapsed();
+    newcomer.server.kill();
+    newcomer.restart();
+    let again = Instant::now();
+    let mut client = Client::new(&newcomer.server.url)?;
+    let kept = number(&mut client, "records")?;
+    wait("the newcomer that was killed has all records", PATIENCE, || Ok(self::root(&mut client)? == root))?;
+    let (before, after) = (Amount::Time(before), Amount::Time(again.elapsed()));
+    report.note("the same, killed with -9 halfway", &format!("{before}; then {kept} records were on disk; {after} more"));
+    let expected = (records / 2).saturating_sub(2 * MAX_PENDING as u64);
+    claim(kept >= expected, || format!("only {kept} of about {} records were on disk after kill -9", records / 2))?;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newcomer_that_is_killed_halfway_goes_on_from_what_it_has() {
+        measure(40_000).expect("all records are there in the end");
+    }
+}

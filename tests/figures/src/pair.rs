@@ -1,0 +1,58 @@
+//! Two nodes with a cable between them and the same records.
+
+use std::time::Duration;
+
+use gossip_cdn_cluster::Node;
+use tempfile::TempDir;
+
+use crate::agreement::{acquainted, introduce, same_records};
+use crate::client::Client;
+use crate::filling::Giver;
+use crate::interruption::{pause, wait};
+use crate::namespaces::{Flow, Places};
+use crate::report::{Broken, remark};
+
+const PATIENCE: Duration = Duration::from_secs(900);
+/// How long the nodes are left to themselves before they are listened to: members and bytes are through by then.
+const SETTLING: Duration = Duration::from_secs(5);
+
+pub(crate) struct Pair {
+    pub(crate) clients: Vec<Client>,
+    places: Places,
+    _nodes: Vec<Node>,
+    _folder: TempDir,
+}
+
+impl Pair {
+    /// Gives each the same so many records, and makes them known to each other.
+    pub(crate) fn with(records: u64) -> Result<Self, Broken> {
+        let places = Places::of(&[1, 1])?;
+        let folder = TempDir::new()?;
+        let data = |number: usize| folder.path().join(number.to_string());
+        let nodes = places.all().iter().enumerate().map(|(number, place)| place.node(&data(number), &[]));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        let mut clients = places.all().iter().map(|place| place.client()).collect::<Result<Vec<_>, _>>()?;
+        for client in &mut clients {
+            // The bytes of all the records.
+            client.write(b"")?;
+            Giver::stranger(client)?.give(client, 0..records)?;
+        }
+        introduce(&mut clients[0], &places.all()[1].address())?;
+        acquainted(&mut clients, 2)?;
+        let mut pair = Self { clients, places, _nodes: nodes, _folder: folder };
+        let took = pair.agree()?;
+        remark(&format!("both have the same {records} records, {:.1} s after they met", took.as_secs_f64()));
+        pause(SETTLING)?;
+        Ok(pair)
+    }
+
+    /// Waits until both have the same records.
+    pub(crate) fn agree(&mut self) -> Result<Duration, Broken> {
+        wait("both have the same records", PATIENCE, || same_records(&mut self.clients))
+    }
+
+    /// What both have sent to each other so far.
+    pub(crate) fn traffic(&self) -> Result<Flow, Broken> {
+        Flow::sent(self.places.all())
+    }
+}
