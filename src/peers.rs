@@ -114,7 +114,7 @@ impl Peers {
 /// How long a call of that kind may take.
 fn patience(kind: Kind) -> Duration {
     match kind {
-        Kind::Exchange | Kind::Holds => SMALL_CALL,
+        Kind::Exchange | Kind::Holds | Kind::Probe => SMALL_CALL,
         Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
             BULK_CALL
         }
@@ -161,7 +161,7 @@ fn fault_of(status: StatusCode, content_type: Option<&HeaderValue>, body: &[u8])
 #[cfg(test)]
 mod tests {
     use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-    use gossip_cdn_protocol::wire::{Holds, VERSION};
+    use gossip_cdn_protocol::wire::{Holds, MembersRequest, VERSION};
     use gossip_cdn_protocol::{ContentHash, NodeId};
 
     use super::*;
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn members() -> Envelope<Request> {
-        message(Request::Members(MemberList { members: vec![] }))
+        message(Request::Members(MembersRequest { members: vec![], full: false }))
     }
 
     #[actix_web::test]

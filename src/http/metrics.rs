@@ -82,6 +82,7 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
         ("payloads_wanted", "Payloads wanted and not here yet", status.wanted as u64),
         ("members_live", "Live members, this node included", status.live_members as u64),
+        ("local_health", "Factor on the patience with others: 1 when well, 8 under strain", u64::from(status.local_health)),
         ("uploads_running", "Bodies being received", context.uploads_running() as u64),
         ("incarnation", "The number of this node's life", status.incarnation),
         ("uptime_seconds", "Seconds since the start", context.started.elapsed().as_secs()),

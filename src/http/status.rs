@@ -44,6 +44,8 @@ struct StatusShown {
     wanted: usize,
     /// Live members, this one included.
     live_members: usize,
+    /// By how much this node's own strain stretches its patience with others: 1 when well, 8 at worst.
+    local_health: u32,
     /// Bodies being received.
     uploads: usize,
     /// Counted since the start.
@@ -121,6 +123,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         root: told.root.to_string(),
         wanted: told.wanted,
         live_members: told.live_members,
+        local_health: told.local_health,
         uploads: context.uploads_running(),
         counters: named(&told.counters).into_iter().collect(),
         transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
@@ -172,6 +175,13 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         heartbeats_sent,
         heartbeats_heard,
         heartbeats_ignored,
+        probes,
+        probes_indirect,
+        suspicions,
+        suspicions_heard,
+        confirmations,
+        suspicions_false,
+        deaths,
     } = *counters;
     vec![
         ("exchanges", exchanges),
@@ -199,5 +209,12 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         ("heartbeats_sent", heartbeats_sent),
         ("heartbeats_heard", heartbeats_heard),
         ("heartbeats_ignored", heartbeats_ignored),
+        ("probes", probes),
+        ("probes_indirect", probes_indirect),
+        ("suspicions", suspicions),
+        ("suspicions_heard", suspicions_heard),
+        ("confirmations", confirmations),
+        ("suspicions_false", suspicions_false),
+        ("deaths", deaths),
     ]
 }

@@ -383,6 +383,8 @@ pub struct Status {
     pub wanted: usize,
     /// Live members, this one included.
     pub live_members: usize,
+    /// By how much this node's own strain stretches its patience with others: 1 when well, 8 at worst.
+    pub local_health: u32,
     /// Counters since the start.
     pub counters: Counters,
     /// Misbehaviour by sender and kind.
@@ -434,7 +436,7 @@ pub struct Counters {
     pub fetches_failed: u64,
     /// Stamps too far ahead of the local clock to be followed.
     pub stamps_far_ahead: u64,
-    /// Times this node refuted a rumor of its death.
+    /// Times this node refuted a rumor of its suspicion or death.
     pub refutations: u64,
     /// Heartbeats sent on the local network.
     pub heartbeats_sent: u64,
@@ -442,6 +444,20 @@ pub struct Counters {
     pub heartbeats_heard: u64,
     /// Datagrams heard there that were no heartbeats of this cluster and version, or of a newcomer for whom there was no room.
     pub heartbeats_ignored: u64,
+    /// Members probed directly.
+    pub probes: u64,
+    /// Others asked to probe a member that did not answer.
+    pub probes_indirect: u64,
+    /// Members that this node suspected because neither it nor others reached them.
+    pub suspicions: u64,
+    /// Members suspect by others' word.
+    pub suspicions_heard: u64,
+    /// Further nodes' word, or this node's own experience, that a suspect does not answer.
+    pub confirmations: u64,
+    /// Suspects that came back.
+    pub suspicions_false: u64,
+    /// Suspects that this node declared dead.
+    pub deaths: u64,
 }
 
 /// A member as shown to people.

@@ -64,6 +64,17 @@ pub struct Member {
     pub key: crate::ids::PublicKey,
 }
 
+/// One node's word that a member does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// The suspect.
+    pub id: NodeId,
+    /// Of which life. A later one is not meant, and thereby refutes.
+    pub incarnation: u64,
+    /// Who says so of its own experience.
+    pub by: NodeId,
+}
+
 /// Why a claim about a member is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadMember {

@@ -1,23 +1,25 @@
 //! Membership: who is in the network, who answers, and whom to try next.
 //!
-//! The claims and their order are SWIM's (see [`crate::member`]). In this release a node judges by its own calls alone: no answer
-//! makes a member suspect, a suspect is called every second, and [`SUSPICION`] without a sign of life makes it dead. Others' suspicion
-//! counts for nothing, their word of a death does. (Indirect probes and shared suspicion are to come; they change who raises a
-//! suspicion, not what it means.)
+//! The claims and their order are SWIM's (see [`crate::member`]), as is their way: a member that neither this node nor others reach
+//! ([`probing`]) is suspect, tells everybody that it lives by a greater incarnation, or is dead when its time is up. How long that is
+//! depends on how many suspect it ([`suspicion`]) and on how this node itself does ([`health`]), as in Lifeguard.
 //!
 //! 1. Only this node raises its own incarnation, and a raised one leaves only after it is on disk.
-//! 2. A claim about another node is replaced only by one that overrides it, or by having heard from a suspect directly.
+//! 2. A claim about another node is replaced only by one that overrides it; a suspicion also ends with hearing from the suspect.
 //! 3. Nobody is forgotten but by a person's word: the dead and those who left are tried for ever, one a second at most, each at a
 //!    growing pause. The forgotten stay in the list, so that nobody's older list brings them back.
-//! 4. The fingerprint covers id, address, incarnation and whether the member is alive, dead, left or forgotten; suspicion is local
-//!    and passing.
+//! 4. The fingerprint covers id, address, incarnation and whether the member is live, dead, left or forgotten; suspicion passes, and
+//!    is neither in it nor on disk.
 //! 5. Only listing everybody costs as much as there are members: what happens once a second or at each message does not.
 
 mod absent;
 mod contacts;
+pub(crate) mod health;
 mod live;
+pub mod probing;
 mod retry;
-mod schedule;
+pub(crate) mod schedule;
+pub mod suspicion;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,19 +31,25 @@ pub use self::retry::LONGEST_PAUSE;
 
 use self::absent::Absent;
 use self::contacts::Contacts;
+use self::health::LocalHealth;
 use self::live::Live;
 use self::retry::FIRST_PAUSE;
 use self::schedule::Schedule;
+use self::suspicion::{SHORTEST_SUSPICION, Suspected};
 use crate::ids::NodeId;
 use crate::io::{ForgetFault, Target};
 use crate::item::ItemHasher;
-use crate::member::{Member, MemberState};
+use crate::member::{Member, MemberState, Suspicion};
 use crate::time::Instant;
 
-/// How long a suspect has to show that it lives. A guess: five missed exchanges.
-pub const SUSPICION: Duration = Duration::from_secs(5);
-/// How often a suspect is called.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a suspect is called by who suspects it of its own experience.
+const CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a member believed dead that still speaks is told so.
+const TELLING_INTERVAL: Duration = Duration::from_secs(1);
+/// Claims that changed no longer ago are exchanged when fingerprints differ.
+pub const RECENT: Duration = Duration::from_secs(60);
+/// With a peer whose fingerprint differs so often in a row, everything is exchanged.
+const DIFFERENT_FOR_ALL: u8 = 3;
 /// Most members kept. Beyond it newcomers are not taken in.
 pub const MAX_MEMBERS: usize = crate::wire::MAX_MEMBERS - 1;
 /// Up to so many members all of them are checked after every input; beyond, only what takes no walk.
@@ -54,15 +62,53 @@ struct Peer {
     last_heard: Option<Instant>,
     /// The address answered with another id: there is nobody to try there.
     address_taken: bool,
+    suspicion: Option<Suspected>,
+    /// When it was last told that it is believed dead, left or forgotten.
+    told: Option<Instant>,
+    /// How many exchanges in a row found another fingerprint there.
+    differed: u8,
+}
+
+impl Peer {
+    fn new(member: Member) -> Self {
+        Self { member, last_heard: None, address_taken: false, suspicion: None, told: None, differed: 0 }
+    }
 }
 
 /// What a merge of claims changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Members whose claim was replaced or who are new, to be persisted.
+    /// Members whose claim was replaced or who are new: to be persisted, and told to others.
     pub changed: Vec<Member>,
+    /// Members that others suspected or this node did, and that are proved alive by a greater incarnation.
+    pub cleared: usize,
     /// This node was claimed suspect, dead or gone, or of an incarnation it never had: the incarnation to raise to.
     pub refute: Option<u64>,
+}
+
+/// What a suspicion changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing: it is known, outdated, or about somebody who is dead or unknown.
+    Known,
+    /// The member is suspect from now on.
+    Raised,
+    /// The member was suspect before, and has less time now.
+    Confirmed,
+    /// It is about this node, which lives: the incarnation to raise to.
+    Mine(Option<u64>),
+}
+
+/// What a sign of life means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing new.
+    Usual,
+    /// It was suspect, and is trusted again here. Unless it speaks from a later life it should be told of the suspicion, so that it
+    /// refutes it everywhere.
+    Recovered(Option<Suspicion>),
+    /// It is believed dead, left or forgotten and should be told, so that it raises its incarnation.
+    Mistaken,
 }
 
 /// Whom a node may meet besides the members it knows.
@@ -83,8 +129,13 @@ pub struct Membership {
     absent: Absent,
     /// When each suspect is declared dead.
     deaths: Schedule<NodeId>,
-    /// When each suspect is called next.
+    /// When each that this node suspects of its own experience is called next.
     calls: Schedule<NodeId>,
+    /// When each claim that changed within [`RECENT`] did.
+    recent: Schedule<NodeId>,
+    /// Whether this node has had somebody's whole list in this life.
+    complete: bool,
+    health: LocalHealth,
     contacts: Contacts,
     /// The greatest incarnation asked to be persisted; only later than `me`'s while the disk works on it.
     refuted: u64,
@@ -104,6 +155,9 @@ impl Membership {
             absent: Absent::default(),
             deaths: Schedule::default(),
             calls: Schedule::default(),
+            recent: Schedule::default(),
+            complete: false,
+            health: LocalHealth::default(),
             contacts: Contacts::new(addresses, now),
             refuted: me.incarnation,
             fingerprint: hash_of(&hasher, &me),
@@ -114,6 +168,8 @@ impl Membership {
         for member in members {
             membership.take(member, now);
         }
+        // What was known before is no news.
+        membership.recent = Schedule::default();
         membership
     }
 
@@ -137,6 +193,12 @@ impl Membership {
         if id == self.me.id { Some(&self.me) } else { self.peers.get(&id).map(|peer| &peer.member) }
     }
 
+    /// The claim about a member as it is told to others: suspicions travel by themselves.
+    pub fn claim(&self, id: NodeId) -> Option<Member> {
+        let member = self.member(id)?;
+        Some(Member { state: if member.state.is_live() { MemberState::Alive } else { member.state }, ..member.clone() })
+    }
+
     /// How many others are live.
     pub fn live_count(&self) -> usize {
         self.live.len()
@@ -158,25 +220,31 @@ impl Membership {
         self.fingerprint
     }
 
-    /// Takes in what another node believes.
+    /// Takes in what another node believes. Suspicions come by [`Self::doubt`], with the name of who has them.
     pub fn merge(&mut self, claims: Vec<Member>, now: Instant) -> Merged {
         let mut merged = Merged::default();
         for claim in claims {
             if claim.id == self.me.id {
-                if self.denies(&claim) {
-                    self.refuted = self.refuted.max(claim.incarnation) + 1;
-                    merged.refute = Some(self.refuted);
-                }
-            } else {
-                // Another's suspicion is no more than a hint here: this node's own calls decide.
-                let state = if claim.state == MemberState::Suspect { MemberState::Alive } else { claim.state };
-                let claim = Member { state, ..claim };
-                if self.take(claim.clone(), now) {
-                    merged.changed.push(claim);
-                }
+                merged.refute = self.refute(&claim).or(merged.refute);
+                continue;
+            }
+            let suspected = self.deaths.contains(claim.id);
+            if self.take(claim.clone(), now) {
+                let live = claim.state.is_live();
+                merged.cleared += usize::from(suspected && live);
+                merged.changed.push(Member { state: if live { MemberState::Alive } else { claim.state }, ..claim });
             }
         }
         merged
+    }
+
+    /// The incarnation to raise to, if a claim about this node is wrong.
+    fn refute(&mut self, claim: &Member) -> Option<u64> {
+        if !self.denies(claim) {
+            return None;
+        }
+        self.refuted = self.refuted.max(claim.incarnation) + 1;
+        Some(self.refuted)
     }
 
     /// Whether a claim about this node is wrong, and not about an earlier life. What is asked of the disk already needs no second time.
@@ -186,6 +254,8 @@ impl Membership {
     }
 
     fn take(&mut self, claim: Member, now: Instant) -> bool {
+        let state = if claim.state.is_live() { MemberState::Alive } else { claim.state };
+        let claim = Member { state, ..claim };
         match self.peers.get(&claim.id) {
             None if self.peers.len() >= MAX_MEMBERS => return false,
             Some(peer) if !claim.overrides(&peer.member) => return false,
@@ -194,40 +264,38 @@ impl Membership {
         true
     }
 
-    /// Replaces the claim held about a member, and puts the member where that belongs.
+    /// Replaces the claim held about a member, which is suspect no more, and puts the member where that belongs.
     fn believe(&mut self, claim: Member, now: Instant) {
         let (id, state) = (claim.id, claim.state);
-        self.fingerprint = self.fingerprint.wrapping_add(hash_of(&self.hasher, &claim));
-        let heard_and_taken = match self.peers.get_mut(&id) {
-            Some(peer) => {
-                peer.address_taken &= claim.address == peer.member.address && claim.incarnation == peer.member.incarnation;
-                self.fingerprint = self.fingerprint.wrapping_sub(hash_of(&self.hasher, &peer.member));
-                peer.member = claim;
-                (peer.last_heard, peer.address_taken)
-            }
-            None => {
-                self.peers.insert(id, Peer { member: claim, last_heard: None, address_taken: false });
-                (None, false)
-            }
-        };
-        if state == MemberState::Suspect {
-            self.deaths.set(id, now + SUSPICION);
-            self.calls.set(id, now);
-        } else {
-            self.deaths.remove(id);
-            self.calls.remove(id);
-        }
+        let before = self.peers.get(&id).map(|peer| hash_of(&self.hasher, &peer.member));
+        let after = hash_of(&self.hasher, &claim);
+        self.fingerprint = self.fingerprint.wrapping_sub(before.unwrap_or(0)).wrapping_add(after);
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(claim.clone()));
+        peer.address_taken &= claim.address == peer.member.address && claim.incarnation == peer.member.incarnation;
+        peer.member = claim;
+        peer.suspicion = None;
+        let (last_heard, taken) = (peer.last_heard, peer.address_taken);
+        self.deaths.remove(id);
+        self.calls.remove(id);
         if state.is_live() {
             self.live.insert(id);
             self.absent.remove(id);
         } else {
             self.live.remove(id);
             self.absent.remove(id);
-            if let (last_heard, false) = heard_and_taken
-                && state != MemberState::Forgotten
-            {
+            if state != MemberState::Forgotten && !taken {
                 self.absent.enter(id, last_heard, now + FIRST_PAUSE);
             }
+        }
+        if before != Some(after) {
+            self.recent.set(id, now);
+            self.forget_news(now);
+        }
+    }
+
+    fn forget_news(&mut self, now: Instant) {
+        while self.recent.first().is_some_and(|at| now.since(at) > RECENT) {
+            self.recent.pop_due(now);
         }
     }
 
@@ -240,34 +308,138 @@ impl Membership {
 
     /// A message came from `id`: a sign of life, if not of an earlier life.
     ///
-    /// A suspect is trusted again at once. Who was declared dead stays so until it raises its incarnation, which it does when
-    /// it next compares member lists with anybody.
-    pub fn on_heard(&mut self, id: NodeId, incarnation: u64, now: Instant) -> Option<Member> {
-        let peer = self.peers.get_mut(&id).filter(|peer| incarnation >= peer.member.incarnation)?;
+    /// A suspect is trusted again at once. Who was declared dead stays so until it raises its incarnation.
+    pub fn on_heard(&mut self, id: NodeId, incarnation: u64, now: Instant) -> Heard {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| incarnation >= peer.member.incarnation) else { return Heard::Usual };
         peer.last_heard = Some(now);
         peer.address_taken = false;
-        match peer.member.state {
-            MemberState::Alive => None,
-            MemberState::Suspect => self.believe_state(id, MemberState::Alive, now),
-            MemberState::Dead | MemberState::Left => {
-                self.absent.enter(id, Some(now), now);
-                None
+        let (state, same_life) = (peer.member.state, incarnation == peer.member.incarnation);
+        match state {
+            MemberState::Alive => Heard::Usual,
+            MemberState::Suspect => {
+                let by = peer.suspicion.as_ref().and_then(Suspected::one).unwrap_or(self.me.id);
+                let suspicion = Suspicion { id, incarnation: peer.member.incarnation, by };
+                self.believe_state(id, MemberState::Alive, now);
+                Heard::Recovered(Some(suspicion).filter(|_| same_life))
             }
-            MemberState::Forgotten => None,
+            MemberState::Dead | MemberState::Left | MemberState::Forgotten => {
+                let told = peer.told.is_some_and(|at| now.since(at) < TELLING_INTERVAL);
+                let mistaken = same_life && !told;
+                if mistaken {
+                    peer.told = Some(now);
+                }
+                if state != MemberState::Forgotten {
+                    self.absent.enter(id, Some(now), now);
+                }
+                if mistaken { Heard::Mistaken } else { Heard::Usual }
+            }
         }
     }
 
-    /// A call to `id` brought no answer.
-    pub fn on_silent(&mut self, id: NodeId, now: Instant) -> Option<Member> {
-        let alive = self.peers.get(&id).is_some_and(|peer| peer.member.state == MemberState::Alive);
-        if alive { self.believe_state(id, MemberState::Suspect, now) } else { None }
+    /// Whether a member that does not answer is to be probed: it is live, and this node does not suspect it already.
+    pub fn is_probed(&self, id: NodeId) -> bool {
+        self.live.contains(id) && !self.calls.contains(id)
     }
 
-    /// The suspects that are to be called now: each every second, until it is heard or its time is up.
-    pub fn due_suspects(&mut self, now: Instant) -> Vec<Target> {
+    /// Neither this node nor others reach a member. Gives the suspicion to tell, with what it changed.
+    pub fn suspect(&mut self, id: NodeId, now: Instant) -> Option<(Suspicion, Doubt)> {
+        let incarnation = self.peers.get(&id).filter(|peer| peer.member.state.is_live())?.member.incarnation;
+        let suspicion = Suspicion { id, incarnation, by: self.me.id };
+        let doubt = self.count(suspicion, now);
+        self.calls.set(id, now);
+        Some((suspicion, doubt))
+    }
+
+    /// Another node suspects a member.
+    pub fn doubt(&mut self, suspicion: Suspicion, now: Instant) -> Doubt {
+        if suspicion.id == self.me.id {
+            let claim = Member { incarnation: suspicion.incarnation, state: MemberState::Suspect, ..self.me.clone() };
+            return Doubt::Mine(self.refute(&claim));
+        }
+        // What this node itself said comes back late: it knows better by now.
+        if suspicion.by == self.me.id { Doubt::Known } else { self.count(suspicion, now) }
+    }
+
+    fn count(&mut self, Suspicion { id, incarnation, by }: Suspicion, now: Instant) -> Doubt {
+        let live = self.live.len() + 1;
+        let meant = |peer: &&mut Peer| peer.member.state.is_live() && peer.member.incarnation == incarnation;
+        let Some(peer) = self.peers.get_mut(&id).filter(meant) else { return Doubt::Known };
+        let (suspected, doubt) = match &mut peer.suspicion {
+            Some(suspected) => (suspected, Doubt::Confirmed),
+            none => (none.insert(Suspected::new(by, live, self.health.multiplier(), now)), Doubt::Raised),
+        };
+        if doubt == Doubt::Confirmed && !suspected.confirm(by) {
+            return Doubt::Known;
+        }
+        peer.member.state = MemberState::Suspect;
+        self.deaths.set(id, suspected.ends());
+        doubt
+    }
+
+    /// The suspicions of this node's own whose subject is to be called now: each every second, until it is heard or its time is up.
+    pub fn due_suspects(&mut self, now: Instant) -> Vec<(Target, Suspicion)> {
         let due: Vec<NodeId> = std::iter::from_fn(|| self.calls.pop_due(now)).collect();
-        due.iter().for_each(|id| self.calls.set(*id, now + PROBE_INTERVAL));
-        due.into_iter().filter_map(|id| self.target(id)).collect()
+        due.iter().for_each(|id| self.calls.set(*id, now + CALL_INTERVAL));
+        due.into_iter().filter_map(|id| self.target(id).zip(self.suspicion(id))).collect()
+    }
+
+    /// A suspicion held about a member, as it is told: in the name of one who has it.
+    pub fn suspicion(&self, id: NodeId) -> Option<Suspicion> {
+        let peer = self.peers.get(&id)?;
+        let by = if self.calls.contains(id) { Some(self.me.id) } else { peer.suspicion.as_ref()?.one() };
+        Some(Suspicion { id, incarnation: peer.member.incarnation, by: by? })
+    }
+
+    /// This node did nothing for a while: nobody is declared dead before having had a chance since.
+    pub fn on_late(&mut self, now: Instant) {
+        self.health.on_strain();
+        let suspects: Vec<NodeId> = self.deaths.keys().collect();
+        for id in suspects {
+            let Some(suspected) = self.peers.get_mut(&id).and_then(|peer| peer.suspicion.as_mut()) else { continue };
+            suspected.prolong(now + SHORTEST_SUSPICION);
+            self.deaths.set(id, suspected.ends());
+        }
+    }
+
+    /// How this node itself does.
+    pub(crate) fn health(&mut self) -> &mut LocalHealth {
+        &mut self.health
+    }
+
+    /// By how much this node's own strain stretches its patience with others, from 1 to 8.
+    pub fn patience(&self) -> u32 {
+        self.health.multiplier()
+    }
+
+    /// An exchange with `id` found the same fingerprint there.
+    pub fn on_agreed(&mut self, id: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.differed = 0;
+        }
+    }
+
+    /// An exchange with `id` found another fingerprint there; whether everything is to be exchanged, or the recent changes.
+    pub fn on_differed(&mut self, id: NodeId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        peer.differed += 1;
+        let all = !self.complete || peer.differed >= DIFFERENT_FOR_ALL;
+        if all {
+            // Two who can never agree exchange everything now and then, not always.
+            peer.differed = 0;
+        }
+        all
+    }
+
+    /// Another node's whole list has been merged.
+    pub fn on_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The claims that changed within [`RECENT`], and this node's own.
+    pub fn recent_changes(&mut self, now: Instant) -> Vec<Member> {
+        self.forget_news(now);
+        let changed = self.recent.keys().filter_map(|id| self.peers.get(&id).map(|peer| &peer.member));
+        std::iter::once(&self.me).chain(changed).cloned().collect()
     }
 
     /// The address of `id` answered with another id: nobody of that name is there any more.
@@ -379,7 +551,8 @@ impl Membership {
     pub fn check(&self) {
         assert!(self.peers.len() <= MAX_MEMBERS, "the list is bounded");
         assert!(self.live.len() + self.absent.len() <= self.peers.len(), "nobody is live and absent");
-        assert_eq!(self.deaths.len(), self.calls.len(), "who may be declared dead is called until then");
+        assert!(self.calls.len() <= self.deaths.len(), "only suspects are called");
+        assert!(self.recent.len() <= self.peers.len(), "news are of members");
         self.live.check();
         self.absent.check();
         self.contacts.check();
@@ -392,10 +565,12 @@ impl Membership {
     pub fn check_each(&self) {
         assert!(!self.peers.contains_key(&self.me.id), "a node is not its own peer");
         let mut fingerprint = hash_of(&self.hasher, &self.me);
-        for (id, Peer { member, address_taken, .. }) in &self.peers {
+        for (id, Peer { member, address_taken, suspicion, .. }) in &self.peers {
             let (state, id) = (member.state, *id);
             fingerprint = fingerprint.wrapping_add(hash_of(&self.hasher, member));
             assert_eq!(self.deaths.contains(id), state == MemberState::Suspect, "exactly the suspects have a deadline");
+            assert_eq!(suspicion.is_some(), state == MemberState::Suspect, "exactly the suspects have suspecters");
+            assert!(!self.calls.contains(id) || state == MemberState::Suspect, "only suspects are called");
             assert_eq!(self.live.contains(id), state.is_live(), "exactly the live are picked");
             let tried = matches!(state, MemberState::Dead | MemberState::Left) && !address_taken;
             assert_eq!(self.absent.contains(id), tried, "exactly the dead and gone are tried, where they can be");
@@ -439,29 +614,82 @@ mod tests {
         let mut list = alone();
         let other = member(2, 1, MemberState::Alive);
         list.merge(vec![other.clone()], Instant(0));
-        assert_eq!(list.on_silent(other.id, Instant(0)).map(|member| member.state), Some(MemberState::Suspect));
+        assert_eq!(list.suspect(other.id, Instant(0)).map(|(_, doubt)| doubt), Some(Doubt::Raised));
         assert!(list.is_live(other.id), "a suspect is still exchanged with");
         list.check();
         assert!(list.on_deadline(Instant(4 * SECOND)).is_empty());
-        assert_eq!(list.on_deadline(Instant(5 * SECOND)).len(), 1);
+        assert_eq!(list.on_deadline(Instant(5 * SECOND)).len(), 1, "nobody else could confirm it");
         assert!(!list.is_live(other.id));
+        list.check();
         let tries = (5..1000).filter(|second| list.due_dead(Instant(second * SECOND)).is_some()).count();
         assert!((20..45).contains(&tries), "{tries} tries: growing pauses up to 45 s, but never an end");
     }
 
     #[test]
-    fn a_suspect_that_is_heard_is_trusted_again_and_the_dead_must_raise_their_incarnation() {
+    fn a_suspect_that_is_heard_is_trusted_again_and_told_and_the_dead_must_raise_their_incarnation() {
         let mut list = alone();
         let other = member(2, 1, MemberState::Alive);
         list.merge(vec![other.clone()], Instant(0));
-        list.on_silent(other.id, Instant(0));
-        assert!(list.on_heard(other.id, 1, Instant(1)).is_some());
+        let (suspicion, _) = list.suspect(other.id, Instant(0)).expect("it is known");
+        assert_eq!(list.on_heard(other.id, 1, Instant(1)), Heard::Recovered(Some(suspicion)));
         assert!(list.on_deadline(Instant(100 * SECOND)).is_empty());
         list.merge(vec![member(2, 1, MemberState::Dead)], Instant(0));
-        assert!(list.on_heard(other.id, 1, Instant(1)).is_none());
+        assert_eq!(list.on_heard(other.id, 1, Instant(SECOND)), Heard::Mistaken);
+        assert_eq!(list.on_heard(other.id, 1, Instant(SECOND + 1)), Heard::Usual, "told once a second is enough");
         assert!(!list.is_live(other.id));
         list.merge(vec![member(2, 2, MemberState::Alive)], Instant(0));
         assert!(list.is_live(other.id));
+    }
+
+    #[test]
+    fn others_suspicions_count_each_once_and_shorten_the_time() {
+        let mut list = knowing((2..=10).map(|n| member(n, 1, MemberState::Alive)).collect(), &[]);
+        let suspect = member(2, 1, MemberState::Alive).id;
+        let by = |n: u8, incarnation| Suspicion { id: suspect, incarnation, by: member(n, 1, MemberState::Alive).id };
+        assert_eq!(list.doubt(by(3, 0), Instant(0)), Doubt::Known, "an earlier life is not meant");
+        assert_eq!(list.doubt(by(3, 1), Instant(0)), Doubt::Raised);
+        assert_eq!(list.doubt(by(3, 1), Instant(0)), Doubt::Known);
+        assert_eq!(list.deaths.first(), Some(Instant(12 * SECOND)));
+        assert!(list.due_suspects(Instant(0)).is_empty(), "who only heard of it does not call");
+        assert_eq!(
+            [4, 5, 6, 7].map(|n| list.doubt(by(n, 1), Instant(SECOND))),
+            [Doubt::Confirmed, Doubt::Confirmed, Doubt::Confirmed, Doubt::Known]
+        );
+        assert_eq!(list.deaths.first(), Some(Instant(5 * SECOND)));
+        assert_eq!(list.doubt(Suspicion { by: list.me().id, ..by(3, 1) }, Instant(0)), Doubt::Known, "an echo");
+        list.check();
+        let refuted = list.merge(vec![member(2, 2, MemberState::Alive)], Instant(SECOND));
+        assert_eq!((refuted.changed.len(), refuted.cleared), (1, 1));
+        assert_eq!(list.doubt(by(8, 1), Instant(SECOND)), Doubt::Known, "a greater incarnation refutes it");
+        list.check();
+    }
+
+    #[test]
+    fn who_slept_buries_nobody_before_they_had_a_chance() {
+        let mut list = alone();
+        let other = member(2, 1, MemberState::Alive);
+        list.merge(vec![other.clone()], Instant(0));
+        list.suspect(other.id, Instant(0));
+        list.on_late(Instant(3600 * SECOND));
+        assert_eq!(list.patience(), 2);
+        assert!(list.on_deadline(Instant(3604 * SECOND)).is_empty());
+        assert_eq!(list.on_deadline(Instant(3605 * SECOND)).len(), 1);
+    }
+
+    #[test]
+    fn what_changed_in_the_last_minute_is_told_and_everything_at_first_and_at_the_third_difference() {
+        let other = member(2, 1, MemberState::Alive);
+        let mut list = knowing(vec![other.clone()], &[]);
+        let told = |list: &mut Membership, second: u64| list.recent_changes(Instant(second * SECOND)).len();
+        assert_eq!(told(&mut list, 0), 1, "itself; what is known from earlier is no news");
+        list.merge(vec![member(3, 1, MemberState::Alive)], Instant(10 * SECOND));
+        assert_eq!((told(&mut list, 70), told(&mut list, 71)), (2, 1));
+        assert!(list.on_differed(other.id), "it has had nobody's whole list yet");
+        list.on_complete();
+        assert_eq!([0; 6].map(|_| list.on_differed(other.id)), [false, false, true, false, false, true]);
+        assert!(!list.on_differed(other.id));
+        list.on_agreed(other.id);
+        assert_eq!([0; 3].map(|_| list.on_differed(other.id)), [false, false, true], "in a row");
     }
 
     #[test]
@@ -485,12 +713,21 @@ mod tests {
     }
 
     #[test]
-    fn the_suspicion_of_others_decides_nothing_and_a_suspect_is_called_every_second() {
+    fn a_suspicion_of_myself_is_refuted() {
+        let mut list = alone();
+        let suspicion = Suspicion { id: list.me().id, incarnation: 1, by: member(2, 1, MemberState::Alive).id };
+        assert_eq!(list.doubt(suspicion, Instant(0)), Doubt::Mine(Some(2)));
+        assert_eq!(list.doubt(suspicion, Instant(0)), Doubt::Mine(None), "it is being refuted");
+        list.raise(2);
+        assert_eq!(list.doubt(suspicion, Instant(0)), Doubt::Mine(None), "it is outdated");
+    }
+
+    #[test]
+    fn a_suspect_is_called_every_second_by_who_suspects_it_itself() {
         let mut list = alone();
         let other = member(2, 1, MemberState::Alive);
         list.merge(vec![other.clone()], Instant(0));
-        assert_eq!(list.merge(vec![member(2, 1, MemberState::Suspect)], Instant(0)), Merged::default());
-        list.on_silent(other.id, Instant(0));
+        list.suspect(other.id, Instant(0));
         let calls: usize = (0..50).map(|tenth| list.due_suspects(Instant(tenth * SECOND / 10)).len()).sum();
         assert_eq!(calls, 5);
         list.on_heard(other.id, 1, Instant(5 * SECOND));
@@ -504,7 +741,7 @@ mod tests {
         a.merge(others.to_vec(), Instant(0));
         b.merge(others.iter().rev().cloned().collect(), Instant(0));
         assert_eq!(a.fingerprint(), b.fingerprint());
-        a.on_silent(others[0].id, Instant(0));
+        a.suspect(others[0].id, Instant(0));
         assert_eq!(a.fingerprint(), b.fingerprint());
         a.on_deadline(Instant(100 * SECOND));
         assert_ne!(a.fingerprint(), b.fingerprint());

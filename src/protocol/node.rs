@@ -17,6 +17,7 @@ mod hearing;
 mod meeting;
 mod merging;
 mod peers;
+mod probing;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +28,14 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::ids::{NodeId, PublicKey};
 use crate::io::{
-    ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, Persist, Refusal, Reply,
-    Token, WriteFault, Written,
+    ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, PeerCall, Persist, Refusal,
+    Reply, Token, WriteFault, Written,
 };
 use crate::item::{ItemHasher, RecordKey};
 use crate::lan::Lan;
 use crate::member::{Member, MemberState};
+use crate::membership::probing::Probes;
+use crate::membership::schedule::Schedule;
 use crate::membership::{Addresses, Membership};
 use crate::receipts::{Copies, Owed};
 use crate::reconciliation::{Reconciliation, Served, Step};
@@ -79,11 +82,20 @@ pub struct Identity {
 enum Purpose {
     Exchange(NodeId),
     Reconcile(NodeId, Step),
-    Members(NodeId),
+    /// Whether the whole lists are exchanged.
+    Members(NodeId, bool),
     Rumors(NodeId),
     Receipts(NodeId),
     Holds(NodeId, ClientCall),
     Introduction(String, Option<ClientCall>),
+    /// The second direct call of a probe.
+    Probe(NodeId),
+    /// The first is asked whether it reaches the second.
+    Ask(NodeId, NodeId),
+    /// A probe of that node on a peer's behalf.
+    Vouch(NodeId, PeerCall),
+    /// A suspect is told that it is one, and thereby called.
+    Warning(NodeId),
     Farewell,
     Join(String),
 }
@@ -132,6 +144,11 @@ pub struct Node<S> {
     membership: Membership,
     /// Only where heartbeats are exchanged.
     lan: Option<Lan>,
+    probes: Probes,
+    /// Until when each peer that asked for a probe is told what came of it.
+    vouches: Schedule<PeerCall>,
+    /// A persist under way, and since when.
+    watched: Option<(Token, Instant)>,
     spread: Spread,
     reconciliation: Reconciliation,
     served: Served,
@@ -186,6 +203,9 @@ impl<S: Store> Node<S> {
             clock: HybridClock::default(),
             membership: Membership::new(me, members, addresses, hasher, pauses, now.instant),
             lan: config.heartbeats.then(|| Lan::new(now.instant)),
+            probes: Probes::default(),
+            vouches: Schedule::default(),
+            watched: None,
             spread: Spread::default(),
             reconciliation: Reconciliation::default(),
             served: Served::default(),
@@ -241,6 +261,8 @@ impl<S: Store> Node<S> {
         }
         let timers = [
             self.membership.deadline(),
+            self.probes.deadline(),
+            self.vouches.first(),
             self.transfers.deadline(),
             self.copies.deadline(),
             self.lan.as_ref().map(Lan::deadline),
@@ -255,8 +277,8 @@ impl<S: Store> Node<S> {
             Input::Tick => Ok(()),
             Input::Command(call, command) => self.on_command(now, call, command, out),
             Input::Request(call, request) => {
-                let answer = self.on_request(now, request, out)?;
-                out.push(Output::Answer(call, answer));
+                let answer = self.on_request(now, call, request, out)?;
+                out.extend(answer.map(|answer| Output::Answer(call, answer)));
                 Ok(())
             }
             Input::Answered(call, result) => self.on_answered(now, call, result, out),
@@ -275,6 +297,7 @@ impl<S: Store> Node<S> {
 
     fn on_persisted(&mut self, now: Now, token: Token, result: Result<(), StoreFault>, out: &mut Outbox) -> Result<(), StoreFault> {
         let Some(after) = self.after.remove(&token) else { return Ok(()) };
+        self.watch_disk(now, token);
         if let Err(fault) = result {
             after.fail(&fault, out);
             return Err(fault);
@@ -287,6 +310,7 @@ impl<S: Store> Node<S> {
             self.membership.raise(incarnation);
             self.counters.refutations += 1;
             out.push(Output::Event(Event::Refuted(incarnation)));
+            self.push_member(self.id(), &[]);
         }
         if let Some((call, written, key, copying)) = after.write {
             self.push_fresh(key, &[]);
@@ -312,9 +336,10 @@ impl<S: Store> Node<S> {
         self.stopped = Some(fault);
     }
 
-    /// Nothing is fetched or pushed any more: who waits for copies is told how many there are, who waits for a payload that there is
+    /// Nothing is fetched, probed or pushed any more: who waits for copies is told how many there are, who waits for a payload that there is
     /// none.
     fn let_go(&mut self, out: &mut Outbox) {
+        self.end_vouches(Instant(u64::MAX), out);
         for (call, written) in self.copies.on_deadline(Instant(u64::MAX)) {
             out.push(Output::Reply(call, Reply::Write(Ok(written))));
         }
@@ -348,6 +373,9 @@ impl<S: Store> Node<S> {
             return;
         }
         out.extend(changed.iter().map(|member| Output::Event(Event::MemberChanged(member.id, member.state))));
+        if refute.is_some() {
+            self.membership.health().on_strain();
+        }
         let persist = Persist { token: self.token(), records: vec![], members: changed, incarnation: refute, contacts: None };
         self.after.insert(persist.token, After { incarnation: refute, ..After::default() });
         out.push(Output::Persist(persist));
@@ -361,6 +389,7 @@ impl<S: Store> Node<S> {
     pub fn check(&self) {
         self.membership.check();
         self.lan.iter().for_each(Lan::check);
+        self.probes.check();
         self.spread.check();
         self.reconciliation.check();
         self.served.check();

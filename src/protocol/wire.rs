@@ -21,10 +21,11 @@ mod records;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlobId, NodeId};
+use crate::member::{Member, Suspicion};
 use crate::record::{MAX_BYTES, Record};
 use crate::version::Malformed;
 
-pub use members::{Join, MemberList};
+pub use members::{Join, MemberList, MembersRequest, Probe, Probed};
 pub use payloads::{Holds, HoldsAnswer, PayloadRequest, PayloadsRequest, Receipt, Receipts};
 pub use records::{
     CellsAnswer, CellsRequest, Compared, Digest, ItemsAnswer, ItemsRequest, PartitionsAnswer, PartitionsRequest, RecordsAnswer,
@@ -47,6 +48,8 @@ pub const FIRST_CELLS: usize = 32;
 pub const MAX_CELLS_SENT: usize = 32_768;
 /// Most members in one message.
 pub const MAX_MEMBERS: usize = 10_000;
+/// Most claims, and most suspicions, among the rumors of one message.
+pub const MAX_FRESH_MEMBERS: usize = 256;
 /// Most receipts in one message.
 pub const MAX_RECEIPTS: usize = 1024;
 
@@ -106,14 +109,16 @@ pub enum Request {
     Items(ItemsRequest),
     /// Gives records and asks for others.
     Records(RecordsRequest),
-    /// The member lists differ: the sender's whole list, for the receiver's.
-    Members(MemberList),
+    /// The member lists differ: the sender's recent changes or whole list, for the receiver's.
+    Members(MembersRequest),
     /// Fresh records, pushed.
     Rumors(Rumors),
     /// Versions that the sender holds durably, payload included, as it was asked to say.
     Receipts(Receipts),
     /// Does the receiver hold this payload durably?
     Holds(Holds),
+    /// Does the receiver reach that node?
+    Probe(Probe),
 }
 
 /// What a node answers. Serialises as what is inside.
@@ -138,16 +143,25 @@ pub enum Answer {
     Taken(Taken),
     /// To [`Request::Holds`].
     Holds(HoldsAnswer),
+    /// To [`Request::Probe`].
+    Probe(Probed),
 }
 
-/// Fresh records.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is fresh: of the records and of the members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rumors {
     /// The records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Entry>,
     /// Versions for which the sender wishes a receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipts: Vec<Receipt>,
+    /// Members that are new, moved, came back, died, left or were forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// Members that do not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspicions: Vec<Suspicion>,
 }
 
 /// Nothing to say but that it was taken.
@@ -194,6 +208,8 @@ fn validate_entries(entries: &[Entry]) -> Result<(), BadMessage> {
 impl Rumors {
     fn validate(&self) -> Result<(), BadMessage> {
         at_most(self.receipts.len(), MAX_RECEIPTS)?;
+        members::validate_members(&self.members, MAX_FRESH_MEMBERS)?;
+        at_most(self.suspicions.len(), MAX_FRESH_MEMBERS)?;
         validate_entries(&self.records)
     }
 }
@@ -210,6 +226,7 @@ impl Request {
             Self::Members(list) => list.validate(),
             Self::Rumors(rumors) => rumors.validate(),
             Self::Receipts(receipts) => at_most(receipts.receipts.len(), MAX_RECEIPTS),
+            Self::Probe(probe) => probe.validate(),
         }
     }
 
@@ -226,6 +243,7 @@ impl Request {
             Self::Rumors(_) => Kind::Rumors,
             Self::Receipts(_) => Kind::Receipts,
             Self::Holds(_) => Kind::Holds,
+            Self::Probe(_) => Kind::Probe,
         }
     }
 }
@@ -253,11 +271,13 @@ pub enum Kind {
     Receipts,
     /// [`Request::Holds`]
     Holds,
+    /// [`Request::Probe`]
+    Probe,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Exchange,
         Self::Cells,
         Self::Partitions,
@@ -268,6 +288,7 @@ impl Kind {
         Self::Rumors,
         Self::Receipts,
         Self::Holds,
+        Self::Probe,
     ];
 
     /// The last segment of the path under `/gossip/`.
@@ -283,6 +304,7 @@ impl Kind {
             Self::Rumors => "rumors",
             Self::Receipts => "receipts",
             Self::Holds => "holds",
+            Self::Probe => "probe",
         }
     }
 
@@ -299,6 +321,7 @@ impl Kind {
             Self::Rumors => read(json, Request::Rumors),
             Self::Receipts => read(json, Request::Receipts),
             Self::Holds => read(json, Request::Holds),
+            Self::Probe => read(json, Request::Probe),
         }
     }
 
@@ -314,6 +337,7 @@ impl Kind {
             Self::Members => read(json, Answer::Members),
             Self::Rumors | Self::Receipts => read(json, Answer::Taken),
             Self::Holds => read(json, Answer::Holds),
+            Self::Probe => read(json, Answer::Probe),
         }
     }
 }
@@ -328,7 +352,7 @@ impl Answer {
     /// Checks bounds and the rules of records and members. An answer that fails changes nothing.
     pub fn validate(&self) -> Result<(), BadMessage> {
         match self {
-            Self::Taken(_) | Self::Holds(_) => Ok(()),
+            Self::Taken(_) | Self::Holds(_) | Self::Probe(_) => Ok(()),
             Self::Exchange(compared) => compared.validate(),
             Self::Cells(cells) => cells.validate(),
             Self::Partitions(partitions) => partitions.validate(),

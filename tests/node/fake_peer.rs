@@ -60,7 +60,7 @@ impl FakePeer {
 
     /// Makes itself known to a node.
     pub fn meet(&self, node: &Node) {
-        let answer = post(node, "members", &self.envelope(json!({"members": [self.member()]})));
+        let answer = post(node, "members", &self.envelope(json!({"members": [self.member()], "full": false})));
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 

@@ -49,6 +49,11 @@ impl<K: Ord + Copy> Schedule<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
+    /// Everybody who has a moment, in no order of time.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
+        self.moments.keys().copied()
+    }
+
     /// Takes out the earliest of those whose moment has come.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let (at, key) = self.order.first().copied().filter(|(at, _)| *at <= now)?;

@@ -13,7 +13,7 @@ use crate::stamp::Stamp;
 use crate::store::{Missing, Store, StoreFault};
 use crate::time::Now;
 use crate::version::{Content, Version};
-use crate::wire::{Holds, MemberList, Request};
+use crate::wire::{Holds, MembersRequest, Request};
 
 /// How many members are asked whether they hold a payload.
 const MAX_ASKED: usize = 32;
@@ -165,7 +165,7 @@ impl<S: Store> Node<S> {
 
     /// Exchanges member lists with whoever answers at that address.
     pub(super) fn introduce(&mut self, address: String, call: Option<ClientCall>, out: &mut Outbox) {
-        let request = Request::Members(MemberList { members: self.membership.list() });
+        let request = Request::Members(MembersRequest { members: self.membership.list(), full: true });
         let target = crate::io::Target { id: None, address: address.clone() };
         self.call(target, request, Purpose::Introduction(address, call), out);
     }
@@ -176,6 +176,7 @@ impl<S: Store> Node<S> {
             Err(fault) => out.push(Output::Reply(call, Reply::Forget(Err(fault)))),
             Ok(member) => {
                 out.push(Output::Event(Event::MemberChanged(id, member.state)));
+                self.push_member(id, &[]);
                 let token = self.token();
                 self.after.insert(token, After { forgotten: Some((call, member.clone())), ..After::default() });
                 out.push(Output::Persist(Persist { token, records: vec![], members: vec![member], incarnation: None, contacts: None }));
@@ -187,7 +188,7 @@ impl<S: Store> Node<S> {
         self.leaving = true;
         self.membership.leave();
         for target in self.membership.pick_some(FAREWELLS, &[], &mut self.rng) {
-            let request = Request::Members(MemberList { members: vec![self.membership.me().clone()] });
+            let request = Request::Members(MembersRequest { members: vec![self.membership.me().clone()], full: false });
             self.call(target, request, Purpose::Farewell, out);
         }
         self.join_all(out);
@@ -204,6 +205,7 @@ impl<S: Store> Node<S> {
             payload_bytes: self.records.store().payload_bytes()?,
             wanted: self.transfers.len(),
             live_members: self.membership.live_count() + 1,
+            local_health: self.membership.patience(),
             counters: self.counters,
             misbehaviour: self.misbehaviour.clone(),
         })

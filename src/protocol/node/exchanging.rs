@@ -10,8 +10,8 @@ use crate::reconciliation::{self, MAX_CALLS_AT_ONCE, Outcome, Step, Unfit};
 use crate::store::{Store, StoreFault};
 use crate::time::Now;
 use crate::wire::{
-    Answer, CellsRequest, Compared, Digest, FIRST_CELLS, ItemsRequest, MAX_RECORDS, MemberList, PartitionsAnswer, RecordsAnswer,
-    RecordsRequest, Request, SketchesRequest,
+    Answer, CellsRequest, Compared, Digest, FIRST_CELLS, ItemsRequest, MAX_RECORDS, PartitionsAnswer, RecordsAnswer, RecordsRequest,
+    SketchesRequest,
 };
 
 impl<S: Store> Node<S> {
@@ -42,10 +42,8 @@ impl<S: Store> Node<S> {
     pub(super) fn on_compared(&mut self, now: Now, peer: NodeId, theirs: Compared, out: &mut Outbox) {
         self.exchanged.insert(peer);
         let Some(target) = self.membership.target(peer) else { return };
-        if theirs.members.is_some_and(|members| members != self.membership.fingerprint()) {
-            let request = Request::Members(MemberList { members: self.membership.list() });
-            self.call(target.clone(), request, Purpose::Members(peer), out);
-        }
+        let equal = theirs.members.is_none_or(|members| members == self.membership.fingerprint());
+        self.compare_members(now, &target, equal, out);
         let Some(root) = theirs.root.filter(|root| *root != self.records.summary().root()) else {
             self.counters.exchanges_equal += 1;
             return;
@@ -119,7 +117,8 @@ impl<S: Store> Node<S> {
             | Answer::Items(_)
             | Answer::Members(_)
             | Answer::Taken(_)
-            | Answer::Holds(_) => self.reconciliation.on_told(step, answer, &self.records, &mut self.counters)?,
+            | Answer::Holds(_)
+            | Answer::Probe(_) => self.reconciliation.on_told(step, answer, &self.records, &mut self.counters)?,
         };
         if fits == Err(Unfit) {
             self.misbehaved(peer, Misbehaviour::Malformed, "an answer to another question".into(), out);

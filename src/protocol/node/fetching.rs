@@ -60,8 +60,7 @@ impl<S: Store> Node<S> {
         }
         self.transfers.on_ended(transfer, now.instant);
         if silent {
-            let suspected = self.membership.on_silent(holder, now.instant);
-            self.keep_members(suspected.into_iter().collect(), None, out);
+            self.on_unreached(now, holder, out);
         }
         Ok(())
     }

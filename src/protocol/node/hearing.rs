@@ -7,7 +7,7 @@ use crate::membership::Membership;
 use crate::node::Node;
 use crate::store::Store;
 use crate::time::Now;
-use crate::wire::{MemberList, VERSION};
+use crate::wire::VERSION;
 
 impl<S: Store> Node<S> {
     /// A datagram: whatever is no heartbeat of this cluster changes nothing.
@@ -28,7 +28,7 @@ impl<S: Store> Node<S> {
             return;
         }
         self.counters.heartbeats_heard += 1;
-        self.merge_members(now, MemberList { members: vec![claim] }, out);
+        self.merge_members(now, id, vec![claim], out);
         self.heard(now, id, heartbeat.incarnation, out);
         // One of an earlier life, or of one that has left or must first refute its death, is not waited for.
         let is_current = |member: &Member| member.incarnation == heartbeat.incarnation && member.state == MemberState::Alive;
@@ -172,7 +172,9 @@ mod tests {
             assert_ne!(call, first[0].0);
             assert_eq!(states(&mut node, 482), [(MemberState::Suspect, MemberState::Alive)], "suspected here, and only here");
             let answer = if answers { CallFault::Busy } else { CallFault::Unreachable };
-            given(&mut node, 490, Input::Answered(call, Err(answer)));
+            let again = called(&given(&mut node, 490, Input::Answered(call, Err(answer.clone()))));
+            assert_eq!(again.len(), usize::from(!answers), "with nobody else to ask, it is called once more itself");
+            again.into_iter().for_each(|(call, _)| drop(given(&mut node, 490, Input::Answered(call, Err(answer.clone())))));
             let state = states(&mut node, 491);
             assert_eq!(
                 state,

@@ -1,27 +1,83 @@
 //! Who is met: signs of life, member lists, introductions.
 
 use crate::ids::NodeId;
-use crate::io::{CallFault, ClientCall, Outbox, Output, OwnCall, Reply};
-use crate::member::Member;
+use crate::io::{CallFault, ClientCall, Event, Outbox, Output, OwnCall, Reply, Target};
+use crate::member::{Member, MemberState, Suspicion};
+use crate::membership::Heard;
 use crate::node::{After, Node, Purpose};
+use crate::spread::{FAN_OUT, MAX_PUSHED_ON};
 use crate::store::Store;
 use crate::time::Now;
-use crate::wire::MemberList;
+use crate::wire::{MembersRequest, Request};
 
 impl<S: Store> Node<S> {
     pub(super) fn heard(&mut self, now: Now, from: NodeId, incarnation: u64, out: &mut Outbox) {
         self.lan.iter_mut().for_each(|lan| lan.on_sign_of_life(from));
-        let recovered = self.membership.on_heard(from, incarnation, now.instant);
-        self.keep_members(recovered.into_iter().collect(), None, out);
+        self.probes.end(from);
+        match self.membership.on_heard(from, incarnation, now.instant) {
+            Heard::Usual => {}
+            Heard::Recovered(suspicion) => {
+                self.counters.suspicions_false += 1;
+                out.push(Output::Event(Event::MemberChanged(from, MemberState::Alive)));
+                if let Some(suspicion) = suspicion {
+                    self.spread.push_suspicion(from, suspicion);
+                }
+            }
+            Heard::Mistaken => self.spread.push_member(from, from),
+        }
     }
 
-    pub(super) fn merge_members(&mut self, now: Now, list: MemberList, out: &mut Outbox) {
+    /// Merges claims that another node gave to compare.
+    pub(super) fn merge_members(&mut self, now: Now, from: NodeId, claims: Vec<Member>, out: &mut Outbox) {
+        let changed = self.take_members(now, claims, out);
+        if changed.len() <= MAX_PUSHED_ON {
+            changed.into_iter().for_each(|id| self.push_member(id, &[from]));
+        }
+    }
+
+    /// Merges claims and suspicions that another node pushed, and pushes on what is news here.
+    pub(super) fn on_member_rumors(&mut self, now: Now, from: NodeId, members: Vec<Member>, suspicions: Vec<Suspicion>, out: &mut Outbox) {
+        for id in self.take_members(now, members, out) {
+            self.push_member(id, &[from]);
+        }
+        for suspicion in suspicions {
+            self.on_suspicion(now, from, suspicion, out);
+        }
+    }
+
+    /// Merges claims; gives the members about whom they were news.
+    fn take_members(&mut self, now: Now, claims: Vec<Member>, out: &mut Outbox) -> Vec<NodeId> {
         let lonely = self.membership.live_count() == 0;
-        let merged = self.membership.merge(list.members, now.instant);
+        let merged = self.membership.merge(claims, now.instant);
+        self.counters.suspicions_false += merged.cleared as u64;
+        let changed = merged.changed.iter().map(|member| member.id).collect();
         self.keep_members(merged.changed, merged.refute, out);
         if lonely && self.membership.live_count() > 0 {
             self.next_exchange = now.instant;
         }
+        changed
+    }
+
+    /// Pushes the claim about `about` to a few random live peers, but not to itself nor to those whom it came from.
+    pub(super) fn push_member(&mut self, about: NodeId, except: &[NodeId]) {
+        let except: Vec<NodeId> = except.iter().copied().chain([about]).collect();
+        for target in self.membership.pick_some(FAN_OUT, &except, &mut self.rng) {
+            if let Some(peer) = target.id {
+                self.spread.push_member(peer, about);
+            }
+        }
+    }
+
+    /// An exchange compared the fingerprints of the member lists.
+    pub(super) fn compare_members(&mut self, now: Now, target: &Target, equal: bool, out: &mut Outbox) {
+        let Some(peer) = target.id else { return };
+        if equal {
+            self.membership.on_agreed(peer);
+            return;
+        }
+        let full = self.membership.on_differed(peer);
+        let members = if full { self.membership.list() } else { self.membership.recent_changes(now.instant) };
+        self.call(target.clone(), Request::Members(MembersRequest { members, full }), Purpose::Members(peer, full), out);
     }
 
     pub(super) fn on_introduced(
@@ -54,8 +110,8 @@ impl<S: Store> Node<S> {
         match result {
             Ok(members) => {
                 self.membership.on_join_ended(&address, true, now.instant);
-                let members = members.into_iter().filter(|member| member.validate().is_ok()).collect();
-                self.merge_members(now, MemberList { members }, out);
+                // What the bootstrap node tells one newcomer it tells others too: it is not pushed on.
+                self.take_members(now, members.into_iter().filter(|member| member.validate().is_ok()).collect(), out);
             }
             Err(fault) => self.on_no_answer(now, Purpose::Join(address), fault, out),
         }

@@ -20,6 +20,7 @@ pub(super) enum Via {
 
 impl<S: Store> Node<S> {
     pub(super) fn on_rumors(&mut self, now: Now, from: NodeId, rumors: Rumors, out: &mut Outbox) -> Result<(), StoreFault> {
+        self.on_member_rumors(now, from, rumors.members, rumors.suspicions, out);
         self.merge_records(now, from, rumors.records, Via::Rumor, out)?;
         for receipt in rumors.receipts {
             let key = self.records.key(receipt.id);

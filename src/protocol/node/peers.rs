@@ -1,34 +1,41 @@
 //! What peers ask, what they answer.
 
 use crate::ids::NodeId;
-use crate::io::{CallFault, Event, Misbehaviour, Outbox, Output, OwnCall, Refusal};
+use crate::io::{CallFault, Event, Misbehaviour, Outbox, Output, OwnCall, PeerCall, Refusal};
 use crate::node::{Node, Purpose};
 use crate::store::{Store, StoreFault};
 use crate::time::Now;
-use crate::wire::{Answer, Envelope, HoldsAnswer, MemberList, Request, Taken, VERSION};
+use crate::wire::{Answer, Envelope, HoldsAnswer, MemberList, MembersRequest, Probed, Request, Taken, VERSION};
 
 impl<S: Store> Node<S> {
+    /// The answer, unless it has to wait for another node's.
     pub(super) fn on_request(
         &mut self,
         now: Now,
+        call: PeerCall,
         request: Envelope<Request>,
         out: &mut Outbox,
-    ) -> Result<Result<Envelope<Answer>, Refusal>, StoreFault> {
+    ) -> Result<Option<Result<Envelope<Answer>, Refusal>>, StoreFault> {
         if let Err(refusal) = self.admit(&request, out) {
-            return Ok(Err(refusal));
+            return Ok(Some(Err(refusal)));
         }
         let (from, incarnation) = (request.sender, request.incarnation);
         self.heard(now, from, incarnation, out);
         let answer = match request.body {
+            Request::Probe(probe) => match self.on_probe(now, call, probe, out) {
+                Some(alive) => Answer::Probe(Probed { alive }),
+                None => return Ok(None),
+            },
             Request::Exchange(digest) => Answer::Exchange(self.compare(now, from, digest)),
-            Request::Cells(cells) => return Ok(self.on_cells(now, from, &cells).map(|answer| self.envelope(answer))),
-            Request::Partitions(_) => return Ok(self.on_partitions(now, from).map(|answer| self.envelope(answer))),
-            Request::Sketches(sketches) => return Ok(self.on_sketches(now, from, &sketches)?.map(|answer| self.envelope(answer))),
-            Request::Items(items) => return Ok(self.on_items(now, from, &items)?.map(|answer| self.envelope(answer))),
-            Request::Records(records) => return Ok(self.on_records(now, from, records, out)?.map(|answer| self.envelope(answer))),
-            Request::Members(list) => {
-                self.merge_members(now, list, out);
-                Answer::Members(MemberList { members: self.membership.list() })
+            Request::Cells(cells) => return Ok(Some(self.on_cells(now, from, &cells).map(|answer| self.envelope(answer)))),
+            Request::Partitions(_) => return Ok(Some(self.on_partitions(now, from).map(|answer| self.envelope(answer)))),
+            Request::Sketches(sketches) => return Ok(Some(self.on_sketches(now, from, &sketches)?.map(|answer| self.envelope(answer)))),
+            Request::Items(items) => return Ok(Some(self.on_items(now, from, &items)?.map(|answer| self.envelope(answer)))),
+            Request::Records(records) => return Ok(Some(self.on_records(now, from, records, out)?.map(|answer| self.envelope(answer)))),
+            Request::Members(MembersRequest { members, full }) => {
+                self.merge_members(now, from, members, out);
+                let members = if full { self.membership.list() } else { self.membership.recent_changes(now.instant) };
+                Answer::Members(MemberList { members })
             }
             Request::Rumors(rumors) => {
                 self.on_rumors(now, from, rumors, out)?;
@@ -40,7 +47,7 @@ impl<S: Store> Node<S> {
             }
             Request::Holds(holds) => Answer::Holds(HoldsAnswer { holds: self.records.holds(holds.hash)? }),
         };
-        Ok(Ok(self.envelope(answer)))
+        Ok(Some(Ok(self.envelope(answer))))
     }
 
     /// Refuses what is not for this node, or breaks a rule, before anything changes.
@@ -71,6 +78,9 @@ impl<S: Store> Node<S> {
         match self.accept(now, &purpose, result, out) {
             Ok(envelope) => {
                 self.heard(now, envelope.sender, envelope.incarnation, out);
+                if matches!(purpose, Purpose::Exchange(_) | Purpose::Probe(_)) {
+                    self.membership.health().on_success();
+                }
                 self.on_answer(now, purpose, envelope, out)
             }
             Err(fault) => {
@@ -122,9 +132,19 @@ impl<S: Store> Node<S> {
         match (purpose, envelope.body) {
             (Purpose::Exchange(peer), Answer::Exchange(theirs)) => self.on_compared(now, peer, theirs, out),
             (Purpose::Reconcile(peer, step), answer) => self.on_step(now, peer, &step, answer, out)?,
-            (Purpose::Members(_) | Purpose::Farewell, Answer::Members(list)) => self.merge_members(now, list, out),
+            (Purpose::Probe(_), Answer::Probe(_)) | (Purpose::Warning(_), Answer::Taken(_)) => {}
+            (Purpose::Ask(_, about), Answer::Probe(probed)) => self.on_probed(now, about, probed.alive, out),
+            (Purpose::Vouch(_, peer_call), Answer::Probe(_)) => self.vouch(peer_call, true, out),
+            (Purpose::Members(_, full), Answer::Members(list)) => {
+                self.merge_members(now, envelope.sender, list.members, out);
+                if full {
+                    self.membership.on_complete();
+                }
+            }
+            (Purpose::Farewell, Answer::Members(_)) => {}
             (Purpose::Introduction(address, call), Answer::Members(list)) => {
-                self.merge_members(now, list, out);
+                self.merge_members(now, envelope.sender, list.members, out);
+                self.membership.on_complete();
                 self.on_introduced(now, &address, call, Ok(envelope.sender), out);
             }
             (Purpose::Rumors(peer), Answer::Taken(_)) => self.spread.on_ended(peer, true),
@@ -142,9 +162,8 @@ impl<S: Store> Node<S> {
         self.counters.calls_failed += 1;
         // A refusal and a plea for patience are signs of life; what is no message at all may come from anybody at that address.
         let silent = matches!(fault, CallFault::Unreachable | CallFault::Malformed(_));
-        if let Some(peer) = purpose.peer().filter(|_| silent) {
-            let suspected = self.membership.on_silent(peer, now.instant);
-            self.keep_members(suspected.into_iter().collect(), None, out);
+        if let Some(peer) = purpose.peer().filter(|peer| silent && self.is_judged(&purpose, *peer)) {
+            self.on_unreached(now, peer, out);
         }
         if let (Some(lan), Some(peer), false) = (&mut self.lan, purpose.peer(), silent) {
             lan.on_sign_of_life(peer);
@@ -155,7 +174,31 @@ impl<S: Store> Node<S> {
             Purpose::Holds(_, call) => self.on_search_answer(call, None, out),
             Purpose::Introduction(address, call) => self.on_introduced(now, &address, call, Err(fault), out),
             Purpose::Join(address) => self.membership.on_join_ended(&address, false, now.instant),
-            Purpose::Exchange(_) | Purpose::Members(_) | Purpose::Receipts(_) | Purpose::Farewell => {}
+            Purpose::Ask(_, about) => self.on_asked_in_vain(now, about, out),
+            Purpose::Probe(peer) => self.on_asked_in_vain(now, peer, out),
+            Purpose::Vouch(_, peer_call) => self.vouch(peer_call, false, out),
+            Purpose::Exchange(_) | Purpose::Members(..) | Purpose::Receipts(_) | Purpose::Warning(_) | Purpose::Farewell => {}
+        }
+    }
+
+    /// Whether the silence of `peer` under such a call says something new of it.
+    fn is_judged(&self, purpose: &Purpose, peer: NodeId) -> bool {
+        match purpose {
+            // Its probe has taken the silence into account, or has ended well since by another's word.
+            Purpose::Exchange(_) => self.probes.contains(peer),
+            // One asked on a peer's behalf is that peer's to judge: else a dead node would be probed by those who probe for others, and so on.
+            Purpose::Vouch(..) => false,
+            Purpose::Reconcile(..)
+            | Purpose::Members(..)
+            | Purpose::Rumors(_)
+            | Purpose::Receipts(_)
+            | Purpose::Holds(..)
+            | Purpose::Probe(_)
+            | Purpose::Ask(..)
+            | Purpose::Warning(_)
+            | Purpose::Introduction(..)
+            | Purpose::Farewell
+            | Purpose::Join(_) => true,
         }
     }
 }
@@ -166,7 +209,11 @@ impl Purpose {
         match self {
             Self::Exchange(peer)
             | Self::Reconcile(peer, _)
-            | Self::Members(peer)
+            | Self::Members(peer, _)
+            | Self::Probe(peer)
+            | Self::Ask(peer, _)
+            | Self::Vouch(peer, _)
+            | Self::Warning(peer)
             | Self::Rumors(peer)
             | Self::Receipts(peer)
             | Self::Holds(peer, _) => Some(*peer),

@@ -8,6 +8,7 @@ use rand::RngExt;
 use crate::ids::{ContentHash, NodeId};
 use crate::io::{Event, NoHolder, Outbox, Output, OwnCall, Reply, Target};
 use crate::item::RecordKey;
+use crate::member::Member;
 use crate::node::{EXCHANGE_INTERVAL, Node, Purpose};
 use crate::reconciliation::fill;
 use crate::spread::FAN_OUT;
@@ -26,8 +27,10 @@ impl<S: Store> Node<S> {
         if self.leaving {
             return Ok(());
         }
-        let dead = self.membership.on_deadline(now.instant);
-        self.keep_members(dead, None, out);
+        self.notice_lateness(now);
+        self.end_vouches(now.instant, out);
+        self.probe(now, out);
+        self.bury(now, out);
         self.beat(now, out);
         self.make_contacts(now, out);
         self.exchange(now, out);
@@ -53,8 +56,8 @@ impl<S: Store> Node<S> {
         for address in self.membership.due_introduced(now.instant) {
             self.introduce(address, None, out);
         }
-        let due = self.membership.due_suspects(now.instant).into_iter().chain(self.membership.due_dead(now.instant));
-        for target in due.collect::<Vec<_>>() {
+        self.warn_suspects(now, out);
+        if let Some(target) = self.membership.due_dead(now.instant) {
             self.begin_exchange(now, target, out);
         }
     }
@@ -91,6 +94,7 @@ impl<S: Store> Node<S> {
 
     pub(super) fn begin_exchange(&mut self, now: Now, target: Target, out: &mut Outbox) {
         let Some(peer) = target.id else { return };
+        self.on_probe_begun(now, peer);
         self.counters.exchanges += 1;
         let request = Request::Exchange(self.digest(now, peer));
         self.call(target, request, Purpose::Exchange(peer), out);
@@ -180,12 +184,14 @@ impl<S: Store> Node<S> {
             // What waits for the disk is pushed again when it is there; what did not fit goes with the next call.
             let (receipts, later) = batch.receipts.into_iter().partition(|receipt| records.iter().any(|entry| entry.id == receipt.id));
             self.spread.put_back(peer, keys, Vec::from_iter::<Vec<_>>(later));
-            if records.is_empty() {
+            let members: Vec<Member> = batch.members.iter().filter_map(|id| self.membership.claim(*id)).collect();
+            let suspicions = batch.suspicions;
+            if records.is_empty() && members.is_empty() && suspicions.is_empty() {
                 self.spread.on_ended(peer, true);
                 continue;
             }
             self.counters.rumors_sent += records.len() as u64;
-            self.call(target, Request::Rumors(Rumors { records, receipts }), Purpose::Rumors(peer), out);
+            self.call(target, Request::Rumors(Rumors { records, receipts, members, suspicions }), Purpose::Rumors(peer), out);
         }
         Ok(())
     }

@@ -303,7 +303,7 @@ fn a_change_while_cells_are_on_their_way_does_not_mix_instants() {
         for side in [&mut pair.ours, &mut pair.theirs] {
             let entry = Entry { id: BlobId(uuid::Uuid::from_u128(u128::from(fresh) << 64 | 7)), versions: record(1) };
             fresh += 1;
-            let give = Rumors { records: vec![entry], receipts: vec![] };
+            let give = Rumors { records: vec![entry], ..Rumors::default() };
             let from = member(3);
             let request = Envelope { version: 1, cluster: "test".into(), sender: from.id, incarnation: 1, body: Request::Rumors(give) };
             side.take(pair.now, Input::Request(PeerCall(1_000 + fresh), request));

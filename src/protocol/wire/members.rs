@@ -6,8 +6,33 @@ use serde::{Deserialize, Serialize};
 
 use super::{BadMessage, MAX_MEMBERS, at_most};
 use crate::ids::NodeId;
-use crate::member::Member;
+use crate::member::{BadMember, Member, is_base_url};
 use crate::summary::Root;
+
+/// Opens an exchange of members: answered by a [`MemberList`] of the same extent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersRequest {
+    /// The claims: all of the sender's, or those that changed in the last minute.
+    pub members: Vec<Member>,
+    /// Whether they are all, and all are wanted.
+    pub full: bool,
+}
+
+/// Asks whether the receiver reaches another node, or is the one asked for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Whom.
+    pub id: NodeId,
+    /// Where.
+    pub address: String,
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// Whether it answered just now.
+    pub alive: bool,
+}
 
 /// Members as the sender knows them, itself included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +43,26 @@ pub struct MemberList {
 
 impl MemberList {
     pub(super) fn validate(&self) -> Result<(), BadMessage> {
-        at_most(self.members.len(), MAX_MEMBERS)?;
-        Ok(self.members.iter().try_for_each(Member::validate)?)
+        validate_members(&self.members, MAX_MEMBERS)
     }
+}
+
+impl MembersRequest {
+    pub(super) fn validate(&self) -> Result<(), BadMessage> {
+        validate_members(&self.members, MAX_MEMBERS)
+    }
+}
+
+impl Probe {
+    pub(super) fn validate(&self) -> Result<(), BadMessage> {
+        if is_base_url(&self.address) { Ok(()) } else { Err(BadMember::BadAddress.into()) }
+    }
+}
+
+/// Claims that break no rule, and no more than `bound` of them.
+pub(super) fn validate_members(members: &[Member], bound: usize) -> Result<(), BadMessage> {
+    at_most(members.len(), bound)?;
+    Ok(members.iter().try_for_each(Member::validate)?)
 }
 
 /// A node introduces itself to a bootstrap node, and does so again every few seconds.

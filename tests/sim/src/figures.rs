@@ -276,7 +276,7 @@ fn kind_of(kind: Kind) -> Option<bool> {
     match kind {
         Kind::Records | Kind::Rumors => Some(true),
         Kind::Exchange | Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items => Some(false),
-        Kind::Members | Kind::Receipts | Kind::Holds => None,
+        Kind::Members | Kind::Receipts | Kind::Holds | Kind::Probe => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use gossip_cdn_protocol::member::Suspicion;
 use gossip_cdn_protocol::wire::{Answer, Entry, Request};
 use gossip_cdn_protocol::{BlobId, ContentHash, Event, Member, NodeId, Record, Version, VersionId};
 
@@ -59,17 +60,28 @@ impl Transcript {
             Request::Sketches(sketches) => format!("sketches of {} partitions, {} cells each", sketches.partitions.len(), sketches.cells),
             Request::Items(items) => format!("items of {} partitions from {:016x}", items.partitions.len(), items.from.unwrap_or(0)),
             Request::Records(records) => format!("records give [{}] ask {}", self.entries(&records.give), records.ask.len()),
-            Request::Members(list) => format!("members [{}]", self.members(&list.members)),
+            Request::Members(list) => {
+                format!("{} [{}]", if list.full { "all members" } else { "recent members" }, self.members(&list.members))
+            }
             Request::Rumors(rumors) => {
                 let wishes =
                     if rumors.receipts.is_empty() { String::new() } else { format!(", wishes {} receipts", rumors.receipts.len()) };
-                format!("rumors [{}]{wishes}", self.entries(&rumors.records))
+                let mut text = format!("rumors [{}]{wishes}", self.entries(&rumors.records));
+                if !rumors.members.is_empty() {
+                    text += &format!(" of members [{}]", self.members(&rumors.members));
+                }
+                for suspicion in &rumors.suspicions {
+                    let Suspicion { id, incarnation, by } = suspicion;
+                    text += &format!(" {} suspects {}:{incarnation}", self.node(*by), self.node(*id));
+                }
+                text
             }
             Request::Receipts(receipts) => {
                 let each = receipts.receipts.iter().map(|receipt| format!("{}={}", blob(receipt.id), self.version_id(receipt.version)));
                 format!("receipts [{}]", each.collect::<Vec<_>>().join(" "))
             }
             Request::Holds(holds) => format!("holds {}?", hash(holds.hash)),
+            Request::Probe(probe) => format!("probe {}", self.node(probe.id)),
         }
     }
 
@@ -88,6 +100,7 @@ impl Transcript {
             Answer::Members(list) => format!("members [{}]", self.members(&list.members)),
             Answer::Taken(_) => "taken".into(),
             Answer::Holds(answer) => if answer.holds { "held" } else { "not held" }.into(),
+            Answer::Probe(probed) => if probed.alive { "alive" } else { "not reached" }.into(),
         }
     }
 

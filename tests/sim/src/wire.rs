@@ -28,6 +28,7 @@ pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
         Request::Rumors(body) => survives(request, body),
         Request::Receipts(body) => survives(request, body),
         Request::Holds(body) => survives(request, body),
+        Request::Probe(body) => survives(request, body),
     }
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn answer_survives(answer: &Envelope<Answer>) -> bool {
         Answer::Members(body) => survives(answer, body),
         Answer::Taken(body) => survives(answer, body),
         Answer::Holds(body) => survives(answer, body),
+        Answer::Probe(body) => survives(answer, body),
     }
 }
 
@@ -83,7 +85,7 @@ impl Said<'_> {
 pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
     match request {
         Request::Records(records) => Said { entries: Some(&mut records.give), ..Said::default() },
-        Request::Rumors(rumors) => Said { entries: Some(&mut rumors.records), ..Said::default() },
+        Request::Rumors(rumors) => Said { entries: Some(&mut rumors.records), members: Some(&mut rumors.members), ..Said::default() },
         Request::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
         Request::Receipts(receipts) => Said { receipts: receipts.receipts.clone(), ..Said::default() },
         Request::Exchange(_)
@@ -91,7 +93,8 @@ pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
         | Request::Partitions(_)
         | Request::Sketches(_)
         | Request::Items(_)
-        | Request::Holds(_) => Said::default(),
+        | Request::Holds(_)
+        | Request::Probe(_) => Said::default(),
     }
 }
 
@@ -106,14 +109,15 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
         | Answer::Sketches(_)
         | Answer::Items(_)
         | Answer::Taken(_)
-        | Answer::Holds(_) => Said::default(),
+        | Answer::Holds(_)
+        | Answer::Probe(_) => Said::default(),
     }
 }
 
 /// How long the node's client waits for the answer, in microseconds.
 pub(crate) fn patience(kind: Kind) -> u64 {
     match kind {
-        Kind::Exchange | Kind::Holds => 3_000_000,
+        Kind::Exchange | Kind::Holds | Kind::Probe => 3_000_000,
         Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
             30_000_000
         }
