@@ -26,7 +26,7 @@ pub struct PeerCall(pub u64);
 pub struct OwnCall(pub u64);
 
 /// A persist, numbered by the core in the order in which they are to be made durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Token(pub u64);
 
 /// A transfer of payloads from one holder, numbered by the core.
@@ -142,7 +142,7 @@ pub enum Refusal {
 }
 
 /// One atomic change of the durable state.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Persist {
     /// Its number.
     pub token: Token,
@@ -154,6 +154,8 @@ pub struct Persist {
     pub incarnation: Option<u64>,
     /// The addresses introduced by hand that never answered yet, if they changed.
     pub contacts: Option<Vec<String>>,
+    /// Changes of the message history, in this order.
+    pub history: Vec<crate::history::disk::Change>,
 }
 
 /// The new state of one record.

@@ -376,7 +376,7 @@ impl<S: Store> Node<S> {
         if refute.is_some() {
             self.membership.health().on_strain();
         }
-        let persist = Persist { token: self.token(), records: vec![], members: changed, incarnation: refute, contacts: None };
+        let persist = Persist { token: self.token(), members: changed, incarnation: refute, ..Persist::default() };
         self.after.insert(persist.token, After { incarnation: refute, ..After::default() });
         out.push(Output::Persist(persist));
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use gossip_cdn_protocol::io::{RecordChange, Token};
+use gossip_cdn_protocol::io::RecordChange;
 use gossip_cdn_protocol::item::ItemHasher;
 use gossip_cdn_protocol::{BlobId, Content, ContentHash, NodeId, Payload, Persist, Record, Sha256Digest, Stamp, StoreFault, Version};
 use tempfile::TempDir;
@@ -171,5 +171,5 @@ pub(super) fn persist(records: &[(BlobId, &Record)]) -> Persist {
         record: (*record).clone(),
         state: hasher.state(record),
     };
-    Persist { token: Token(0), records: records.iter().map(change).collect(), members: vec![], incarnation: None, contacts: None }
+    Persist { records: records.iter().map(change).collect(), ..Persist::default() }
 }

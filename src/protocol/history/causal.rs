@@ -184,6 +184,16 @@ impl Causal {
         Frontier { slot: self.slot, newest: self.newest.iter().copied().filter(|id| id.origin != self.me).collect() }
     }
 
+    /// What comes before an ordered message that this node would send now.
+    pub fn frontier_of_ordered(&self) -> Frontier {
+        Frontier { slot: self.slot, newest: self.newest.clone() }
+    }
+
+    /// Whether a message's word is durable here: it is kept on disk.
+    pub fn keeps(&self, id: MessageId) -> bool {
+        self.pending.get(&id).is_some_and(|pending| pending.message.is_some())
+    }
+
     /// A client's message: gives its name, or `None` while too much is pending. [`Effect::Accepted`] follows when it is durable.
     pub fn on_local(&mut self, media_type: String, body: Body, sent: WallTime, now: Instant, out: &mut Vec<Effect>) -> Option<MessageId> {
         if self.pending.len() >= MAX_PENDING {

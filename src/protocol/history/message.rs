@@ -157,6 +157,9 @@ pub enum BadMessage {
     /// Sequences begin at 1.
     #[error("a message without a sequence number")]
     NoSequence,
+    /// A list of more than is said at once.
+    #[error("more than is said at once")]
+    TooMany,
     /// Bytes that are valid text must travel as text, so that equal messages are written alike.
     #[error("the body of a message is text and written as base64")]
     NotCanonical,

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::epoch::Epoch;
 use crate::history::message::{Frontier, Message, MessageId};
+use crate::history::transaction::{Signal, Transaction};
 use crate::ids::{ContentHash, NodeId};
 use crate::io::PeerCall;
 use crate::time::Instant;
@@ -291,6 +292,7 @@ pub struct Ordered {
     silence: Duration,
     ballot_at: Option<Instant>,
     hand_over_at: Option<Instant>,
+    transaction: Transaction,
     disk: VecDeque<Vec<Then>>,
 }
 
@@ -315,6 +317,7 @@ impl Ordered {
             silence: SILENCE,
             ballot_at: None,
             hand_over_at: None,
+            transaction: Transaction::default(),
             disk: VecDeque::new(),
         }
     }
@@ -332,6 +335,26 @@ impl Ordered {
     /// Whether this node's ballot is confirmed by a majority.
     pub fn is_coordinator(&self) -> bool {
         self.coordinator.as_ref().is_some_and(|coordinator| !matches!(coordinator.phase, Phase::Starting(_)))
+    }
+
+    /// What is under way, by the founding table's names.
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    /// Something happened that the founding table has a name for.
+    pub fn on_signal(&mut self, signal: Signal) {
+        self.transaction.on_signal(signal);
+    }
+
+    /// Whose ballot this node follows: itself where it coordinates.
+    pub fn coordinator(&self) -> Option<NodeId> {
+        if self.coordinator.is_some() { Some(self.me) } else { self.followed.map(|ballot| ballot.node) }
+    }
+
+    /// Whether a batch may be about to be decided that was not reported yet.
+    pub fn is_untouched(&self) -> bool {
+        self.decided == 0 && self.accepted.is_empty()
     }
 
     /// The messages that wait for their place.
@@ -352,7 +375,9 @@ impl Ordered {
         if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&message.id) {
             return false;
         }
-        self.waiting.entry(message.id).or_insert(message);
+        if self.waiting.insert(message.id, message).is_none() {
+            self.transaction.on_signal(Signal::IncomingMessageArrived);
+        }
         self.hand_over_at.get_or_insert(now);
         true
     }
@@ -373,6 +398,7 @@ impl Ordered {
             }
             Step::Rollback { ballot } => {
                 if self.followed == Some(ballot) {
+                    self.transaction.on_signal(Signal::RollbackReceived);
                     self.followed = None;
                 }
                 out.push(Effect::Answer(call, Vote::Taken));
@@ -392,6 +418,7 @@ impl Ordered {
             return self.refuse(call, out);
         }
         self.follow(now, ballot, out);
+        self.transaction.on_signal(Signal::StartTransactionReceived);
         let accepted = self.accepted.range(slot.max(self.decided + 1)..).map(|(slot, accepted)| (*slot, accepted.clone())).collect();
         let decided = self.recent.range(slot..).take(MAX_REPORTED).map(|(slot, batch)| (*slot, batch.clone())).collect();
         let at_hand = slot > self.decided || self.recent.contains_key(&slot);
@@ -421,6 +448,7 @@ impl Ordered {
             out.push(Effect::Answer(call, Vote::Behind));
             return;
         }
+        self.transaction.on_signal(Signal::UpdateReceived);
         let accepted = Accepted { ballot, batch };
         self.promised = Some(ballot);
         self.accepted.insert(slot, accepted.clone());
@@ -524,9 +552,10 @@ impl Ordered {
         }
         let (slot, batch) = (*slot, batch.clone());
         coordinator.phase = Phase::Steady;
+        self.transaction.on_signal(Signal::CommitSent);
         let hash = batch.hash();
         let voters = self.others();
-        self.decide(slot, batch, out);
+        self.record(slot, batch, out);
         out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
         self.proceed(now, ready, out);
     }
@@ -536,7 +565,13 @@ impl Ordered {
         self.epoch.voters.iter().copied().filter(|voter| *voter != self.me).collect()
     }
 
+    /// Somebody else's decision.
     fn decide(&mut self, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
+        self.transaction.on_signal(Signal::CommitReceived);
+        self.record(slot, batch, out);
+    }
+
+    fn record(&mut self, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
         debug_assert_eq!(slot, self.decided + 1, "slots are decided in order");
         self.decided = slot;
         self.accepted.retain(|accepted, _| *accepted > slot);
@@ -590,6 +625,7 @@ impl Ordered {
         let phase = Phase::Starting(BTreeSet::new());
         self.coordinator = Some(Coordinator { ballot, epoch: self.epoch.number, phase, reported: BTreeMap::new(), until: now + PATIENCE });
         (self.seen, self.promised, self.followed, self.ballot_at) = (Some(ballot), Some(ballot), None, None);
+        self.transaction.on_signal(Signal::StartTransactionSent);
         self.persist(vec![Change::Promise(ballot)], vec![Then::OwnConfirm(ballot)], out);
         let slot = self.decided + 1;
         out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Start { ballot, slot })));
@@ -616,6 +652,7 @@ impl Ordered {
             coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };
             coordinator.until = now + PATIENCE;
         }
+        self.transaction.on_signal(Signal::UpdateRemoteNodes);
         let accepted = Accepted { ballot, batch: batch.clone() };
         self.accepted.insert(slot, accepted.clone());
         self.persist(vec![Change::Accept(slot, accepted)], vec![Then::OwnReceived(ballot, slot)], out);
@@ -647,6 +684,7 @@ impl Ordered {
     fn roll_back(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Some(coordinator) = self.coordinator.take() else { return };
         let ballot = coordinator.ballot;
+        self.transaction.on_signal(Signal::RollbackSent);
         out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Rollback { ballot })));
         self.silence = (self.silence * 2).min(LONGEST_SILENCE);
         (self.heard, self.ballot_at, self.hand_over_at) = (now, None, Some(now));
@@ -660,9 +698,9 @@ impl Ordered {
     /// When [`Self::on_deadline`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let busy = self.coordinator.as_ref().filter(|coordinator| coordinator.phase != Phase::Steady).map(|coordinator| coordinator.until);
-        let waits = !self.waiting.is_empty() && self.coordinator.is_none();
+        let waits = self.wants() && self.coordinator.is_none();
         let ballot = self.ballot_at.or(Some(self.heard)).filter(|_| waits && self.epoch.voters.contains(&self.me));
-        let hand_over = self.hand_over_at.filter(|_| waits);
+        let hand_over = self.hand_over_at.filter(|_| waits && !self.waiting.is_empty());
         [busy, ballot, hand_over].into_iter().flatten().min()
     }
 
@@ -671,7 +709,7 @@ impl Ordered {
         if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.phase != Phase::Steady && coordinator.until <= now) {
             self.roll_back(now, out);
         }
-        if self.waiting.is_empty() || self.coordinator.is_some() {
+        if !self.wants() || self.coordinator.is_some() {
             return;
         }
         if self.epoch.voters.contains(&self.me) {
@@ -682,9 +720,14 @@ impl Ordered {
                 return self.start(now, out);
             }
         }
-        if self.hand_over_at.is_some_and(|at| at <= now) {
+        if self.hand_over_at.is_some_and(|at| at <= now) && !self.waiting.is_empty() {
             self.hand_over(now, rng, out);
         }
+    }
+
+    /// Whether there is anything to be decided.
+    fn wants(&self) -> bool {
+        !self.waiting.is_empty() || self.wish.is_some()
     }
 
     fn hand_over(&mut self, now: Instant, rng: &mut ChaCha8Rng, out: &mut Vec<Effect>) {

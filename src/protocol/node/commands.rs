@@ -102,7 +102,7 @@ impl<S: Store> Node<S> {
             records.push(RecordChange { key, record, state });
         }
         self.after.insert(token, after);
-        out.push(Output::Persist(Persist { token, records, members: vec![], incarnation: None, contacts: None }));
+        out.push(Output::Persist(Persist { token, records, ..Persist::default() }));
     }
 
     fn new_blob_id(&mut self) -> BlobId {
@@ -179,7 +179,7 @@ impl<S: Store> Node<S> {
                 self.push_member(id, &[]);
                 let token = self.token();
                 self.after.insert(token, After { forgotten: Some((call, member.clone())), ..After::default() });
-                out.push(Output::Persist(Persist { token, records: vec![], members: vec![member], incarnation: None, contacts: None }));
+                out.push(Output::Persist(Persist { token, members: vec![member], ..Persist::default() }));
             }
         }
     }

@@ -97,7 +97,7 @@ impl<S: Store> Node<S> {
             let contacts = Some(self.membership.introduced());
             let token = self.token();
             self.after.insert(token, After::default());
-            out.push(Output::Persist(crate::io::Persist { token, records: vec![], members: vec![], incarnation: None, contacts }));
+            out.push(Output::Persist(crate::io::Persist { token, contacts, ..Default::default() }));
         }
         let Some(call) = call else { return };
         let reply = result

@@ -1,0 +1,140 @@
+//! A history on a disk made of maps: for who drives the machines alone, and for the simulator.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::history::disk::Founding;
+use crate::history::disk::{Change, HistoryStore, Place, Remembered};
+use crate::history::epoch::Epoch;
+use crate::history::message::{Channel, Message, MessageId};
+use crate::history::ordered::{Accepted, Ballot, Batch};
+use crate::ids::NodeId;
+use crate::store::StoreFault;
+
+/// The tables of one history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Tables {
+    promised: Option<Ballot>,
+    accepted: BTreeMap<u64, Accepted>,
+    slots: BTreeMap<u64, (Batch, Epoch)>,
+    kept: BTreeMap<MessageId, Message>,
+    messages: BTreeMap<MessageId, Message>,
+    places: BTreeMap<u64, Place>,
+    indexes: BTreeMap<MessageId, u64>,
+    last: BTreeMap<(Channel, NodeId), u64>,
+    slot: u64,
+}
+
+/// All histories that a node ever belonged to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryHistory {
+    founding: Option<Founding>,
+    tables: BTreeMap<Uuid, Tables>,
+    nothing: Tables,
+}
+
+impl MemoryHistory {
+    fn current(&self) -> &Tables {
+        let id = self.founding.map_or(Uuid::nil(), |founding| founding.id);
+        self.tables.get(&id).unwrap_or(&self.nothing)
+    }
+
+    fn tables(&mut self) -> &mut Tables {
+        self.tables.entry(self.founding.map_or(Uuid::nil(), |founding| founding.id)).or_default()
+    }
+
+    /// Makes a change.
+    ///
+    /// # Panics
+    ///
+    /// If it breaks the order in which slots are decided and places are given.
+    pub fn apply(&mut self, change: Change) {
+        if let Change::Join(founding) = change {
+            self.founding = Some(founding);
+            return;
+        }
+        let tables = self.tables();
+        match change {
+            Change::Join(_) => {}
+            Change::Keep(message) => _ = tables.kept.insert(message.id, message),
+            Change::Promise(ballot) => tables.promised = tables.promised.max(Some(ballot)),
+            Change::Accept(slot, accepted) => {
+                tables.promised = tables.promised.max(Some(accepted.ballot));
+                tables.accepted.insert(slot, accepted);
+            }
+            Change::Decide(slot, batch, epoch) => {
+                assert_eq!(slot, tables.slots.keys().next_back().map_or(1, |last| last + 1), "slots are decided in order");
+                tables.accepted.retain(|accepted, _| *accepted > slot);
+                tables.slots.insert(slot, (batch, epoch));
+            }
+            Change::Deliver(place, message) => {
+                assert_eq!(place.index, tables.places.len() as u64 + 1, "places are given in order");
+                tables.kept.remove(&message.id);
+                let last = tables.last.insert((message.id.channel, message.id.origin), message.id.sequence);
+                assert_eq!(message.id.sequence, last.unwrap_or(0) + 1, "an origin's messages are delivered in their order");
+                tables.indexes.insert(place.id, place.index);
+                tables.places.insert(place.index, place);
+                tables.messages.insert(message.id, message);
+            }
+            Change::Reach(slot) => tables.slot = slot,
+        }
+    }
+
+    /// Every message delivered in the current history, in this node's order.
+    pub fn delivered(&self) -> impl Iterator<Item = (&Place, &Message)> {
+        let tables = self.current();
+        tables.places.values().filter_map(|place| Some((place, tables.messages.get(&place.id)?)))
+    }
+
+    /// The history that the node belongs to.
+    pub fn founding(&self) -> Option<Founding> {
+        self.founding
+    }
+}
+
+impl HistoryStore for MemoryHistory {
+    fn remembered(&self) -> Result<Remembered, StoreFault> {
+        let tables = self.current();
+        let of = |channel: Channel| tables.last.iter().filter(move |((of, _), _)| *of == channel).map(|((_, node), last)| (*node, *last));
+        let last = of(Channel::Causal)
+            .filter_map(|(origin, sequence)| tables.messages.get(&MessageId { origin, channel: Channel::Causal, sequence }).cloned());
+        Ok(Remembered {
+            founding: self.founding,
+            promised: tables.promised,
+            accepted: tables.accepted.clone(),
+            decided: tables.slots.keys().next_back().map_or(0, |last| *last),
+            epoch: tables.slots.values().next_back().map(|(_, epoch)| epoch.clone()),
+            kept: tables.kept.values().cloned().collect(),
+            slot: tables.slot,
+            index: tables.places.len() as u64,
+            number: tables.places.values().filter_map(|place| Some(place.order?.number)).max().unwrap_or(0),
+            causal: last.collect(),
+            ordered: of(Channel::Ordered).collect(),
+        })
+    }
+
+    fn slots(&self, from: u64, limit: usize) -> Result<Vec<(u64, Batch)>, StoreFault> {
+        Ok(self.current().slots.range(from..).take(limit).map(|(slot, (batch, _))| (*slot, batch.clone())).collect())
+    }
+
+    fn places(&self, from: u64, limit: usize) -> Result<Vec<Place>, StoreFault> {
+        Ok(self.current().places.range(from..).take(limit).map(|(_, place)| *place).collect())
+    }
+
+    fn place(&self, id: MessageId) -> Result<Option<Place>, StoreFault> {
+        let tables = self.current();
+        Ok(tables.indexes.get(&id).and_then(|index| tables.places.get(index)).copied())
+    }
+
+    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault> {
+        let tables = self.current();
+        Ok(tables.messages.get(&id).or_else(|| tables.kept.get(&id)).cloned())
+    }
+
+    fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {
+        let places = &self.current().places;
+        let first = places.values().find(|place| place.order.is_some_and(|order| order.slot > slot));
+        Ok(first.map_or(places.len() as u64 + 1, |place| place.index))
+    }
+}

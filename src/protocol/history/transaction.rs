@@ -1,0 +1,165 @@
+//! What a node is in the middle of, by the names of the founding table.
+//!
+//! Four things may be under way at once: a transaction as coordinator, one as participant, an update asked for, and updates sent. Each is
+//! a line of states; a signal moves the one it concerns. Nothing depends on a state: answers follow from ballots alone. States are for people.
+
+use std::collections::BTreeMap;
+
+/// A state of the founding table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Nothing is under way.
+    Connected,
+    /// A ballot is promised.
+    InTransaction,
+    /// A batch is stored.
+    UpdatedByRemote,
+    /// A message is to be ordered.
+    IncomingMessageReceived,
+    /// Confirmations are awaited.
+    StartedTransaction,
+    /// Acknowledgements are awaited.
+    UpdatingRemote,
+    /// What was asked for is being sent.
+    SendingUpdateByRequest,
+    /// What was asked for is awaited.
+    WaitForUpdateByRequest,
+}
+
+/// A signal of the founding table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// A coordinator starts, and is promised.
+    StartTransactionReceived,
+    /// A batch comes, and is taken.
+    UpdateReceived,
+    /// A slot is decided.
+    CommitReceived,
+    /// A ballot is given up.
+    RollbackReceived,
+    /// A message is to be ordered by this node.
+    IncomingMessageArrived,
+    /// This node starts a ballot.
+    StartTransactionSent,
+    /// This node proposes a batch.
+    UpdateRemoteNodes,
+    /// This node gives its ballot up.
+    RollbackSent,
+    /// This node's batch is decided.
+    CommitSent,
+    /// Somebody asks for an update.
+    UpdateMeRequestReceived,
+    /// It has all it asked for.
+    UpdateByRequestSent,
+    /// This node asks for an update.
+    UpdateMeRequestSent,
+    /// It has all it asked for, or nobody answers.
+    UpdateByRequestReceived,
+}
+
+/// The line that a signal concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Coordinator,
+    Participant,
+    Asker,
+    Sender,
+}
+
+/// What is under way at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// As coordinator.
+    pub coordinator: State,
+    /// As participant.
+    pub participant: State,
+    /// As asker.
+    pub asker: State,
+    /// As sender.
+    pub sender: State,
+    /// How often each signal came since the start.
+    pub signals: BTreeMap<Signal, u64>,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        let connected = State::Connected;
+        Self { coordinator: connected, participant: connected, asker: connected, sender: connected, signals: BTreeMap::new() }
+    }
+}
+
+impl Signal {
+    /// All signals.
+    pub const ALL: [Self; 13] = [
+        Self::StartTransactionReceived,
+        Self::UpdateReceived,
+        Self::CommitReceived,
+        Self::RollbackReceived,
+        Self::IncomingMessageArrived,
+        Self::StartTransactionSent,
+        Self::UpdateRemoteNodes,
+        Self::RollbackSent,
+        Self::CommitSent,
+        Self::UpdateMeRequestReceived,
+        Self::UpdateByRequestSent,
+        Self::UpdateMeRequestSent,
+        Self::UpdateByRequestReceived,
+    ];
+
+    fn line(self) -> Line {
+        match self {
+            Self::StartTransactionReceived | Self::UpdateReceived | Self::CommitReceived | Self::RollbackReceived => Line::Participant,
+            Self::IncomingMessageArrived | Self::StartTransactionSent | Self::UpdateRemoteNodes | Self::RollbackSent | Self::CommitSent => {
+                Line::Coordinator
+            }
+            Self::UpdateMeRequestReceived | Self::UpdateByRequestSent => Line::Sender,
+            Self::UpdateMeRequestSent | Self::UpdateByRequestReceived => Line::Asker,
+        }
+    }
+
+    /// Where it leads from `state`, on its line.
+    fn from(self, state: State) -> State {
+        use State::{
+            Connected, InTransaction, IncomingMessageReceived, SendingUpdateByRequest, StartedTransaction, UpdatedByRemote, UpdatingRemote,
+            WaitForUpdateByRequest,
+        };
+        match self {
+            Self::StartTransactionReceived => InTransaction,
+            // A steady coordinator skips Start, which is as if it had come.
+            Self::UpdateReceived => UpdatedByRemote,
+            Self::CommitReceived | Self::RollbackReceived | Self::RollbackSent | Self::CommitSent => Connected,
+            Self::IncomingMessageArrived if state == Connected => IncomingMessageReceived,
+            // It joins those that are under way already.
+            Self::IncomingMessageArrived => state,
+            Self::StartTransactionSent => StartedTransaction,
+            Self::UpdateRemoteNodes => UpdatingRemote,
+            Self::UpdateMeRequestReceived => SendingUpdateByRequest,
+            Self::UpdateMeRequestSent => WaitForUpdateByRequest,
+            Self::UpdateByRequestSent | Self::UpdateByRequestReceived => Connected,
+        }
+    }
+}
+
+impl Transaction {
+    /// Something happened.
+    pub fn on_signal(&mut self, signal: Signal) {
+        *self.signals.entry(signal).or_default() += 1;
+        let state = match signal.line() {
+            Line::Coordinator => &mut self.coordinator,
+            Line::Participant => &mut self.participant,
+            Line::Asker => &mut self.asker,
+            Line::Sender => &mut self.sender,
+        };
+        *state = signal.from(*state);
+        // The slot that this node was about to decide, or had messages for, is decided.
+        if signal == Signal::CommitReceived && self.coordinator != State::StartedTransaction {
+            self.coordinator = State::Connected;
+        }
+    }
+
+    /// The first line, as coordinator, participant, asker, sender, that is in the middle of something.
+    pub fn state(&self) -> State {
+        let lines = [self.coordinator, self.participant, self.asker, self.sender];
+        lines.into_iter().find(|state| *state != State::Connected).unwrap_or(State::Connected)
+    }
+}
