@@ -304,6 +304,8 @@ fn log(event: &Event) {
         Event::Refuted(incarnation) => tracing::info!(incarnation, "refuted a rumor of this node's death"),
         Event::NoHolder(hash) => tracing::warn!(%hash, "no holder of a payload answers; trying again later"),
         Event::Silent(member) => tracing::info!(%member, "no heartbeat for half a second; calling it"),
+        Event::SummaryDisagrees(partition) => tracing::warn!(partition, "the records of a partition do not add up to its summary"),
+        Event::SummaryRepaired(before, after) => tracing::error!(%before, %after, "the summary was wrong and was counted afresh"),
         Event::AddressTaken(member, found) => tracing::warn!(%member, %found, "another node answers at the address of a member"),
     }
 }

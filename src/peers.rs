@@ -115,9 +115,15 @@ impl Peers {
 fn patience(kind: Kind) -> Duration {
     match kind {
         Kind::Exchange | Kind::Holds | Kind::Probe => SMALL_CALL,
-        Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
-            BULK_CALL
-        }
+        Kind::Cells
+        | Kind::Partitions
+        | Kind::Sketches
+        | Kind::Items
+        | Kind::Records
+        | Kind::Snapshot
+        | Kind::Members
+        | Kind::Rumors
+        | Kind::Receipts => BULK_CALL,
     }
 }
 

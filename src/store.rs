@@ -343,6 +343,23 @@ impl gossip_cdn_protocol::Store for Store {
         read().map_err(fault)
     }
 
+    fn records(&self, from: RecordKey, limit: usize, budget: usize) -> Result<Vec<(RecordKey, Record)>, StoreFault> {
+        let read = || -> Result<Vec<(RecordKey, Record)>, Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            for row in table.range::<&[u8; 24]>(&tables::key_bytes(from)..)?.take(limit) {
+                let (key, value) = row?;
+                records.push((tables::key_of(key.value()), encoding::record_of(value.value())?));
+                bytes += value.value().len();
+                if bytes >= budget {
+                    break;
+                }
+            }
+            Ok(records)
+        };
+        read().map_err(fault)
+    }
+
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
         let read = || -> Result<bool, Error> {
             let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;

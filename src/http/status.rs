@@ -182,6 +182,14 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         confirmations,
         suspicions_false,
         deaths,
+        snapshots,
+        snapshot_pages,
+        snapshot_records,
+        snapshot_partitions_skipped,
+        snapshot_pages_served,
+        partitions_verified,
+        summary_disagreements,
+        summary_repairs,
     } = *counters;
     vec![
         ("exchanges", exchanges),
@@ -216,5 +224,13 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         ("confirmations", confirmations),
         ("suspicions_false", suspicions_false),
         ("deaths", deaths),
+        ("snapshots", snapshots),
+        ("snapshot_pages", snapshot_pages),
+        ("snapshot_records", snapshot_records),
+        ("snapshot_partitions_skipped", snapshot_partitions_skipped),
+        ("snapshot_pages_served", snapshot_pages_served),
+        ("partitions_verified", partitions_verified),
+        ("summary_disagreements", summary_disagreements),
+        ("summary_repairs", summary_repairs),
     ]
 }

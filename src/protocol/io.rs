@@ -460,6 +460,22 @@ pub struct Counters {
     pub suspicions_false: u64,
     /// Suspects that this node declared dead.
     pub deaths: u64,
+    /// Snapshots taken to their end.
+    pub snapshots: u64,
+    /// Pages of snapshots taken from peers.
+    pub snapshot_pages: u64,
+    /// Records in them.
+    pub snapshot_records: u64,
+    /// Partitions not taken, as they were equal already.
+    pub snapshot_partitions_skipped: u64,
+    /// Pages of snapshots given to peers.
+    pub snapshot_pages_served: u64,
+    /// Partitions whose records were counted again in the background.
+    pub partitions_verified: u64,
+    /// Of them, those whose summary was found to be wrong.
+    pub summary_disagreements: u64,
+    /// Times the summary was made anew because of that.
+    pub summary_repairs: u64,
 }
 
 /// A member as shown to people.
@@ -518,4 +534,8 @@ pub enum Event {
     AddressTaken(NodeId, NodeId),
     /// A member's heartbeats have stopped: it is called at once.
     Silent(NodeId),
+    /// The records of that partition do not add up to its summary.
+    SummaryDisagrees(u8),
+    /// The summary was made anew from the records: what it was, what it is.
+    SummaryRepaired(Root, Root),
 }

@@ -28,7 +28,7 @@
 //!
 //! | values | machines | doors |
 //! |---|---|---|
-//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`transfer`], [`receipts`], [`lan`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
+//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`snapshot`], [`verification`], [`transfer`], [`receipts`], [`lan`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
 
 pub mod history;
 pub mod ids;
@@ -44,6 +44,7 @@ pub mod reconciliation;
 pub mod record;
 pub mod records;
 pub mod sketch;
+pub mod snapshot;
 pub mod spread;
 pub mod stamp;
 pub mod store;
@@ -51,6 +52,7 @@ pub mod summary;
 pub mod time;
 pub mod transfer;
 pub mod vector_clock;
+pub mod verification;
 pub mod version;
 pub mod wire;
 

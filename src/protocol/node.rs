@@ -18,6 +18,8 @@ mod meeting;
 mod merging;
 mod peers;
 mod probing;
+mod snapshot;
+mod verification;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,11 +42,13 @@ use crate::membership::{Addresses, Membership};
 use crate::receipts::{Copies, Owed};
 use crate::reconciliation::{Reconciliation, Served, Step};
 use crate::records::Records;
+use crate::snapshot::{Question, Snapshot};
 use crate::spread::Spread;
 use crate::stamp::HybridClock;
 use crate::store::{Store, StoreFault};
 use crate::time::{Instant, Now};
 use crate::transfer::Transfers;
+use crate::verification::Verification;
 use crate::wire::{Envelope, VERSION};
 
 /// Time between two exchanges that a node begins, jittered by a tenth.
@@ -82,6 +86,7 @@ pub struct Identity {
 enum Purpose {
     Exchange(NodeId),
     Reconcile(NodeId, Step),
+    Snapshot(NodeId, Question),
     /// Whether the whole lists are exchanged.
     Members(NodeId, bool),
     Rumors(NodeId),
@@ -152,6 +157,8 @@ pub struct Node<S> {
     spread: Spread,
     reconciliation: Reconciliation,
     served: Served,
+    snapshot: Snapshot,
+    verification: Verification,
     transfers: Transfers,
     copies: Copies,
     owed: Owed,
@@ -193,6 +200,7 @@ impl<S: Store> Node<S> {
             state: MemberState::Alive,
             key: identity.key,
         };
+        let first_verified = me.id.0.as_bytes()[0];
         let hasher = ItemHasher::new(&config.cluster);
         let mut rng = ChaCha8Rng::from_seed(seed);
         let addresses = Addresses { bootstraps: config.bootstraps, introduced };
@@ -209,6 +217,9 @@ impl<S: Store> Node<S> {
             spread: Spread::default(),
             reconciliation: Reconciliation::default(),
             served: Served::default(),
+            snapshot: Snapshot::default(),
+            // Nodes begin at different partitions, for no other reason than that somebody looks at each of them soon.
+            verification: Verification::new(first_verified, now.instant),
             transfers: Transfers::default(),
             copies: Copies::default(),
             owed: Owed::default(),
@@ -266,6 +277,8 @@ impl<S: Store> Node<S> {
             self.transfers.deadline(),
             self.copies.deadline(),
             self.lan.as_ref().map(Lan::deadline),
+            self.snapshot.deadline(),
+            Some(self.verification.deadline()),
             Some(self.next_exchange),
             Some(self.next_refill),
         ];
@@ -394,6 +407,7 @@ impl<S: Store> Node<S> {
         self.reconciliation.check();
         self.served.check();
         self.transfers.check();
+        self.snapshot.check();
         self.owed.check();
     }
 }

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::vector_clock::VectorClock;
-use crate::version::{Malformed, Version, VersionId};
+use crate::version::{Content, Malformed, Version, VersionId};
 
 /// Largest record, in bytes of JSON: neither taken from outside nor made by merging.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -74,7 +74,6 @@ impl Record {
             return false;
         }
         self.versions.retain(|held| !version.dominates(held));
-        let rank = |version: &Version| (version.id(), version.content.clone(), version.clock.clone());
         let place = self.versions.partition_point(|held| rank(held) > rank(&version));
         self.versions.insert(place, version);
         true
@@ -96,6 +95,11 @@ impl Record {
         }
         self.versions.iter().try_for_each(Version::validate)
     }
+}
+
+/// What versions are ordered by: the winner is the greatest.
+fn rank(version: &Version) -> (VersionId, &Content, &VectorClock) {
+    (version.id(), &version.content, &version.clock)
 }
 
 #[cfg(test)]

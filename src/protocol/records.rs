@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{BlobId, ContentHash};
 use crate::io::Token;
-use crate::item::{Item, ItemHasher, KeyHash, RecordKey};
+use crate::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
 use crate::record::Record;
 use crate::store::{Missing, Store, StoreFault};
 use crate::summary::Summary;
@@ -25,6 +25,7 @@ const SCAN_PAGE: usize = 4096;
 #[derive(Debug)]
 struct Pending {
     record: Record,
+    state: StateHash,
     /// The last persist that carries this record.
     token: Token,
     /// Whether a version of this node's own is among what is not yet persisted.
@@ -37,7 +38,18 @@ pub struct Records<S> {
     store: S,
     hasher: ItemHasher,
     pending: BTreeMap<RecordKey, Pending>,
+    /// Room in the overlay that is set aside for records under way.
+    reserved: usize,
     summary: Summary,
+}
+
+/// Records in the order of their keys.
+#[derive(Debug)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<(RecordKey, Record)>,
+    /// The last key looked at, if there may be more behind it.
+    pub next: Option<RecordKey>,
 }
 
 impl std::fmt::Debug for ItemHasher {
@@ -50,7 +62,7 @@ impl<S: Store> Records<S> {
     /// Takes over a store; counts its items once.
     pub fn open(store: S, hasher: ItemHasher) -> Result<Self, StoreFault> {
         let summary = Summary::new(hasher.sketch().clone());
-        let mut records = Self { store, hasher, pending: BTreeMap::new(), summary };
+        let mut records = Self { store, hasher, pending: BTreeMap::new(), reserved: 0, summary };
         records.summary = records.count_afresh()?;
         Ok(records)
     }
@@ -86,14 +98,29 @@ impl<S: Store> Records<S> {
         self.hasher.key(blob)
     }
 
+    /// How many records fill the overlay, with those that room is set aside for.
+    pub fn taken(&self) -> usize {
+        self.pending.len() + self.reserved
+    }
+
+    /// How many more changes can be taken for now.
+    pub fn room(&self) -> usize {
+        MAX_PENDING.saturating_sub(self.taken())
+    }
+
     /// Whether no more changes can be taken for now.
     pub fn is_full(&self) -> bool {
-        self.pending.len() >= MAX_PENDING
+        self.room() == 0
+    }
+
+    /// Sets room aside for so many records, instead of what was set aside before.
+    pub fn reserve(&mut self, records: usize) {
+        self.reserved = records;
     }
 
     /// Whether so many changes can be taken on top of those that wait for the disk.
     pub fn has_room(&self, changes: usize) -> bool {
-        self.pending.len() + changes <= MAX_PENDING
+        changes <= self.room()
     }
 
     /// The record of that key, persisted or not; empty if the blob was never written.
@@ -128,9 +155,36 @@ impl<S: Store> Records<S> {
         // Beyond the last committed item of a full page the store may hold more, so the overlay must not run ahead of it.
         let end = if page.len() < limit { None } else { page.last_key_value().map(|(key, _)| *key) };
         for (key, pending) in self.pending.range(from..).take_while(|(key, _)| end.is_none_or(|end| **key <= end)) {
-            page.insert(*key, Item { key: key.hash, state: self.hasher.state(&pending.record) });
+            page.insert(*key, Item { key: key.hash, state: pending.state });
         }
         Ok(page.into_iter().take(limit).collect())
+    }
+
+    /// The records from `from` on to the end of partition `last` that may leave this node: at most `limit`, and no more once
+    /// about `budget` bytes are there.
+    pub fn page(&self, from: RecordKey, last: u8, limit: usize, budget: usize) -> Result<Page, StoreFault> {
+        let committed = self.store.records(from, limit, budget)?;
+        // Beyond the last committed record of this page the store may hold more.
+        let end = committed.last().map(|(key, _)| *key);
+        let mut all: BTreeMap<RecordKey, Option<Record>> = committed.into_iter().map(|(key, record)| (key, Some(record))).collect();
+        for (key, pending) in self.pending.range(from..).take_while(|(key, _)| end.is_none_or(|end| **key <= end)) {
+            all.insert(*key, (!pending.own).then(|| pending.record.clone()));
+        }
+        let (mut records, mut bytes) = (Vec::with_capacity(all.len()), 0);
+        let mut seen = None;
+        for (key, record) in all {
+            if key.hash.partition() > last {
+                return Ok(Page { records, next: None });
+            }
+            let size = record.as_ref().map_or(0, crate::wire::record_size);
+            if records.len() == limit || bytes + size > budget && !records.is_empty() {
+                return Ok(Page { records, next: seen });
+            }
+            bytes += size;
+            seen = Some(key);
+            records.extend(record.map(|record| (key, record)));
+        }
+        Ok(Page { records, next: seen.filter(|_| end.is_some()) })
     }
 
     /// Whether the payload is here durably.
@@ -143,14 +197,23 @@ impl<S: Store> Records<S> {
         self.store.missing(after, limit)
     }
 
-    /// Replaces the record of `key`, as part of the persist `token`. `own`: it holds a new version of this node's own.
-    pub fn put(&mut self, key: RecordKey, before: &Record, after: Record, token: Token, own: bool) {
-        if before.winner().is_some() {
-            self.summary.remove(Item { key: key.hash, state: self.hasher.state(before) });
-        }
-        self.summary.add(Item { key: key.hash, state: self.hasher.state(&after) });
+    /// The item of a record in its place; `None` of one that was never written.
+    pub fn item(&self, key: RecordKey, record: &Record) -> Option<Item> {
+        record.winner().map(|_| Item { key: key.hash, state: self.hasher.state(record) })
+    }
+
+    /// Replaces the record of `key`, which was `before` in the summary and is `state` now, as part of the persist `token`. `own`: it
+    /// holds a new version of this node's own.
+    pub fn put(&mut self, key: RecordKey, before: Option<Item>, after: Record, state: StateHash, token: Token, own: bool) {
+        before.into_iter().for_each(|before| self.summary.remove(before));
+        self.summary.add(Item { key: key.hash, state });
         let own = own || self.pending.get(&key).is_some_and(|pending| pending.own);
-        self.pending.insert(key, Pending { record: after, token, own });
+        self.pending.insert(key, Pending { record: after, state, token, own });
+    }
+
+    /// Replaces the summary by one counted afresh; returns the root before.
+    pub fn replace_summary(&mut self, summary: Summary) -> crate::summary::Root {
+        std::mem::replace(&mut self.summary, summary).root()
     }
 
     /// The persist `token` is on disk: its keys are read from the store again, unless a later persist carries them too.
@@ -170,6 +233,12 @@ impl<S: Store> Records<S> {
     /// Whether a change of that record waits for the disk.
     pub fn is_pending(&self, key: RecordKey) -> bool {
         self.pending.contains_key(&key)
+    }
+
+    /// Counts an item that is not there: what a fault in the upkeep of the summary would do.
+    #[cfg(test)]
+    pub(crate) fn miscount(&mut self, item: Item) {
+        self.summary.add(item);
     }
 
     /// Counts everything afresh and compares: the invariant of the summary. A pass over all keys, for the simulator.

@@ -33,6 +33,22 @@ pub trait Store {
     /// At most `limit` committed items from `from` on, in the order of their keys. Reads no record.
     fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault>;
 
+    /// Committed records from `from` on, in the order of their keys: at most `limit`, and no more once about `budget` bytes were
+    /// read. None only where there is none.
+    fn records(&self, from: RecordKey, limit: usize, budget: usize) -> Result<Vec<(RecordKey, Record)>, StoreFault> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for (key, _) in self.items(from, limit)? {
+            if bytes >= budget && !records.is_empty() {
+                break;
+            }
+            if let Some(record) = self.record(key)? {
+                bytes += crate::wire::record_size(&record);
+                records.push((key, record));
+            }
+        }
+        Ok(records)
+    }
+
     /// Whether the payload is here durably.
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault>;
 
@@ -41,4 +57,54 @@ pub trait Store {
 
     /// Bytes of all payloads here.
     fn payload_bytes(&self) -> Result<u64, StoreFault>;
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::item::StateHash;
+
+    type Rows = BTreeMap<RecordKey, (StateHash, Record)>;
+
+    /// A store in memory, of records alone; a clone is the same store.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Map(Rc<RefCell<Rows>>);
+
+    impl Map {
+        pub(crate) fn put(&self, key: RecordKey, state: StateHash, record: Record) {
+            self.0.borrow_mut().insert(key, (state, record));
+        }
+    }
+
+    impl Store for Map {
+        fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
+            Ok(self.0.borrow().get(&key).map(|(_, record)| record.clone()))
+        }
+
+        fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
+            let rows = self.0.borrow();
+            Ok(rows.range(crate::records::first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
+        }
+
+        fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
+            let item = |(key, (state, _)): (&RecordKey, &(StateHash, Record))| (*key, Item { key: key.hash, state: *state });
+            Ok(self.0.borrow().range(from..).take(limit).map(item).collect())
+        }
+
+        fn holds(&self, _: ContentHash) -> Result<bool, StoreFault> {
+            Ok(false)
+        }
+
+        fn missing(&self, _: Option<ContentHash>, _: usize) -> Result<Vec<Missing>, StoreFault> {
+            Ok(vec![])
+        }
+
+        fn payload_bytes(&self) -> Result<u64, StoreFault> {
+            Ok(0)
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod members;
 mod packed;
 mod payloads;
 mod records;
+mod snapshot;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ pub use records::{
     CellsAnswer, CellsRequest, Compared, Digest, ItemsAnswer, ItemsRequest, PartitionsAnswer, PartitionsRequest, RecordsAnswer,
     RecordsRequest, SketchesAnswer, SketchesRequest,
 };
+pub use snapshot::{SnapshotAnswer, SnapshotRequest};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -40,6 +42,8 @@ pub const MAX_BODY: usize = 4 << 20;
 pub const MAX_RECORDS: usize = 512;
 /// Records are added to a message until it holds about this many bytes of them.
 pub const RECORDS_BUDGET: usize = 1 << 20;
+/// Most records in one page of a snapshot: what a core merges in some milliseconds.
+pub const SNAPSHOT_PAGE: usize = 1024;
 /// Most items in one answer.
 pub const MAX_ITEMS: usize = 16_384;
 /// How many cells the answer to an exchange carries. Twelve differences mostly decode from them, and they cost 1.1 KB.
@@ -119,6 +123,8 @@ pub enum Request {
     Holds(Holds),
     /// Does the receiver reach that node?
     Probe(Probe),
+    /// A newcomer takes a page of records.
+    Snapshot(SnapshotRequest),
 }
 
 /// What a node answers. Serialises as what is inside.
@@ -145,6 +151,8 @@ pub enum Answer {
     Holds(HoldsAnswer),
     /// To [`Request::Probe`].
     Probe(Probed),
+    /// To [`Request::Snapshot`].
+    Snapshot(SnapshotAnswer),
 }
 
 /// What is fresh: of the records and of the members.
@@ -196,6 +204,10 @@ fn at_most(found: usize, bound: usize) -> Result<(), BadMessage> {
 
 fn validate_entries(entries: &[Entry]) -> Result<(), BadMessage> {
     at_most(entries.len(), MAX_RECORDS)?;
+    validate_each(entries)
+}
+
+fn validate_each(entries: &[Entry]) -> Result<(), BadMessage> {
     for entry in entries {
         entry.versions.validate()?;
         if size(entry) > MAX_BYTES {
@@ -227,6 +239,7 @@ impl Request {
             Self::Rumors(rumors) => rumors.validate(),
             Self::Receipts(receipts) => at_most(receipts.receipts.len(), MAX_RECEIPTS),
             Self::Probe(probe) => probe.validate(),
+            Self::Snapshot(snapshot) => snapshot.validate(),
         }
     }
 
@@ -244,6 +257,7 @@ impl Request {
             Self::Receipts(_) => Kind::Receipts,
             Self::Holds(_) => Kind::Holds,
             Self::Probe(_) => Kind::Probe,
+            Self::Snapshot(_) => Kind::Snapshot,
         }
     }
 }
@@ -273,17 +287,20 @@ pub enum Kind {
     Holds,
     /// [`Request::Probe`]
     Probe,
+    /// [`Request::Snapshot`]
+    Snapshot,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Exchange,
         Self::Cells,
         Self::Partitions,
         Self::Sketches,
         Self::Items,
         Self::Records,
+        Self::Snapshot,
         Self::Members,
         Self::Rumors,
         Self::Receipts,
@@ -305,6 +322,7 @@ impl Kind {
             Self::Receipts => "receipts",
             Self::Holds => "holds",
             Self::Probe => "probe",
+            Self::Snapshot => "snapshot",
         }
     }
 
@@ -322,6 +340,7 @@ impl Kind {
             Self::Receipts => read(json, Request::Receipts),
             Self::Holds => read(json, Request::Holds),
             Self::Probe => read(json, Request::Probe),
+            Self::Snapshot => read(json, Request::Snapshot),
         }
     }
 
@@ -338,6 +357,7 @@ impl Kind {
             Self::Rumors | Self::Receipts => read(json, Answer::Taken),
             Self::Holds => read(json, Answer::Holds),
             Self::Probe => read(json, Answer::Probe),
+            Self::Snapshot => read(json, Answer::Snapshot),
         }
     }
 }
@@ -360,6 +380,7 @@ impl Answer {
             Self::Items(items) => items.validate(),
             Self::Records(records) => records.validate(),
             Self::Members(list) => list.validate(),
+            Self::Snapshot(snapshot) => snapshot.validate(),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::io::{
     Change, ClientCall, Command, Event, Holders, MemberView, Outbox, Output, Persist, RecordChange, Reply, Status, Write, WriteFault,
     Written,
 };
-use crate::item::RecordKey;
+use crate::item::{Item, RecordKey};
 use crate::member::is_base_url;
 use crate::node::{After, Copying, HolderSearch, Node, Purpose};
 use crate::record::Record;
@@ -97,7 +97,9 @@ impl<S: Store> Node<S> {
         let mut records = Vec::with_capacity(changes.len());
         for (key, before, record) in changes {
             let state = self.records.hasher().state(&record);
-            self.records.put(key, &before, record.clone(), token, own);
+            let before = self.records.item(key, &before);
+            self.verification.on_change(key, before, Item { key: key.hash, state });
+            self.records.put(key, before, record.clone(), state, token, own);
             after.keys.push(key);
             records.push(RecordChange { key, record, state });
         }

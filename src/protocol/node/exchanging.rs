@@ -17,7 +17,7 @@ use crate::wire::{
 impl<S: Store> Node<S> {
     /// What an exchange with that peer opens with.
     pub(super) fn digest(&self, now: Now, peer: NodeId) -> Digest {
-        let occupied = self.reconciliation.is_occupied(peer, now.instant);
+        let occupied = self.snapshot.is_under_way() || self.reconciliation.is_occupied(peer, now.instant);
         Digest { root: self.records.summary().root(), members: self.membership.fingerprint(), occupied }
     }
 
@@ -48,7 +48,9 @@ impl<S: Store> Node<S> {
             self.counters.exchanges_equal += 1;
             return;
         };
-        // A node with less than half of the peer's records comes this way too: its partitions differ in so much that their items are listed.
+        if self.meets_newcomer(now, peer, &target, root, out) {
+            return;
+        }
         match theirs.sketch {
             Some(number) => {
                 self.reconciliation.begin(target, root, (number, &theirs.cells), &self.records, &mut self.counters);
@@ -115,6 +117,7 @@ impl<S: Store> Node<S> {
             | Answer::Partitions(_)
             | Answer::Sketches(_)
             | Answer::Items(_)
+            | Answer::Snapshot(_)
             | Answer::Members(_)
             | Answer::Taken(_)
             | Answer::Holds(_)

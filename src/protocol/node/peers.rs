@@ -32,6 +32,9 @@ impl<S: Store> Node<S> {
             Request::Sketches(sketches) => return Ok(Some(self.on_sketches(now, from, &sketches)?.map(|answer| self.envelope(answer)))),
             Request::Items(items) => return Ok(Some(self.on_items(now, from, &items)?.map(|answer| self.envelope(answer)))),
             Request::Records(records) => return Ok(Some(self.on_records(now, from, records, out)?.map(|answer| self.envelope(answer)))),
+            Request::Snapshot(stretch) => {
+                return Ok(Some(self.on_snapshot_request(now, from, &stretch)?.map(|answer| self.envelope(answer))));
+            }
             Request::Members(MembersRequest { members, full }) => {
                 self.merge_members(now, from, members, out);
                 let members = if full { self.membership.list() } else { self.membership.recent_changes(now.instant) };
@@ -132,6 +135,7 @@ impl<S: Store> Node<S> {
         match (purpose, envelope.body) {
             (Purpose::Exchange(peer), Answer::Exchange(theirs)) => self.on_compared(now, peer, theirs, out),
             (Purpose::Reconcile(peer, step), answer) => self.on_step(now, peer, &step, answer, out)?,
+            (Purpose::Snapshot(peer, asked), answer) => self.on_snapshot(now, peer, asked, answer, out)?,
             (Purpose::Probe(_), Answer::Probe(_)) | (Purpose::Warning(_), Answer::Taken(_)) => {}
             (Purpose::Ask(_, about), Answer::Probe(probed)) => self.on_probed(now, about, probed.alive, out),
             (Purpose::Vouch(_, peer_call), Answer::Probe(_)) => self.vouch(peer_call, true, out),
@@ -170,6 +174,7 @@ impl<S: Store> Node<S> {
         }
         match purpose {
             Purpose::Reconcile(peer, step) => self.on_step_failed(now, peer, &step, &fault),
+            Purpose::Snapshot(peer, asked) => self.on_no_snapshot(now, peer, asked, &fault),
             Purpose::Rumors(peer) => self.spread.on_ended(peer, false),
             Purpose::Holds(_, call) => self.on_search_answer(call, None, out),
             Purpose::Introduction(address, call) => self.on_introduced(now, &address, call, Err(fault), out),
@@ -189,6 +194,7 @@ impl<S: Store> Node<S> {
             // One asked on a peer's behalf is that peer's to judge: else a dead node would be probed by those who probe for others, and so on.
             Purpose::Vouch(..) => false,
             Purpose::Reconcile(..)
+            | Purpose::Snapshot(..)
             | Purpose::Members(..)
             | Purpose::Rumors(_)
             | Purpose::Receipts(_)
@@ -209,6 +215,7 @@ impl Purpose {
         match self {
             Self::Exchange(peer)
             | Self::Reconcile(peer, _)
+            | Self::Snapshot(peer, _)
             | Self::Members(peer, _)
             | Self::Probe(peer)
             | Self::Ask(peer, _)

@@ -35,7 +35,9 @@ impl<S: Store> Node<S> {
         self.make_contacts(now, out);
         self.exchange(now, out);
         self.served.expire(now.instant);
+        self.take_snapshot(now, out);
         self.reconcile(out)?;
+        self.verify(now, out)?;
         self.refill(now)?;
         self.start_transfers(now, out)?;
         self.settle_receipts(out)?;

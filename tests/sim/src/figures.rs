@@ -274,7 +274,7 @@ fn found_and_given(report: &Report) -> ((u64, u64), (u64, u64)) {
 /// Whether a kind of call carries records; `None` of what has to do with neither finding nor giving.
 fn kind_of(kind: Kind) -> Option<bool> {
     match kind {
-        Kind::Records | Kind::Rumors => Some(true),
+        Kind::Records | Kind::Snapshot | Kind::Rumors => Some(true),
         Kind::Exchange | Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items => Some(false),
         Kind::Members | Kind::Receipts | Kind::Holds | Kind::Probe => None,
     }

@@ -82,6 +82,10 @@ impl Transcript {
             }
             Request::Holds(holds) => format!("holds {}?", hash(holds.hash)),
             Request::Probe(probe) => format!("probe {}", self.node(probe.id)),
+            Request::Snapshot(asked) => {
+                let after = asked.after.map_or_else(String::new, |after| format!(" after {}", blob(after)));
+                format!("snapshot {:02x} to {:02x}{after}", asked.first, asked.last)
+            }
         }
     }
 
@@ -99,6 +103,10 @@ impl Transcript {
             Answer::Records(records) => format!("records give [{}] seen {}", self.entries(&records.give), records.seen),
             Answer::Members(list) => format!("members [{}]", self.members(&list.members)),
             Answer::Taken(_) => "taken".into(),
+            Answer::Snapshot(page) => {
+                let next = page.next.map_or_else(String::new, |next| format!(", more after {}", blob(next)));
+                format!("snapshot give [{}]{next}", self.entries(&page.give))
+            }
             Answer::Holds(answer) => if answer.holds { "held" } else { "not held" }.into(),
             Answer::Probe(probed) => if probed.alive { "alive" } else { "not reached" }.into(),
         }
@@ -113,6 +121,10 @@ impl Transcript {
             Event::Refuted(incarnation) => format!("it lives, as incarnation {incarnation}"),
             Event::NoHolder(name) => format!("no holder of {}", hash(*name)),
             Event::Silent(id) => format!("no heartbeat of {}", self.node(*id)),
+            Event::SummaryDisagrees(partition) => format!("partition {partition:02x} does not add up"),
+            Event::SummaryRepaired(before, after) => {
+                format!("summary repaired from {} to {}", root(&before.to_string()), root(&after.to_string()))
+            }
             Event::AddressTaken(old, new) => format!("{} answers for {}", self.node(*new), self.node(*old)),
         }
     }

@@ -29,6 +29,7 @@ pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
         Request::Receipts(body) => survives(request, body),
         Request::Holds(body) => survives(request, body),
         Request::Probe(body) => survives(request, body),
+        Request::Snapshot(body) => survives(request, body),
     }
 }
 
@@ -45,6 +46,7 @@ pub(crate) fn answer_survives(answer: &Envelope<Answer>) -> bool {
         Answer::Taken(body) => survives(answer, body),
         Answer::Holds(body) => survives(answer, body),
         Answer::Probe(body) => survives(answer, body),
+        Answer::Snapshot(body) => survives(answer, body),
     }
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
         | Request::Partitions(_)
         | Request::Sketches(_)
         | Request::Items(_)
+        | Request::Snapshot(_)
         | Request::Holds(_)
         | Request::Probe(_) => Said::default(),
     }
@@ -102,6 +105,7 @@ pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
 pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
     match answer {
         Answer::Records(records) => Said { entries: Some(&mut records.give), ..Said::default() },
+        Answer::Snapshot(page) => Said { entries: Some(&mut page.give), ..Said::default() },
         Answer::Members(list) => Said { members: Some(&mut list.members), ..Said::default() },
         Answer::Exchange(_)
         | Answer::Cells(_)
@@ -118,9 +122,15 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
 pub(crate) fn patience(kind: Kind) -> u64 {
     match kind {
         Kind::Exchange | Kind::Holds | Kind::Probe => 3_000_000,
-        Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items | Kind::Records | Kind::Members | Kind::Rumors | Kind::Receipts => {
-            30_000_000
-        }
+        Kind::Cells
+        | Kind::Partitions
+        | Kind::Sketches
+        | Kind::Items
+        | Kind::Records
+        | Kind::Snapshot
+        | Kind::Members
+        | Kind::Rumors
+        | Kind::Receipts => 30_000_000,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip_cdn_protocol::io::{ClientCall, ForgetFault, Reply, WriteFault, Written};
+use gossip_cdn_protocol::io::{ClientCall, Counters, ForgetFault, Reply, WriteFault, Written};
 use gossip_cdn_protocol::{BlobId, Command, Content, MemberState, Record};
 use gossip_cdn_sim::world::Unsynced;
 use gossip_cdn_sim::{Wish, World};
@@ -206,4 +206,105 @@ fn who_is_forgotten_stays_so_everywhere_and_is_a_member_again_when_it_comes_back
     world.run_for(seconds(60));
     assert!((0..4).all(|host| state(&mut world, host, 4) == Some(MemberState::Alive)));
     assert_eq!(world.failure(), None);
+}
+
+/// So many blobs, some of them deleted again, written to the hosts in turn and settled everywhere.
+fn fill(world: &mut World, hosts: usize, blobs: u64) {
+    for n in 0..blobs {
+        world.write(usize::try_from(n).expect("few") % hosts, Wish::put(Some(blob(u128::from(n))), n, 100));
+        if n % 100 == 99 {
+            world.run_for(seconds(1));
+        }
+    }
+    for n in (0..blobs).step_by(10) {
+        world.write(usize::try_from(n).expect("few") % hosts, Wish::delete(blob(u128::from(n))));
+    }
+    world.run_for(seconds(30));
+    assert_at_rest(world);
+}
+
+fn counters(world: &mut World, host: usize) -> Counters {
+    let call = world.ask(host, Command::Status);
+    let Some(Reply::Status(status)) = reply(world, call) else { panic!("no status") };
+    status.counters
+}
+
+/// Everything that [`fill`] wrote is at that host.
+fn assert_filled(world: &World, host: usize, blobs: u64) {
+    for n in 0..blobs {
+        let id = blob(u128::from(n));
+        assert!(if n % 10 == 0 { is_deleted(&world.record(host, id)) } else { world.holds_winner(host, id) }, "blob {n}");
+    }
+}
+
+#[test]
+fn a_newcomer_takes_each_record_about_once_from_several_peers() {
+    let (hosts, blobs) = (5, 4000);
+    let mut world = network(hosts);
+    fill(&mut world, hosts, blobs);
+    let before: Vec<u64> = (0..hosts).map(|host| counters(&mut world, host).snapshot_pages_served).collect();
+    let newcomer = world.add();
+    world.start(newcomer);
+    world.run_for(seconds(60));
+    assert_at_rest(&world);
+    assert_filled(&world, newcomer, blobs);
+    let counted = counters(&mut world, newcomer);
+    assert_eq!((counted.snapshots, counted.conflicts), (1, 0));
+    assert!(counted.snapshot_pages >= blobs / 1024);
+    assert_eq!(counted.snapshot_records, blobs, "a snapshot gives each record once");
+    assert!(counted.records_received * 100 <= blobs * 105, "{} records came", counted.records_received);
+    let served: Vec<u64> = (0..hosts).map(|host| counters(&mut world, host).snapshot_pages_served).collect();
+    let givers = served.iter().zip(&before).filter(|(after, before)| after > before).count();
+    assert!((2..=4).contains(&givers), "{givers} peers gave");
+    assert_eq!(served.iter().sum::<u64>() - before.iter().sum::<u64>(), counted.snapshot_pages);
+}
+
+#[test]
+fn a_newcomer_gets_everything_though_a_giver_dies() {
+    let (hosts, blobs) = (3, 3000);
+    let mut world = network(hosts);
+    fill(&mut world, hosts, blobs);
+    let newcomer = world.add();
+    world.start(newcomer);
+    let mut died = None;
+    for _ in 0..20_000 {
+        world.run_for(Duration::from_micros(500));
+        if counters(&mut world, newcomer).snapshot_pages > 0 {
+            died = (0..hosts).find(|host| counters(&mut world, *host).snapshot_pages_served > 0);
+            break;
+        }
+    }
+    let died = died.expect("a page came");
+    world.crash(died, Unsynced::KeepAll);
+    world.run_for(seconds(60));
+    assert_eq!(world.failure(), None);
+    assert_filled(&world, newcomer, blobs);
+    let counted = counters(&mut world, newcomer);
+    assert!(counted.records_received <= blobs + 1024, "what was under way may come twice, but {} came", counted.records_received);
+}
+
+#[test]
+fn a_newcomer_that_crashes_goes_on_where_it_was() {
+    let (hosts, blobs) = (3, 8000);
+    let mut world = network(hosts);
+    fill(&mut world, hosts, blobs);
+    let newcomer = world.add();
+    world.start(newcomer);
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        world.run_for(Duration::from_micros(500));
+        taken = counters(&mut world, newcomer).snapshot_records;
+        if taken > 0 {
+            break;
+        }
+    }
+    assert!((1000..blobs / 2).contains(&taken), "{taken} records are taken");
+    world.crash(newcomer, Unsynced::KeepAll);
+    world.start(newcomer);
+    world.run_for(seconds(60));
+    assert_at_rest(&world);
+    assert_filled(&world, newcomer, blobs);
+    let counted = counters(&mut world, newcomer);
+    assert!(counted.snapshot_partitions_skipped > 10, "{} partitions were equal", counted.snapshot_partitions_skipped);
+    assert!(taken + counted.records_received <= blobs * 115 / 100, "{taken} before and {} after", counted.records_received);
 }

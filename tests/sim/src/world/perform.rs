@@ -78,6 +78,11 @@ impl World {
         match event {
             Noted::MemberChanged(id, state) => self.watch.on_belief(number, *id, *state, self.now, &mut self.report),
             Noted::Refuted(_) => self.report.refutations += 1,
+            // A core repairs it, but no core should ever have to.
+            Noted::SummaryDisagrees(partition) => {
+                self.checker.fail(format!("n{number} has a partition {partition:02x} that does not add up to its summary"));
+            }
+            Noted::SummaryRepaired(..) => {}
             Noted::Conflict(_) | Noted::Misbehaved(..) | Noted::NoHolder(_) | Noted::AddressTaken(..) | Noted::Silent(_) => {}
         }
     }
