@@ -1,4 +1,4 @@
-//! What a node keeps: records, members and small payloads in one database, large payloads in files beside it.
+//! What a node keeps: records, members, messages and small payloads in one database, large payloads in files beside it.
 //!
 //! ```text
 //!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, one fsync ──> answers
@@ -21,6 +21,7 @@
 //! | `upload`, `tree`, `payloads` | bytes in, bytes out |
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `list` | pages of blobs |
+//! | `history` | messages: what is kept, decided and delivered |
 //! | `opening` | the first transaction: identity, incarnation, sweep |
 
 mod arrivals;
@@ -30,6 +31,7 @@ mod encoding;
 #[cfg(test)]
 mod fixture;
 mod folder;
+mod history;
 mod incoming;
 mod indexes;
 mod list;
@@ -58,6 +60,7 @@ use uuid::Uuid;
 
 pub use arriving::{Arriving, Stalled};
 pub use folder::OpenError;
+pub use history::{History, HistorySize, PAGE_BYTES};
 pub use incoming::{Incoming, Next, Part, ReceiveFault};
 pub use list::{ListFault, ListPage, ListQuery, Order};
 pub use payloads::{PayloadReader, PutFault};

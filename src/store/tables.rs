@@ -1,6 +1,6 @@
 //! The tables of the database: their names and the layout of their keys and values.
 //!
-//! 1. No table is named anywhere else.
+//! 1. No table is named anywhere else, but for those that each history has of its own ([`super::history`]).
 //! 2. A name carries the version of its layout; another layout is another table, so no release misreads an older one's bytes.
 //! 3. Keys are big-endian, so their byte order is the order that is scanned.
 
@@ -44,6 +44,8 @@ pub(super) const UNOWNED: Definition<&[u8; 32], ()> = Definition::new("unowned_v
 pub(super) const MISSING: Definition<&[u8; 32], (u64, &[u8; 24])> = Definition::new("missing_v1");
 /// Member claims by node id, as JSON.
 pub(super) const MEMBERS: Definition<&[u8; 16], &[u8]> = Definition::new("members_v1");
+/// The histories that the node ever belonged to, by id, each with its single values as JSON. Made with the first of them.
+pub(super) const HISTORIES: Definition<&[u8; 16], &[u8]> = Definition::new("histories_v1");
 /// Single values: see the constants below.
 pub(super) const META: Definition<&str, &[u8]> = Definition::new("meta_v1");
 
@@ -56,7 +58,10 @@ pub(super) const CONTACTS: &str = "contacts";
 /// In [`META`]: the counters of [`super::Usage`], JSON.
 pub(super) const USAGE: &str = "usage";
 
-/// All tables, open in one write transaction.
+/// In [`META`]: the id of the history that the node belongs to, JSON.
+pub(super) const HISTORY: &str = "history";
+
+/// All tables but those of histories, open in one write transaction.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, &'static [u8; 24], &'static [u8]>,
     pub(super) newest: Table<'txn, &'static [u8; 24], ()>,
@@ -74,7 +79,7 @@ pub(super) struct Tables<'txn> {
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens all tables, making those that do not exist.
+    /// Opens them, making those that do not exist.
     pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, Error> {
         Ok(Self {
             records: transaction.open_table(RECORDS)?,

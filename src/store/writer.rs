@@ -13,6 +13,7 @@ use redb::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Batch, Outcome};
+use super::history;
 use super::pins::Pin;
 use super::tables::Tables;
 use super::{Shared, fault, lock};
@@ -48,7 +49,7 @@ pub(super) enum Request {
 impl Request {
     fn weight(&self) -> usize {
         match self {
-            Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES,
+            Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
             Self::Wake => 0,
         }
@@ -196,6 +197,7 @@ impl Writer {
         }
         changes.persist(&persists)?;
         let outcome = changes.finish()?;
+        history::write(&transaction, persists.iter().flat_map(|persist| &persist.history))?;
         transaction.commit()?;
         Ok(outcome)
     }

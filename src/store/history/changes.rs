@@ -1,0 +1,196 @@
+//! What one commit changes of the history: all changes that are queued, in their order, in the transaction of the commit.
+//!
+//! 1. Slots are decided, and messages delivered, without gaps and in order; a change that says otherwise fails its batch, and the writer ends.
+//! 2. What stood under the nil id is gone once the node belongs to a history: [`Change::Join`] comes with it anew.
+
+use gossip_cdn_protocol::history::disk::{Change, Founding, Place};
+use gossip_cdn_protocol::history::epoch::Epoch;
+use gossip_cdn_protocol::history::message::Message;
+use gossip_cdn_protocol::history::ordered::{Accepted, Ballot, Batch, Entry};
+use redb::{Error, ReadableTable, Table, WriteTransaction};
+use uuid::Uuid;
+
+use super::rows::{self, Said, State};
+use crate::store::tables;
+
+/// What a change weighs in a batch beside its bodies: about its rows.
+const CHANGE_BYTES: usize = 512;
+
+/// About how many bytes a commit of these writes.
+pub(in crate::store) fn weight(changes: &[Change]) -> usize {
+    let body = |message: &Message| message.body.bytes().len() + CHANGE_BYTES;
+    let bodies = |batch: &Batch| batch.messages().map(body).sum::<usize>();
+    let weight = |change: &Change| match change {
+        Change::Keep(message) | Change::Deliver(_, message) => body(message),
+        Change::Accept(_, accepted) => bodies(&accepted.batch) + CHANGE_BYTES,
+        Change::Decide(_, batch, _) => bodies(batch) + CHANGE_BYTES,
+        Change::Join(_) | Change::Promise(_) | Change::Reach(_) => CHANGE_BYTES,
+    };
+    changes.iter().map(weight).sum()
+}
+
+/// Makes these changes; without any, nothing is touched.
+pub(in crate::store) fn write<'a>(transaction: &WriteTransaction, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), Error> {
+    let mut changes = changes.into_iter().peekable();
+    if changes.peek().is_none() {
+        return Ok(());
+    }
+    let current = transaction.open_table(tables::META)?.get(tables::HISTORY)?.map(|row| tables::from_json(row.value())).transpose()?;
+    let mut history = Changing::open(transaction, current.unwrap_or_else(Uuid::nil))?;
+    for change in changes {
+        if let Change::Join(founding) = change {
+            history = history.leave_for(founding)?;
+        } else {
+            history.apply(change)?;
+        }
+    }
+    history.close()
+}
+
+/// A history in a write transaction.
+struct Changing<'txn> {
+    transaction: &'txn WriteTransaction,
+    id: Uuid,
+    state: State,
+    messages: Table<'txn, &'static [u8; 25], &'static [u8]>,
+    kept: Table<'txn, &'static [u8; 25], &'static [u8]>,
+    accepted: Table<'txn, u64, &'static [u8]>,
+    slots: Table<'txn, u64, &'static [u8]>,
+    places: Table<'txn, u64, &'static [u8]>,
+    indexes: Table<'txn, &'static [u8; 25], u64>,
+    firsts: Table<'txn, u64, u64>,
+    last: Table<'txn, &'static [u8; 17], u64>,
+}
+
+impl<'txn> Changing<'txn> {
+    fn open(transaction: &'txn WriteTransaction, id: Uuid) -> Result<Self, Error> {
+        let histories = transaction.open_table(tables::HISTORIES)?;
+        let state = histories.get(id.as_bytes())?.map(|row| tables::from_json(row.value())).transpose()?;
+        Ok(Self {
+            transaction,
+            id,
+            state: state.unwrap_or_default(),
+            messages: rows::MESSAGES.make(transaction, id)?,
+            kept: rows::KEPT.make(transaction, id)?,
+            accepted: rows::ACCEPTED.make(transaction, id)?,
+            slots: rows::SLOTS.make(transaction, id)?,
+            places: rows::PLACES.make(transaction, id)?,
+            indexes: rows::INDEXES.make(transaction, id)?,
+            firsts: rows::FIRSTS.make(transaction, id)?,
+            last: rows::LAST.make(transaction, id)?,
+        })
+    }
+
+    fn close(self) -> Result<(), Error> {
+        let mut histories = self.transaction.open_table(tables::HISTORIES)?;
+        histories.insert(self.id.as_bytes(), tables::to_json(&[], &self.state)?.as_slice())?;
+        Ok(())
+    }
+
+    fn leave_for(self, founding: &Founding) -> Result<Self, Error> {
+        let (transaction, left) = (self.transaction, self.id);
+        self.close()?;
+        if left.is_nil() {
+            forget(transaction, left)?;
+        }
+        transaction.open_table(tables::META)?.insert(tables::HISTORY, tables::to_json(&[], &founding.id)?.as_slice())?;
+        let mut joined = Self::open(transaction, founding.id)?;
+        joined.state.founding = Some(*founding);
+        Ok(joined)
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), Error> {
+        match change {
+            // It changes which history this is: see `write`.
+            Change::Join(_) => {}
+            Change::Keep(message) => self.keep(message)?,
+            Change::Promise(ballot) => self.promise(*ballot),
+            Change::Accept(slot, accepted) => self.accept(*slot, accepted)?,
+            Change::Decide(slot, batch, epoch) => self.decide(*slot, batch, epoch)?,
+            Change::Deliver(place, message) => self.deliver(place, message)?,
+            Change::Reach(slot) => self.state.slot = *slot,
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a message stands under its name. What a row must say beside that name: nothing, or the message, if another one
+    /// has the name already.
+    fn say(&mut self, message: &Message) -> Result<Vec<u8>, Error> {
+        let (name, bytes) = (rows::name_bytes(message.id), tables::to_json(&[], message)?);
+        let same = self.messages.get(&name)?.map(|row| row.value() == bytes);
+        if same.is_none() {
+            self.messages.insert(&name, bytes.as_slice())?;
+        }
+        Ok(if same == Some(false) { bytes } else { Vec::new() })
+    }
+
+    fn keep(&mut self, message: &Message) -> Result<(), Error> {
+        let other = self.say(message)?;
+        self.kept.insert(&rows::name_bytes(message.id), other.as_slice())?;
+        Ok(())
+    }
+
+    fn promise(&mut self, ballot: Ballot) {
+        self.state.promised = self.state.promised.max(Some(ballot));
+    }
+
+    /// Whole and apart: a batch that is never decided leaves nothing behind.
+    fn accept(&mut self, slot: u64, accepted: &Accepted) -> Result<(), Error> {
+        self.promise(accepted.ballot);
+        self.accepted.insert(slot, tables::to_json(&[], accepted)?.as_slice())?;
+        Ok(())
+    }
+
+    fn decide(&mut self, slot: u64, batch: &Batch, epoch: &Epoch) -> Result<(), Error> {
+        if slot != self.state.decided + 1 {
+            return Err(rows::damaged("a slot is decided out of its order"));
+        }
+        let mut said = Vec::with_capacity(batch.entries.len());
+        for entry in &batch.entries {
+            said.push(match entry {
+                Entry::Message(message) if self.say(message)?.is_empty() => Said::Name(message.id),
+                Entry::Message(message) => Said::Message(message.clone()),
+                Entry::Epoch(epoch) => Said::Epoch(epoch.clone()),
+            });
+        }
+        self.slots.insert(slot, tables::to_json(&[], &said)?.as_slice())?;
+        self.accepted.retain_in(..=slot, |_, _| false)?;
+        (self.state.decided, self.state.epoch) = (slot, Some(epoch.clone()));
+        Ok(())
+    }
+
+    fn deliver(&mut self, place: &Place, message: &Message) -> Result<(), Error> {
+        let name = rows::name_bytes(message.id);
+        let last = self.last.insert(&rows::line_bytes(message.id.origin, message.id.channel), message.id.sequence)?.map(|row| row.value());
+        let next = last.unwrap_or(0) + 1;
+        if place.index != self.state.index + 1 || place.id != message.id || message.id.sequence != next {
+            return Err(rows::damaged("a message is delivered out of its order"));
+        }
+        let other = self.say(message)?;
+        self.places.insert(place.index, rows::place_row(place, &other).as_slice())?;
+        self.indexes.insert(&name, place.index)?;
+        self.kept.remove(&name)?;
+        if let Some(order) = place.order {
+            if self.firsts.get(order.slot)?.is_none() {
+                self.firsts.insert(order.slot, place.index)?;
+            }
+            self.state.number = order.number;
+        }
+        self.state.index = place.index;
+        self.state.bytes += message.body.bytes().len() as u64;
+        Ok(())
+    }
+}
+
+/// Removes everything of a history.
+fn forget(transaction: &WriteTransaction, id: Uuid) -> Result<(), Error> {
+    transaction.open_table(tables::HISTORIES)?.remove(id.as_bytes())?;
+    rows::MESSAGES.remove(transaction, id)?;
+    rows::KEPT.remove(transaction, id)?;
+    rows::ACCEPTED.remove(transaction, id)?;
+    rows::SLOTS.remove(transaction, id)?;
+    rows::PLACES.remove(transaction, id)?;
+    rows::INDEXES.remove(transaction, id)?;
+    rows::FIRSTS.remove(transaction, id)?;
+    rows::LAST.remove(transaction, id)
+}
