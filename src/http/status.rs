@@ -139,7 +139,11 @@ pub(super) fn transfers(traffic: &TrafficCounts) -> [(&'static str, &'static str
     [
         ("payload_bytes_received", "Bytes of bodies that carried payloads from other nodes, framing and proofs included", received),
         ("payload_bytes_kept", "Bytes of payloads from other nodes that were verified and kept", kept),
-        ("payload_bytes_redundant", "Bytes of payloads that came for a part that another transfer had taken over", redundant),
+        (
+            "payload_bytes_redundant",
+            "Bytes of payloads that came again: here already, or of a part that another transfer had taken over",
+            redundant,
+        ),
         ("payload_bytes_wrong", "Bytes from other nodes that did not match their hash", wrong),
         ("payload_parts", "Parts of large payloads fetched", parts),
         ("payload_bytes_resumed", "Bytes of payloads left by an earlier life of the node and not fetched again", resumed),
@@ -168,6 +172,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         records_received,
         records_changed,
         conflicts,
+        fetches,
         payloads_fetched,
         fetches_failed,
         stamps_far_ahead,
@@ -210,6 +215,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         ("records_received", records_received),
         ("records_changed", records_changed),
         ("conflicts", conflicts),
+        ("fetches", fetches),
         ("payloads_fetched", payloads_fetched),
         ("fetches_failed", fetches_failed),
         ("stamps_far_ahead", stamps_far_ahead),

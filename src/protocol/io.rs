@@ -432,6 +432,8 @@ pub struct Counters {
     pub records_changed: u64,
     /// Writes found concurrent with others.
     pub conflicts: u64,
+    /// Requests for payloads to one holder: for one large payload, or for many small ones.
+    pub fetches: u64,
     /// Payloads fetched.
     pub payloads_fetched: u64,
     /// Fetches of a payload that failed at one holder.

@@ -9,8 +9,10 @@
 //!    small ones. A want whose holders are all busy waits for the end of a transfer, not for a time. A further holder is sought
 //!    [`WIDENING`] after the one before, behind every want that is due by then.
 //! 3. A want ends when the bytes are here, or when no record names them any more; otherwise it is tried for ever, at a growing
-//!    pause once every candidate has failed. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them.
-//! 4. Small payloads go in batches: one call, many hashes.
+//!    pause once every candidate has failed. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them
+//!    as soon as few of them are [at hand](Transfers::is_short). Those that pause make way: payloads whose holders are away keep none
+//!    from being fetched whose holders are not.
+//! 4. Small payloads go in batches: one call, many hashes. A stranger is asked for all that nobody likelier can be asked for.
 //! 5. Where a client waits, the payload comes first, and strangers are asked when those who surely have it are busy.
 //! 6. Records may disagree on the size of a payload, and one of them lies: each claim is tried in turn.
 
@@ -20,7 +22,7 @@ use std::time::Duration;
 use rand::rngs::ChaCha8Rng;
 
 use crate::ids::{ContentHash, NodeId};
-use crate::io::{ClientCall, Fetch, Target, TransferId};
+use crate::io::{ClientCall, Fetch, TransferId};
 use crate::item::RecordKey;
 use crate::membership::Membership;
 use crate::store::Missing;
@@ -28,8 +30,8 @@ use crate::time::Instant;
 
 /// Most wants held in memory.
 pub const MAX_WANTS: usize = 4096;
-/// Below so many wants the store is asked for more.
-pub const REFILL_BELOW: usize = 1024;
+/// Below so many wants at hand the store is asked for more: as many as can be on their way at once.
+pub const REFILL_BELOW: usize = MAX_RUNNING * MAX_BATCH;
 /// Most transfers at once.
 pub const MAX_RUNNING: usize = 8;
 /// Most transfers from one peer at once.
@@ -109,6 +111,24 @@ impl Want {
         let most = if self.missing.size >= PARALLEL_FROM { MAX_HOLDERS } else { 1 };
         self.running.len() < most
     }
+
+    /// Who may be asked, the likeliest first.
+    fn usable<'a>(&'a self, members: &'a Membership) -> impl Iterator<Item = NodeId> + 'a {
+        self.candidates.iter().rev().copied().filter(|node| members.is_live(*node) && !self.tried.contains(node))
+    }
+
+    /// Whether enough members were asked that nothing spoke for.
+    fn has_asked_strangers(&self) -> bool {
+        self.tried.iter().filter(|node| !self.candidates.contains(node)).count() >= RANDOM_TRIES
+    }
+
+    /// Whether it may go with what `from` is asked for.
+    fn may_join(&self, from: NodeId, members: &Membership) -> bool {
+        let likely = self.candidates.contains(&from);
+        self.missing.size <= SMALL
+            && !self.tried.contains(&from)
+            && (likely || !self.has_asked_strangers() && self.usable(members).next().is_none())
+    }
 }
 
 #[derive(Debug)]
@@ -137,8 +157,8 @@ impl Transfers {
     pub fn want(&mut self, missing: Missing, candidates: &[NodeId], waiter: Option<ClientCall>, now: Instant) -> bool {
         let hash = missing.hash;
         let Some(want) = self.wants.get_mut(&hash) else {
-            let room = if waiter.is_some() { MAX_WANTS + MAX_WAITERS } else { MAX_WANTS };
-            return self.wants.len() < room && self.begin(missing, candidates, waiter, now);
+            let most = if waiter.is_some() { MAX_WANTS + MAX_WAITERS } else { MAX_WANTS };
+            return self.make_room(most, now) && self.begin(missing, candidates, waiter, now);
         };
         for candidate in candidates {
             want.candidates.retain(|known| known != candidate);
@@ -159,6 +179,16 @@ impl Transfers {
             self.defer(hash, soon);
         }
         taken
+    }
+
+    /// Whether there is room for one more, or was made: by letting go of the one that pauses longest, which the store names again later.
+    fn make_room(&mut self, most: usize, now: Instant) -> bool {
+        if self.wants.len() < most {
+            return true;
+        }
+        let idle = |hash: &ContentHash| self.wants.get(hash).is_some_and(|want| want.running.is_empty() && want.waiters.is_empty());
+        let pausing = self.ready.iter().rev().take_while(|(at, ..)| *at > now).map(|(.., hash)| *hash).find(idle);
+        pausing.is_some_and(|hash| self.drop_want(hash).is_empty())
     }
 
     fn begin(&mut self, missing: Missing, candidates: &[NodeId], waiter: Option<ClientCall>, now: Instant) -> bool {
@@ -200,6 +230,13 @@ impl Transfers {
         self.wants.is_empty()
     }
 
+    /// Whether so few wants are on their way or about to be that the store should be asked for more.
+    pub fn is_short(&self, now: Instant) -> bool {
+        let coming: usize = self.running.values().map(|running| running.hashes.len()).sum();
+        let due = self.ready.iter().take_while(|(at, ..)| *at <= now).take(REFILL_BELOW).count();
+        coming + due + self.blocked.len() < REFILL_BELOW
+    }
+
     /// The want whose turn has come, if a transfer can be started now.
     pub fn due(&self, now: Instant) -> Option<Missing> {
         if self.running.len() >= MAX_RUNNING {
@@ -214,17 +251,15 @@ impl Transfers {
         let Some(want) = self.wants.get(&hash) else { return Choice::Nobody };
         let large = want.missing.size > SMALL;
         let at_it: Vec<NodeId> = want.running.iter().filter_map(|transfer| self.holder(*transfer)).collect();
-        let usable = |node: &&NodeId| members.is_live(**node) && !want.tried.contains(node) && !at_it.contains(node);
-        let candidates: Vec<NodeId> = want.candidates.iter().rev().filter(usable).copied().collect();
+        let candidates: Vec<NodeId> = want.usable(members).filter(|node| !at_it.contains(node)).collect();
         if let Some(candidate) = candidates.iter().find(|node| self.is_free(**node, large)) {
             return Choice::Holder(*candidate);
         }
         if !candidates.is_empty() && want.waiters.is_empty() && at_it.is_empty() {
             return Choice::AllBusy;
         }
-        let random_tries = want.tried.iter().filter(|node| !want.candidates.contains(node)).count();
         let except: Vec<NodeId> = want.tried.iter().chain(&candidates).chain(&at_it).copied().collect();
-        let strangers = if random_tries < RANDOM_TRIES { members.pick_some(RANDOM_TRIES, &except, rng) } else { vec![] };
+        let strangers = if want.has_asked_strangers() { vec![] } else { members.pick_some(RANDOM_TRIES, &except, rng) };
         match strangers.iter().filter_map(|target| target.id).find(|stranger| self.is_free(*stranger, large)) {
             Some(stranger) => Choice::Holder(stranger),
             None if candidates.is_empty() && strangers.is_empty() => Choice::Nobody,
@@ -242,8 +277,9 @@ impl Transfers {
     }
 
     /// Starts the transfer of a payload from a holder that [`Self::choose`] named, batching others with it.
-    pub fn start(&mut self, hash: ContentHash, target: Target, from: NodeId, now: Instant) -> Fetch {
-        let hashes = self.batch(hash, from, now);
+    pub fn start(&mut self, hash: ContentHash, from: NodeId, members: &Membership, now: Instant) -> Option<Fetch> {
+        let target = members.target(from)?;
+        let hashes = self.batch(hash, from, members, now);
         let transfer = TransferId(self.number());
         let mut wants = Vec::with_capacity(hashes.len());
         for hash in &hashes {
@@ -259,7 +295,7 @@ impl Transfers {
         }
         let large = wants.first().is_some_and(|missing| missing.size > SMALL);
         self.running.insert(transfer, Running { from, large, hashes: hashes.into_iter().collect() });
-        Fetch { transfer, from: target, wants }
+        Some(Fetch { transfer, from: target, wants })
     }
 
     /// The holders of a payload are all busy: it waits for the end of a transfer.
@@ -278,8 +314,8 @@ impl Transfers {
         self.ready.insert((until, want.ready.1, hash));
     }
 
-    /// The hash itself, and if it is small, other small ones that are due and have `from` as a candidate.
-    fn batch(&self, hash: ContentHash, from: NodeId, now: Instant) -> Vec<ContentHash> {
+    /// The hash itself, and if it is small, other small ones that are due and may be asked of `from`.
+    fn batch(&self, hash: ContentHash, from: NodeId, members: &Membership, now: Instant) -> Vec<ContentHash> {
         let mut batch = vec![hash];
         let size = |hash: &ContentHash| self.wants.get(hash).map_or(u64::MAX, |want| want.missing.size);
         let mut bytes = size(&hash);
@@ -289,8 +325,8 @@ impl Transfers {
         let looked_at = 4 * MAX_BATCH;
         for (_, _, other) in self.ready.iter().take_while(|(at, _, _)| *at <= now).take(looked_at) {
             let Some(want) = self.wants.get(other) else { continue };
-            let fits = want.missing.size <= SMALL && bytes + want.missing.size <= MAX_BATCH_BYTES;
-            if *other != hash && fits && want.candidates.contains(&from) && !want.tried.contains(&from) {
+            let fits = bytes.saturating_add(want.missing.size) <= MAX_BATCH_BYTES;
+            if *other != hash && fits && want.may_join(from, members) {
                 bytes += want.missing.size;
                 batch.push(*other);
             }
@@ -434,8 +470,7 @@ mod tests {
         while let Some(due) = transfers.due(now) {
             match transfers.choose(due.hash, members, &mut rng) {
                 Choice::Holder(from) => {
-                    let target = members.target(from).expect("a member");
-                    let fetch = transfers.start(due.hash, target, from, now);
+                    let fetch = transfers.start(due.hash, from, members, now).expect("a member");
                     transfers.check();
                     return Some(fetch);
                 }
@@ -530,6 +565,42 @@ mod tests {
         transfers.check();
         assert!(transfers.is_empty());
     }
+
+    /// The `n`th of many small payloads.
+    fn one_of_many(n: usize) -> Missing {
+        Missing { hash: ContentHash::of(&n.to_be_bytes()), ..missing(0, 10) }
+    }
+
+    #[test]
+    fn strangers_are_asked_for_many_at_once_too() {
+        let members = members(4);
+        let mut transfers = Transfers::default();
+        let gone = node(100);
+        (0..MAX_BATCH).for_each(|n| _ = transfers.want(one_of_many(n), &[gone], None, Instant(0)));
+        let mut asked = vec![];
+        while let Some(fetch) = start(&mut transfers, &members, Instant(0)) {
+            asked.push(fetch.wants.len());
+            transfers.on_ended(fetch.transfer, Instant(0));
+        }
+        assert_eq!(asked, [MAX_BATCH; RANDOM_TRIES]);
+    }
+
+    #[test]
+    fn what_nobody_has_makes_way_for_what_somebody_has() {
+        let members = members(2);
+        let mut transfers = Transfers::default();
+        assert!((0..MAX_WANTS).all(|n| transfers.want(one_of_many(n), &[node(1)], None, Instant(0))));
+        assert!(!transfers.want(one_of_many(MAX_WANTS), &[node(2)], None, Instant(0)), "none of them was tried yet");
+        while let Some(fetch) = start(&mut transfers, &members, Instant(0)) {
+            transfers.on_ended(fetch.transfer, Instant(0));
+        }
+        assert!(transfers.is_short(Instant(0)), "all of them pause");
+        let wanted = one_of_many(MAX_WANTS);
+        assert!(transfers.want(wanted.clone(), &[node(2)], None, Instant(1)));
+        assert_eq!(transfers.len(), MAX_WANTS);
+        assert_eq!(start(&mut transfers, &members, Instant(1)).map(|fetch| fetch.wants), Some(vec![wanted]));
+    }
+
     /// Starts what can be started now and a while later, again and again.
     fn start_all(transfers: &mut Transfers, members: &Membership, from: Instant) -> Vec<Fetch> {
         let times = (0..10_u32).map(|n| from + WIDENING * n);

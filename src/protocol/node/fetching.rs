@@ -59,6 +59,10 @@ impl<S: Store> Node<S> {
             }
         }
         self.transfers.on_ended(transfer, now.instant);
+        if self.refill_after.is_some() {
+            // More are known to be missing than a page held.
+            self.next_refill = now.instant;
+        }
         if silent {
             self.on_unreached(now, holder, out);
         }

@@ -14,7 +14,7 @@ use crate::reconciliation::fill;
 use crate::spread::FAN_OUT;
 use crate::store::{Missing, Store, StoreFault};
 use crate::time::Now;
-use crate::transfer::{Choice, REFILL_BELOW};
+use crate::transfer::Choice;
 use crate::wire::{Join, MAX_RECEIPTS, Receipts, Request, Rumors};
 
 /// How often the store is asked for payloads that are still missing.
@@ -102,13 +102,14 @@ impl<S: Store> Node<S> {
         self.call(target, request, Purpose::Exchange(peer), out);
     }
 
-    /// Takes payloads that are still missing from the store, from where the last page ended.
+    /// Takes payloads that are still missing from the store, from where the last page ended: each second, and when a transfer has ended
+    /// while there may be more.
     fn refill(&mut self, now: Now) -> Result<(), StoreFault> {
         if now.instant < self.next_refill {
             return Ok(());
         }
         self.next_refill = now.instant + REFILL_INTERVAL;
-        if self.transfers.len() >= REFILL_BELOW {
+        if !self.transfers.is_short(now.instant) {
             return Ok(());
         }
         let page = self.records.missing(self.refill_after, REFILL_PAGE)?;
@@ -142,8 +143,11 @@ impl<S: Store> Node<S> {
                         self.give_up(hash, out);
                     }
                 }
-                Choice::Holder(from) => match self.membership.target(from) {
-                    Some(target) => out.push(Output::Fetch(self.transfers.start(hash, target, from, now.instant))),
+                Choice::Holder(from) => match self.transfers.start(hash, from, &self.membership, now.instant) {
+                    Some(fetch) => {
+                        self.counters.fetches += 1;
+                        out.push(Output::Fetch(fetch));
+                    }
                     None => self.transfers.block(hash),
                 },
             }
