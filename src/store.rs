@@ -260,6 +260,10 @@ impl Store {
             return Err(PutFault::WrongBytes);
         }
         let size = bytes.len() as u64;
+        if gossip_cdn_protocol::Store::holds(self, hash)? {
+            self.shared.traffic.redundant(size);
+            return Ok(());
+        }
         self.shared.require_room(size)?;
         let row = PayloadRow { hash, size, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) };
         let (reply, durable) = oneshot::channel();

@@ -172,7 +172,7 @@ async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerCont
         // The reader bounds the answer: what is beyond the bound is absent, and asked for again.
         let found = found.filter(|bytes| total + bytes.len() as u64 <= MAX_BATCH_BYTES);
         total += found.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        pieces.push(Bytes::copy_from_slice(&frame_head(hash, found.as_ref())));
+        pieces.push(Bytes::copy_from_slice(&frame_head(found.as_ref())));
         pieces.extend(found);
     }
     let body = stream::iter(pieces.into_iter().map(Ok::<_, io::Error>));

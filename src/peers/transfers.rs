@@ -37,8 +37,10 @@ const SLOWEST: u64 = 64 << 10;
 const GRACE: Duration = Duration::from_secs(30);
 /// Pieces of a body between the network and the disk.
 const PIECES: usize = 16;
+/// What stands before the bytes of a small payload: their length, big-endian.
+const FRAME_HEAD: usize = 4;
 /// The length that says: not here.
-const ABSENT: u64 = u64::MAX;
+const ABSENT: u32 = u32::MAX;
 
 /// How fast a transfer must be, on either side: [`GRACE`], and what its bytes take at [`SLOWEST`].
 ///
@@ -303,23 +305,20 @@ async fn fetch_small(client: &Client, store: &Store, head: &Envelope<()>, addres
     };
     let (body, cut) = read_batch(&mut response, pace).await;
     store.received(body.len());
-    let mut found = frames(body);
-    let puts = hashes.iter().map(|hash| {
-        let frame = found.iter().position(|(name, _)| name == hash).map(|place| found.swap_remove(place).1);
-        async move {
-            let result = match frame {
-                None => Err(cut),
-                Some(None) => Err(FetchFault::Absent),
-                Some(Some(bytes)) => store.put_verified(*hash, bytes).await.map_err(|fault| match fault {
-                    PutFault::WrongBytes => FetchFault::WrongBytes,
-                    fault @ (PutFault::TooLarge | PutFault::Incomplete | PutFault::Local(_) | PutFault::Store(_)) => {
-                        tracing::error!(%hash, "cannot store a payload: {fault}");
-                        FetchFault::Local
-                    }
-                }),
-            };
-            (*hash, result)
-        }
+    let found = frames(body).into_iter().map(Some).chain(std::iter::repeat(None));
+    let puts = hashes.iter().zip(found).map(|(hash, frame)| async move {
+        let result = match frame {
+            None => Err(cut),
+            Some(None) => Err(FetchFault::Absent),
+            Some(Some(bytes)) => store.put_verified(*hash, bytes).await.map_err(|fault| match fault {
+                PutFault::WrongBytes => FetchFault::WrongBytes,
+                fault @ (PutFault::TooLarge | PutFault::Incomplete | PutFault::Local(_) | PutFault::Store(_)) => {
+                    tracing::error!(%hash, "cannot store a payload: {fault}");
+                    FetchFault::Local
+                }
+            }),
+        };
+        (*hash, result)
     });
     // Together, so that they share commits.
     join_all(puts.collect::<Vec<_>>()).await
@@ -330,7 +329,7 @@ async fn read_batch<S>(response: &mut S, mut pace: Pace) -> (Bytes, FetchFault)
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
-    let most = usize::try_from(MAX_BATCH_BYTES).unwrap_or(usize::MAX) + MAX_BATCH * 40;
+    let most = usize::try_from(MAX_BATCH_BYTES).unwrap_or(usize::MAX) + MAX_BATCH * FRAME_HEAD;
     let mut body = BytesMut::new();
     let cut = loop {
         match next(response, &mut pace).await {
@@ -345,30 +344,25 @@ where
     (body.freeze(), cut)
 }
 
-/// Splits the framed answer to a [`PayloadsRequest`]: for each hash its bytes, or `None` where the holder lacks it. A frame cut
+/// Splits the framed answer to a [`PayloadsRequest`]: for each payload its bytes, or `None` where the holder lacks it. A frame cut
 /// short is left out.
-fn frames(mut body: Bytes) -> Vec<(ContentHash, Option<Bytes>)> {
+fn frames(mut body: Bytes) -> Vec<Option<Bytes>> {
     let mut frames = Vec::new();
-    while body.len() >= 40 {
-        let mut hash = [0; 32];
-        body.copy_to_slice(&mut hash);
-        let length = body.get_u64();
+    while body.len() >= FRAME_HEAD {
+        let length = body.get_u32();
         let bytes = match usize::try_from(length) {
             _ if length == ABSENT => None,
             Ok(length) if length <= body.len() => Some(body.split_to(length)),
             Ok(_) | Err(_) => break,
         };
-        frames.push((ContentHash(hash), bytes));
+        frames.push(bytes);
     }
     frames
 }
 
-/// The frame of one payload, or of its absence, without the bytes themselves.
-pub fn frame_head(hash: ContentHash, bytes: Option<&Bytes>) -> [u8; 40] {
-    let mut head = [0; 40];
-    head[..32].copy_from_slice(&hash.0);
-    head[32..].copy_from_slice(&bytes.map_or(ABSENT, |bytes| bytes.len() as u64).to_be_bytes());
-    head
+/// The frame of one payload, or of its absence, without the bytes themselves. One too long for a frame is as good as absent.
+pub fn frame_head(bytes: Option<&Bytes>) -> [u8; FRAME_HEAD] {
+    bytes.and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(ABSENT).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -377,16 +371,15 @@ mod tests {
 
     #[test]
     fn frames_read_back_and_a_short_one_is_left_out() {
-        let (here, absent) = (ContentHash([1; 32]), ContentHash([2; 32]));
         let bytes = Bytes::from_static(b"some bytes");
         let mut body = BytesMut::new();
-        body.extend_from_slice(&frame_head(here, Some(&bytes)));
+        body.extend_from_slice(&frame_head(Some(&bytes)));
         body.extend_from_slice(&bytes);
-        body.extend_from_slice(&frame_head(absent, None));
+        body.extend_from_slice(&frame_head(None));
         let whole = body.freeze();
-        assert_eq!(frames(whole.clone()), [(here, Some(bytes.clone())), (absent, None)]);
-        assert_eq!(frames(whole.slice(..whole.len() - 1)), [(here, Some(bytes))]);
-        assert_eq!(frames(whole.slice(..45)), []);
+        assert_eq!(frames(whole.clone()), [Some(bytes.clone()), None]);
+        assert_eq!(frames(whole.slice(..whole.len() - 1)), [Some(bytes)]);
+        assert_eq!(frames(whole.slice(..10)), []);
         assert_eq!(frames(Bytes::from(vec![0xfe; 100])), []);
     }
 

@@ -20,7 +20,7 @@ pub struct TrafficCounts {
     pub received: u64,
     /// Bytes of payloads that were verified and kept. `received / kept` is what one byte that changed something cost.
     pub kept: u64,
-    /// Bytes of payloads that matched their hash, but came for another transfer's part.
+    /// Bytes of payloads that matched their hash, but were here already, or came for another transfer's part.
     pub redundant: u64,
     /// Bytes that did not match their hash.
     pub wrong: u64,

@@ -46,8 +46,8 @@ pub struct PayloadRequest {
     pub end: u64,
 }
 
-/// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its hash (32 bytes), its length (8
-/// bytes, big-endian; all ones if the holder lacks it), its bytes.
+/// Asks a holder for several small payloads. Answered by a frame for each, in the order asked: its length (4 bytes, big-endian; all ones
+/// if the holder lacks it), its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadsRequest {
     /// The payloads, at most [`crate::transfer::MAX_BATCH`].
