@@ -1,4 +1,5 @@
-//! Large payloads from several holders, some of which die, to nodes that die themselves: each byte comes about once.
+//! Large payloads from several holders, some of which die, to nodes that die themselves, and many small ones: each byte comes about once,
+//! in few requests.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use gossip_cdn_cluster::{Node, alive, eventually, noise};
 use gossip_cdn_protocol::parts::PART;
+use gossip_cdn_protocol::transfer::MAX_BATCH;
 
 /// Enough parts for every holder to bring some before and after one dies.
 const SIZE: u64 = 12 * PART + 12_345;
@@ -78,6 +80,11 @@ fn bytes() -> Vec<u8> {
 
 fn counted(node: &Node, name: &str) -> u64 {
     node.status()["transfers"][format!("payload_{name}")].as_u64().unwrap()
+}
+
+/// Requests for payloads that a node has sent.
+fn fetches(node: &Node) -> u64 {
+    node.status()["counters"]["fetches"].as_u64().unwrap()
 }
 
 fn holds(node: &Node) -> bool {
@@ -162,4 +169,42 @@ fn a_reader_at_a_node_that_has_little_of_it_gets_all_of_it_in_order_and_the_end_
     assert!(node.get(&path).body == bytes);
     eventually("it is here", || holds(&node));
     assert!(counted(&node, "bytes_received") <= most(SIZE));
+}
+
+#[test]
+fn many_readers_of_what_is_on_its_way_cost_one_transfer() {
+    let road = Road::new();
+    let holder = road.node();
+    let bytes = bytes();
+    let path = holder.upload("large.bin", &bytes);
+    let node = Node::alone();
+    road.narrow(2 * NARROW);
+    let before = road.passed();
+    node.introduce(&holder);
+    eventually("the record is here", || node.head(&path).status == 200);
+    std::thread::scope(|scope| {
+        let readers = [(); 8].map(|()| scope.spawn(|| node.get(&path)));
+        for reader in readers {
+            let answer = reader.join().unwrap();
+            assert!(answer.body == bytes);
+            assert!(answer.header("cache-status").contains("fwd=uri-miss"), "{}", answer.header("cache-status"));
+        }
+    });
+    assert_eq!(fetches(&node), 1);
+    let passed = road.passed() - before;
+    assert!(passed <= most(SIZE), "{passed} bytes for {SIZE}");
+}
+
+#[test]
+fn a_flood_of_small_payloads_costs_requests_per_batch() {
+    const COUNT: usize = 600;
+    let (holder, node) = (Node::alone(), Node::alone());
+    (0..COUNT).for_each(|n| drop(holder.upload("small.bin", &n.to_be_bytes())));
+    node.introduce(&holder);
+    eventually("all are here", || node.status()["payloads"] == COUNT);
+    let least = COUNT.div_ceil(MAX_BATCH) as u64;
+    // The records come in several messages, and whatever is there is asked for at once.
+    assert!(fetches(&node) <= 10 * least, "{} requests for {COUNT} payloads", fetches(&node));
+    let (kept, received) = (counted(&node, "bytes_kept"), counted(&node, "bytes_received"));
+    assert_eq!((kept, received), ((COUNT * size_of::<usize>()) as u64, (COUNT * (size_of::<usize>() + 4)) as u64));
 }
