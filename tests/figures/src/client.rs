@@ -1,17 +1,25 @@
-//! A client that costs little, for it shares the processors with what it measures: one kept-alive connection, bodies of known length.
+//! A client that costs little, for it shares the processors with what it measures: one connection, kept while it is in use, and bodies of
+//! known length.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A connection that was not used for so long is replaced: the server closes it after five seconds.
+const STALE: Duration = Duration::from_secs(2);
+
+type Connect = Box<dyn Fn(&str) -> io::Result<TcpStream> + Send>;
+
 /// A connection to a node.
 pub(crate) struct Client {
     authority: String,
+    connect: Connect,
     stream: BufReader<TcpStream>,
+    used: Instant,
     request: Vec<u8>,
 }
 
@@ -24,12 +32,14 @@ pub(crate) struct Answer {
 impl Client {
     /// Connects to `http://host:port`.
     pub(crate) fn new(url: &str) -> io::Result<Self> {
+        Self::by(Box::new(|authority| TcpStream::connect(authority)), url)
+    }
+
+    /// The same by other means.
+    pub(crate) fn by(connect: Connect, url: &str) -> io::Result<Self> {
         let authority = url.strip_prefix("http://").unwrap_or(url).to_owned();
-        let stream = TcpStream::connect(&authority)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { authority, stream: BufReader::new(stream), request: Vec::new() })
+        let stream = BufReader::new(ready(connect(&authority)?)?);
+        Ok(Self { authority, connect, stream, used: Instant::now(), request: Vec::new() })
     }
 
     /// Sends a request and reads its whole answer.
@@ -47,11 +57,19 @@ impl Client {
         let (host, length) = (&self.authority, body.len());
         write!(self.request, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {length}\r\n\r\n")?;
         self.request.extend_from_slice(body);
-        self.stream.get_mut().write_all(&self.request)?;
+        self.begin()?;
         let (status, length) = self.head()?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok(Answer { status, body })
+    }
+
+    /// Sends the head of a request, or all of it.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.used.elapsed() > STALE {
+            self.stream = BufReader::new(ready((self.connect)(&self.authority)?)?);
+        }
+        self.stream.get_mut().write_all(&self.request)
     }
 
     /// The status of an answer, and the length of its body.
@@ -69,6 +87,7 @@ impl Client {
                 length = value.trim().parse().ok();
             }
         }
+        self.used = Instant::now();
         match length {
             Some(length) => Ok((status, length)),
             None if status == 204 || status == 304 => Ok((status, 0)),
@@ -94,7 +113,7 @@ impl Client {
     pub(crate) fn compare(&mut self, path: &str, size: u64, mut next: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<bool> {
         self.request.clear();
         write!(self.request, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority)?;
-        self.stream.get_mut().write_all(&self.request)?;
+        self.begin()?;
         let (status, mut left) = self.head()?;
         let mut piece = vec![0; 1 << 20];
         let mut same = status == 200 && u64::try_from(left).is_ok_and(|length| length == size);
@@ -118,7 +137,7 @@ impl Client {
         file.seek(SeekFrom::Start(0))?;
         self.request.clear();
         write!(self.request, "PUT / HTTP/1.1\r\nHost: {}\r\nContent-Length: {size}\r\n\r\n", self.authority)?;
-        self.stream.get_mut().write_all(&self.request)?;
+        self.begin()?;
         io::copy(&mut file.take(size), self.stream.get_mut())?;
         let (status, length) = self.head()?;
         let mut body = vec![0; length];
@@ -130,6 +149,13 @@ impl Client {
     pub(crate) fn status(&mut self) -> io::Result<serde_json::Value> {
         Ok(serde_json::from_slice(&self.send("GET", "/status", &[])?.body)?)
     }
+}
+
+fn ready(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// The path of a blob, from the answer to its upload.

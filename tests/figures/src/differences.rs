@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::agreement::{counter, number};
 use crate::filling::Giver;
+use crate::idle::listen;
 use crate::interruption::pause;
 use crate::pair::Pair;
 use crate::report::{Amount, Broken, Report, claim};
 
-/// How long it is listened to what nothing costs.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long it is listened to what nothing costs, in seconds.
+const IDLE: u64 = 30;
 /// For the last answers.
 const LAST: Duration = Duration::from_secs(2);
 /// How often each number of differences is made.
@@ -27,9 +28,7 @@ struct Cost {
 pub(crate) fn measure(records: u64, differences: &[u64]) -> Result<Report, Broken> {
     let mut report = Report::default();
     let mut pair = Pair::with(records)?;
-    let before = pair.traffic()?;
-    pause(IDLE)?;
-    let idle = pair.traffic()?.since(before).http() as f64 / IDLE.as_secs_f64();
+    let idle = listen(&mut pair, records, IDLE, &mut report)?;
     let mut next = records;
     for count in differences {
         let mut costs = Vec::new();

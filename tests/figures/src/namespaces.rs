@@ -11,6 +11,8 @@
 //! 2. What this program asks does not pass the interface that is counted: a thread enters the namespace and connects there.
 
 use std::fs::File;
+use std::io;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -59,13 +61,8 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Does work in it, on a thread that goes there. What is opened or started there stays there.
     fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Broken> {
-        let go = || {
-            move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(work())
-        };
-        std::thread::scope(|scope| scope.spawn(go).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        Ok(inside(&self.file, work)?)
     }
 
     fn run(&self, command: &str) -> Result<(), Broken> {
@@ -78,6 +75,15 @@ impl Namespace {
         }
         Err(Broken::new(format!("{command}: {}", String::from_utf8_lossy(&output.stderr))))
     }
+}
+
+/// Does work in a namespace, on a thread that goes there. What is opened or started there stays there.
+fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let go = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(work())
+    };
+    std::thread::scope(|scope| scope.spawn(go).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A namespace for a node.
@@ -157,7 +163,9 @@ impl Place {
 
     /// A connection to the node there, by its loopback.
     pub(crate) fn client(&self) -> Result<Client, Broken> {
-        Ok(self.namespace.inside(|| Client::new(&format!("http://127.0.0.1:{PORT}")))??)
+        let namespace = self.namespace.file.try_clone()?;
+        let connect = move |authority: &str| inside(&namespace, || TcpStream::connect(authority))?;
+        Ok(Client::by(Box::new(connect), &format!("http://127.0.0.1:{PORT}"))?)
     }
 
     /// The node's base URL for other nodes.

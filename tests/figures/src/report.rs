@@ -71,6 +71,7 @@ impl Display for Amount {
         match self {
             Self::Time(time) if time.as_millis() < 1000 => write!(f, "{:.1} ms", time.as_secs_f64() * 1e3),
             Self::Time(time) => write!(f, "{:.1} s", time.as_secs_f64()),
+            Self::Bytes(bytes) if *bytes < 100.0 => write!(f, "{bytes:.1} B"),
             Self::Bytes(bytes) => write!(f, "{bytes:.0} B"),
             Self::Rate(bytes) => write!(f, "{bytes:.0} B/s"),
             Self::Factor(factor) => write!(f, "{factor:.3}"),
