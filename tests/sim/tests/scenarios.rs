@@ -308,3 +308,39 @@ fn a_newcomer_that_crashes_goes_on_where_it_was() {
     assert!(counted.snapshot_partitions_skipped > 10, "{} partitions were equal", counted.snapshot_partitions_skipped);
     assert!(taken + counted.records_received <= blobs * 115 / 100, "{taken} before and {} after", counted.records_received);
 }
+
+#[test]
+fn a_newcomer_misses_nothing_of_what_its_peers_write_and_delete_meanwhile() {
+    let (hosts, blobs) = (3, 6000);
+    let mut world = network(hosts);
+    fill(&mut world, hosts, blobs);
+    let newcomer = world.add();
+    world.start(newcomer);
+    let (mut taking, mut fresh) = (0, blobs);
+    for step in 0..20_000 {
+        world.run_for(Duration::from_micros(200));
+        let counted = counters(&mut world, newcomer);
+        if counted.snapshots > 0 {
+            break;
+        }
+        if counted.snapshot_records == 0 {
+            continue;
+        }
+        taking += 1;
+        let host = step % hosts;
+        // Old blobs are deleted and written over on either side of what is taken, new ones come.
+        world.write(host, Wish::delete(blob(u128::from(fresh % blobs))));
+        world.write(host, Wish::put(Some(blob(u128::from((fresh * 7 + 3) % blobs))), fresh, 100));
+        world.write(host, Wish::put(Some(blob(u128::from(fresh))), fresh, 100));
+        fresh += 1;
+    }
+    assert!(taking >= 5, "writes came between the pages, {taking} times");
+    world.run_for(seconds(60));
+    assert_at_rest(&world);
+    let records: Vec<Vec<Record>> =
+        [0, newcomer].iter().map(|host| (0..fresh).map(|n| world.record(*host, blob(u128::from(n)))).collect()).collect();
+    assert_eq!(records[0], records[1]);
+    let counted = counters(&mut world, newcomer);
+    assert_eq!(counted.snapshots, 1);
+    assert!(counted.records_received <= blobs * 115 / 100, "{} records came", counted.records_received);
+}
