@@ -103,7 +103,8 @@ enum What {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
-    /// A large payload on its way to two newcomers while one of its three holders dies. Needs root, and disk for six times its size.
+    /// A large payload on its way to two newcomers while one of its three holders dies, and one of them, which is started again. Needs root,
+    /// and disk for six times its size.
     Payload {
         /// Its size.
         #[arg(long, default_value_t = 1024)]

@@ -1,4 +1,4 @@
-//! A large payload on its way to two newcomers while one of its holders dies.
+//! A large payload on its way to two newcomers while one of its holders dies, and one of the newcomers, which comes back.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -34,7 +34,7 @@ pub(crate) fn measure(mebibytes: u64) -> Result<Report, Broken> {
     let path = clients[0].write_from(&mut file, size)?;
     wait("all holders hold it", PATIENCE, || Ok(settled(&mut clients)? && number(&mut clients[0], "payloads")? == 1))?;
 
-    let newcomers = (HOLDERS..places.all().len()).map(start).collect::<Result<Vec<Node>, _>>()?;
+    let mut newcomers = (HOLDERS..places.all().len()).map(start).collect::<Result<Vec<Node>, _>>()?;
     let mut arriving = places.all()[HOLDERS..].iter().map(Place::client).collect::<Result<Vec<_>, _>>()?;
     let before = places.all()[..HOLDERS].iter().map(Place::traffic).collect::<Result<Vec<_>, _>>()?;
     for client in &mut arriving {
@@ -50,10 +50,14 @@ pub(crate) fn measure(mebibytes: u64) -> Result<Report, Broken> {
     // Whoever gives most, so that its death matters.
     let busiest = (0..HOLDERS).max_by_key(|number| sent[*number]).unwrap_or_default();
     holders[busiest].server.kill();
+    // What the network counted of both its lives is one sum.
+    newcomers[1].server.kill();
+    newcomers[1] = start(HOLDERS + 1)?;
+    arriving[1] = places.all()[HOLDERS + 1].client()?;
     let rest = wait("both newcomers have it", PATIENCE, || {
         arriving.iter_mut().try_fold(true, |all, client| Ok(all && number(client, "payloads")? == 1))
     })?;
-    let shares = sent.iter().map(|bytes| format!("{:.0} %", 100.0 * *bytes as f64 / size as f64)).collect::<Vec<_>>().join(", ");
+    let shares = sent.iter().map(|bytes| percent(*bytes, size)).collect::<Vec<_>>().join(", ");
     report.note("sent by the three holders until one was killed, of the payload", &shares);
     report.note(&format!("{mebibytes} MiB at both newcomers"), &Amount::Time(half + rest).to_string());
     for (number, place) in places.all()[HOLDERS..].iter().enumerate() {
@@ -61,13 +65,18 @@ pub(crate) fn measure(mebibytes: u64) -> Result<Report, Broken> {
         let what = format!("received by newcomer {}, all HTTP, per byte of the payload", number + 1);
         report.row(&what, Amount::Factor(factor), Amount::Factor(1.05));
     }
+    let resumed = arriving[1].status()?["transfers"]["payload_bytes_resumed"].as_u64().unwrap_or_default();
+    report.note("newcomer 2 was killed and started again: found on its disk, of the payload", &percent(resumed, size));
     for client in &mut arriving {
         file.seek(SeekFrom::Start(0))?;
         check(client, &path, &mut file, size)?;
     }
     report.row("wrong bytes", Amount::Count(0), Amount::Count(0));
-    drop(newcomers);
     Ok(report)
+}
+
+fn percent(bytes: u64, of: u64) -> String {
+    format!("{:.0} %", 100.0 * bytes as f64 / of as f64)
 }
 
 /// An error unless the node answers with the bytes of the file.
@@ -87,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_reaches_two_newcomers_though_the_busiest_holder_dies() {
+    fn a_payload_reaches_two_newcomers_though_the_busiest_holder_dies_and_one_of_them_too() {
         measure(64).expect("both have it");
     }
 }
