@@ -39,6 +39,7 @@ pub mod member;
 pub mod membership;
 pub mod node;
 pub mod parts;
+pub mod planted;
 pub mod receipts;
 pub mod reconciliation;
 pub mod record;

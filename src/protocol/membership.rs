@@ -40,6 +40,7 @@ use crate::ids::NodeId;
 use crate::io::{ForgetFault, Target};
 use crate::item::ItemHasher;
 use crate::member::{Member, MemberState, Suspicion};
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 /// How often a suspect is called by who suspects it of its own experience.
@@ -228,6 +229,8 @@ impl Membership {
                 merged.refute = self.refute(&claim).or(merged.refute);
                 continue;
             }
+            let raised = is_planted(Bug::RaisedByAnother) && claim.state == MemberState::Dead;
+            let claim = if raised { Member { incarnation: claim.incarnation + 1, state: MemberState::Alive, ..claim } } else { claim };
             let suspected = self.deaths.contains(claim.id);
             if self.take(claim.clone(), now) {
                 let live = claim.state.is_live();
@@ -243,7 +246,7 @@ impl Membership {
         if !self.denies(claim) {
             return None;
         }
-        self.refuted = self.refuted.max(claim.incarnation) + 1;
+        self.refuted = self.refuted.max(claim.incarnation) + u64::from(!is_planted(Bug::RefutationNotRaised));
         Some(self.refuted)
     }
 

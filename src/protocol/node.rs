@@ -251,6 +251,16 @@ impl<S: Store> Node<S> {
         &self.records
     }
 
+    /// Who it believes to be there, for the simulator's checks.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Takes an input; what follows is appended to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if let Some(fault) = &self.stopped {

@@ -33,6 +33,7 @@ use rand::RngExt;
 use crate::ids::NodeId;
 use crate::io::{Counters, Target};
 use crate::item::{KeyHash, RecordKey};
+use crate::planted::{Bug, is_planted};
 use crate::records::Records;
 use crate::sketch::{Cell, Side};
 use crate::store::{Store, StoreFault};
@@ -202,6 +203,9 @@ impl Reconciliation {
     ) -> Result<Result<(), Unfit>, StoreFault> {
         let Some(session) = self.session.as_mut().filter(|session| session.number == step.session) else { return Ok(Ok(())) };
         session.open -= 1;
+        if is_planted(Bug::CellsOfTwoInstants) {
+            session.finding.freeze_anew(records.summary());
+        }
         let found = match (&step.asked, answer) {
             (Asked::Cells { to }, Answer::Cells(answer)) if session.finding.length() + answer.cells.len() == *to => {
                 session.finding.on_cells(&answer.cells, counters)

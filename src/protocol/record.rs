@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{Bug, is_planted};
 use crate::vector_clock::VectorClock;
 use crate::version::{Content, Malformed, Version, VersionId};
 
@@ -73,7 +74,7 @@ impl Record {
         if self.versions.iter().any(|held| *held == version || held.dominates(&version)) {
             return false;
         }
-        self.versions.retain(|held| !version.dominates(held));
+        self.versions.retain(|held| is_planted(Bug::CoveredKept) || !version.dominates(held));
         let place = self.versions.partition_point(|held| rank(held) > rank(&version));
         self.versions.insert(place, version);
         true
@@ -84,6 +85,9 @@ impl Record {
         let mut changed = false;
         for version in &other.versions {
             changed |= self.insert(version.clone());
+        }
+        if is_planted(Bug::SiblingDropped) {
+            self.versions.truncate(1);
         }
         changed
     }

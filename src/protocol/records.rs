@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use crate::ids::{BlobId, ContentHash};
 use crate::io::Token;
 use crate::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 use crate::store::{Missing, Store, StoreFault};
 use crate::summary::Summary;
@@ -126,15 +127,15 @@ impl<S: Store> Records<S> {
     /// The record of that key, persisted or not; empty if the blob was never written.
     pub fn record(&self, key: RecordKey) -> Result<Record, StoreFault> {
         match self.pending.get(&key) {
-            Some(pending) => Ok(pending.record.clone()),
-            None => Ok(self.store.record(key)?.unwrap_or_default()),
+            Some(pending) if !is_planted(Bug::LostUpdate) => Ok(pending.record.clone()),
+            Some(_) | None => Ok(self.store.record(key)?.unwrap_or_default()),
         }
     }
 
     /// The record of that key if it may leave this node.
     pub fn shareable(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
         match self.pending.get(&key) {
-            Some(pending) if pending.own => Ok(None),
+            Some(pending) if pending.own && !is_planted(Bug::LeavesEarly) => Ok(None),
             Some(pending) => Ok(Some(pending.record.clone())),
             None => self.store.record(key),
         }

@@ -17,10 +17,13 @@ use std::time::Duration;
 
 use crate::ids::{BlobId, NodeId};
 use crate::io::Target;
+use crate::planted::{Bug, is_planted};
+use crate::record::Record;
 use crate::records::{Records, first_key, next_key};
 use crate::store::{Store, StoreFault};
 use crate::summary::{PARTITIONS, Root, Summary};
 use crate::time::Instant;
+use crate::version::Content;
 use crate::wire::{Entry, PartitionsRequest, RECORDS_BUDGET, Request, SNAPSHOT_PAGE, SnapshotAnswer, SnapshotRequest};
 
 /// Most peers that are asked at once.
@@ -302,7 +305,11 @@ pub fn page_of<S: Store>(request: &SnapshotRequest, records: &Records<S>) -> Res
     let start = request.after.map_or(Some(first), |after| next_key(records.key(after)).map(|next| next.max(first)));
     let Some(start) = start else { return Ok(SnapshotAnswer { give: vec![], next: None }) };
     let page = records.page(start, request.last, SNAPSHOT_PAGE, RECORDS_BUDGET)?;
-    let give = page.records.into_iter().map(|(key, versions)| Entry { id: key.blob, versions }).collect();
+    let is_left_out = |record: &Record| {
+        is_planted(Bug::SnapshotWithoutTombstones) && record.winner().is_some_and(|winner| winner.content == Content::Tombstone)
+    };
+    let given = page.records.into_iter().filter(|(_, record)| !is_left_out(record));
+    let give = given.map(|(key, versions)| Entry { id: key.blob, versions }).collect();
     Ok(SnapshotAnswer { give, next: page.next.map(|key| key.blob) })
 }
 
@@ -313,7 +320,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Record;
     use crate::io::Token;
     use crate::item::{Item, ItemHasher, KeyHash, StateHash};
     use crate::record::tests::{node, payload, write};

@@ -8,6 +8,7 @@ use crate::io::{
 use crate::item::{Item, RecordKey};
 use crate::member::is_base_url;
 use crate::node::{After, Copying, HolderSearch, Node, Purpose};
+use crate::planted::{Bug, is_planted};
 use crate::record::Record;
 use crate::stamp::Stamp;
 use crate::store::{Missing, Store, StoreFault};
@@ -63,7 +64,11 @@ impl<S: Store> Node<S> {
             return Ok(Err(WriteFault::NotHere(payload.hash)));
         }
         let mut clock = before.join();
-        let stamp = self.clock.stamp(now.wall, clock.greatest());
+        if is_planted(Bug::WinnerCoveredAlone) {
+            clock = before.winner().map(|winner| winner.clock.clone()).unwrap_or_default();
+        }
+        let floor = if is_planted(Bug::StampOfTheTime) { Stamp::default() } else { clock.greatest() };
+        let stamp = self.clock.stamp(now.wall, floor);
         if stamp >= Stamp::END {
             return Ok(Err(WriteFault::StampsExhausted));
         }

@@ -6,6 +6,7 @@ use crate::ids::NodeId;
 use crate::io::{CallFault, Misbehaviour, Outbox, Refusal};
 use crate::node::merging::Via;
 use crate::node::{MAX_RECONCILED_AT_ONCE, Node, Purpose};
+use crate::planted::{Bug, is_planted};
 use crate::reconciliation::{self, MAX_CALLS_AT_ONCE, Outcome, Step, Unfit};
 use crate::store::{Store, StoreFault};
 use crate::time::Now;
@@ -26,7 +27,7 @@ impl<S: Store> Node<S> {
     pub(super) fn compare(&mut self, now: Now, peer: NodeId, theirs: Digest) -> Compared {
         let ours = self.digest(now, peer);
         let members = Some(ours.members).filter(|members| *members != theirs.members);
-        if theirs.root == ours.root {
+        if theirs.root == ours.root || is_planted(Bug::CountsCompared) && theirs.root.count == ours.root.count {
             self.served.close(peer);
             return Compared { members, ..Compared::default() };
         }

@@ -6,6 +6,7 @@ use crate::ids::NodeId;
 use crate::io::{Event, Outbox, Output};
 use crate::item::RecordKey;
 use crate::node::{After, Node};
+use crate::planted::{Bug, is_planted};
 use crate::record::{MAX_BYTES, Record};
 use crate::records::Records;
 use crate::store::{Missing, Store, StoreFault};
@@ -58,8 +59,13 @@ impl<S: Store> Node<S> {
             if changes.len() == room || !met.insert(key) {
                 continue;
             }
+            let is_tombstone = versions.winner().is_some_and(|winner| winner.content == Content::Tombstone);
+            if is_planted(Bug::ForgottenTombstone) && via != Via::Rumor && is_tombstone {
+                continue;
+            }
             let before = if present.lacks(key) { Record::default() } else { self.records.record(key)? };
-            let Some(record) = merged(&before, versions) else { continue };
+            let ground = if is_planted(Bug::StaleRumor) && via == Via::Rumor { &Record::default() } else { &before };
+            let Some(record) = merged(ground, versions) else { continue };
             for version in record.versions() {
                 if !self.clock.observe(now.wall, version.stamp) {
                     self.counters.stamps_far_ahead += 1;

@@ -105,6 +105,11 @@ impl Finding {
         Self { hasher, number, frozen, decoder, searches: VecDeque::new(), sizes: vec![], given_up: false }
     }
 
+    /// This node's own side is frozen anew: what must not be, for [`crate::planted`].
+    pub(super) fn freeze_anew(&mut self, ours: &Summary) {
+        self.frozen = self.frozen.take().map(|_| ours.sketch().clone());
+    }
+
     /// How many cells of the whole set have come.
     pub(super) fn length(&self) -> usize {
         self.decoder.length()
