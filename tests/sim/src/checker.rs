@@ -10,7 +10,8 @@
 //! 4. A write is acknowledged when it is durable, `copies=N` when it is durable on N nodes.
 //! 5. A receipt is sent by who holds record and bytes durably.
 //! 6. Nobody believes in an incarnation that its owner never had on disk.
-//! 7. Bytes are deleted only when they are covered and the covering bytes are here.
+//! 7. A page of a snapshot leaves nothing out.
+//! 8. Bytes are deleted only when they are covered and the covering bytes are here.
 //!
 //! In the end every node has, of every blob, exactly the durable versions that no durable version covers, with their bytes, and
 //! nothing else.
@@ -258,14 +259,17 @@ impl Checker {
             }
             for payload in versions.iter().filter_map(|version| version.content.payload()) {
                 named.insert(payload.hash);
-                match platter.payloads().get(&payload.hash) {
+                match platter.files().get(&payload.hash) {
                     None => return Some(format!("n{host} lacks the bytes {} of {blob}", payload.hash)),
                     Some(bytes) if bytes.hash() != payload.hash => return Some(format!("n{host} holds wrong bytes for {}", payload.hash)),
                     Some(_) => {}
                 }
             }
         }
-        let nobodys = platter.payloads().keys().find(|hash| !named.contains(hash));
+        if let Some(hash) = platter.unfounded() {
+            return Some(format!("n{host} says that the bytes {hash} are here, and has no file of them"));
+        }
+        let nobodys = platter.rows().chain(platter.files().keys().copied()).find(|hash| !named.contains(hash));
         nobodys.map(|hash| format!("n{host} keeps the bytes {hash}, which no version names"))
     }
 }

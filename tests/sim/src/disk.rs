@@ -1,10 +1,11 @@
 //! The simulated disk: what is committed, and what waits for the next fsync.
 //!
-//! 1. Payloads and persists wait in one queue and become durable in its order: a crash keeps a prefix of it, which may be empty and
-//!    may end between a payload and the record that names it.
-//! 2. Reads see what is committed, nothing else.
+//! 1. A payload is a file and, after it, a row that says that it is here; a record is a commit; a file that nobody claims any more is
+//!    unlinked after the commit that took its row. All these steps wait in one queue and become durable in its order: a crash keeps a
+//!    prefix of it, which may be empty and may end between any two of them.
+//! 2. Reads see what is committed, nothing else; a payload is here when its row is.
 //! 3. A payload belongs to the live versions that name it, and to the covered versions whose covering bytes are not here yet.
-//!    Nobody's payloads are collected in the same commit, unless an upload holds on to them.
+//!    Nobody's rows are collected in the same commit, unless an upload holds on to them; files without rows go at a start.
 //!
 //! Payload bytes are not stored: a [`Bytes`] stands for them, and its hash is taken from it, so that wrong bytes are noticed.
 
@@ -40,8 +41,12 @@ impl Bytes {
 /// What waits for the disk.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    /// A payload, under the hash it was asked for by; a transfer waits for it, or an upload.
-    Payload { name: ContentHash, bytes: Bytes, transfer: Option<TransferId> },
+    /// The file of a payload, under the hash it was asked for by.
+    File { name: ContentHash, bytes: Bytes },
+    /// The row that says that a payload is here; a transfer waits for it, or an upload.
+    Row { name: ContentHash, size: u64, transfer: Option<TransferId> },
+    /// A file is to go.
+    Unlink(ContentHash),
     /// A change of the core's.
     Persist(Persist),
 }
@@ -69,7 +74,11 @@ pub(crate) struct Dropped {
 #[derive(Debug, Default)]
 pub(crate) struct Platter {
     records: BTreeMap<RecordKey, (StateHash, Record)>,
-    payloads: BTreeMap<ContentHash, Bytes>,
+    files: BTreeMap<ContentHash, Bytes>,
+    /// The sizes of the payloads that are here.
+    rows: BTreeMap<ContentHash, u64>,
+    /// Files that have lost their rows and are to be unlinked.
+    unclaimed: Vec<ContentHash>,
     /// Size and live owners of every payload named.
     owners: BTreeMap<ContentHash, (u64, BTreeSet<RecordKey>)>,
     /// Covered versions whose bytes are kept until the bytes of what covers them are here.
@@ -91,10 +100,17 @@ impl Platter {
     fn apply(&mut self, queued: Queued) -> Committed {
         let (mut dropped, mut fresh) = (Vec::new(), Vec::new());
         match &queued {
-            Queued::Payload { name, bytes, .. } => {
-                let replaced = self.payloads.insert(*name, *bytes);
-                self.payload_bytes += bytes.size - replaced.map_or(0, |bytes| bytes.size);
+            Queued::File { name, bytes } => drop(self.files.insert(*name, *bytes)),
+            Queued::Row { name, size, .. } => {
+                let replaced = self.rows.insert(*name, *size);
+                self.payload_bytes += size - replaced.unwrap_or(0);
                 self.on_payload(*name);
+            }
+            Queued::Unlink(name) => {
+                // Its row may have come again, or an upload of the same bytes.
+                if !self.rows.contains_key(name) && !self.pins.contains_key(name) {
+                    self.files.remove(name);
+                }
             }
             Queued::Persist(persist) => {
                 for change in &persist.records {
@@ -121,7 +137,7 @@ impl Platter {
     }
 
     fn has_bytes_of(&self, version: &Version) -> bool {
-        version.content.payload().is_none_or(|payload| self.payloads.contains_key(&payload.hash))
+        version.content.payload().is_none_or(|payload| self.rows.contains_key(&payload.hash))
     }
 
     fn put_record(&mut self, change: &RecordChange) {
@@ -176,25 +192,29 @@ impl Platter {
     /// A payload is missing, here, or nobody's.
     fn settle(&mut self, hash: ContentHash) {
         let owner = self.owners.get(&hash).and_then(|(size, keys)| Some((*size, *keys.first()?)));
-        let here = self.payloads.contains_key(&hash);
+        let here = self.rows.contains_key(&hash);
         match owner {
             Some((size, key)) if !here => drop(self.missing.insert(hash, Missing { hash, size, key })),
             Some(_) => drop(self.missing.remove(&hash)),
             None => {
                 self.missing.remove(&hash);
                 self.owners.remove(&hash);
-                if here && !self.pins.contains_key(&hash) && !self.retained.values().any(|retained| hashes(retained).contains(&hash)) {
-                    let gone = self.payloads.remove(&hash);
-                    self.payload_bytes -= gone.map_or(0, |bytes| bytes.size);
+                let claimed = self.pins.contains_key(&hash) || self.retained.values().any(|retained| hashes(retained).contains(&hash));
+                if let Some(size) = self.rows.get(&hash).copied().filter(|_| !claimed) {
+                    self.rows.remove(&hash);
+                    self.payload_bytes -= size;
+                    self.unclaimed.push(hash);
                 }
             }
         }
     }
 
-    /// Nobody's payloads are swept at a start.
+    /// Nobody's payloads are swept at a start, and files without rows.
     fn sweep(&mut self) {
-        let all: Vec<ContentHash> = self.payloads.keys().copied().collect();
+        let all: Vec<ContentHash> = self.rows.keys().copied().collect();
         all.into_iter().for_each(|hash| self.settle(hash));
+        self.unclaimed.clear();
+        self.files.retain(|hash, _| self.rows.contains_key(hash));
         if self.plant == Some(Plant::CollectTombstones) {
             self.records.retain(|_, (_, record)| record.winner().is_some_and(|winner| winner.content != Content::Tombstone));
         }
@@ -205,9 +225,19 @@ impl Platter {
         self.records.iter().map(|(key, (_, record))| (key, record))
     }
 
-    /// All payloads here.
-    pub(crate) fn payloads(&self) -> &BTreeMap<ContentHash, Bytes> {
-        &self.payloads
+    /// The files of payloads.
+    pub(crate) fn files(&self) -> &BTreeMap<ContentHash, Bytes> {
+        &self.files
+    }
+
+    /// The payloads that are said to be here.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = ContentHash> {
+        self.rows.keys().copied()
+    }
+
+    /// A payload that is said to be here and has no file.
+    pub(crate) fn unfounded(&self) -> Option<ContentHash> {
+        self.rows.keys().find(|hash| !self.files.contains_key(hash)).copied()
     }
 
     fn lookup(&self, key: RecordKey) -> Option<Record> {
@@ -261,7 +291,7 @@ impl Store for View {
 
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
         let platter = self.0.borrow();
-        Ok(platter.payloads.contains_key(&hash) || platter.plant == Some(Plant::HoldsEverything))
+        Ok(platter.rows.contains_key(&hash) || platter.plant == Some(Plant::HoldsEverything))
     }
 
     fn missing(&self, after: Option<ContentHash>, limit: usize) -> Result<Vec<Missing>, StoreFault> {
@@ -324,13 +354,20 @@ impl Disk {
         if let (Some(Plant::LostUpdate), Queued::Persist(persist)) = (self.plant, &mut queued) {
             let waits = |key: RecordKey| {
                 self.queue.iter().any(|queued| match queued {
-                    Queued::Payload { .. } => false,
+                    Queued::File { .. } | Queued::Row { .. } | Queued::Unlink(_) => false,
                     Queued::Persist(earlier) => earlier.records.iter().any(|change| change.key == key),
                 })
             };
             persist.records.retain(|change| !waits(change.key));
         }
         self.queue.push_back(queued);
+    }
+
+    /// Queues a payload that came: its file, and the row behind it.
+    pub(crate) fn queue_payload(&mut self, name: ContentHash, bytes: Bytes, transfer: Option<TransferId>) {
+        let (file, row) = (Queued::File { name, bytes }, Queued::Row { name, size: bytes.size, transfer });
+        let (first, second) = if self.plant == Some(Plant::RowBeforeFile) { (row, file) } else { (file, row) };
+        self.queue.extend([first, second]);
     }
 
     /// Begins an fsync of everything queued, unless there is nothing or one is under way.
@@ -360,7 +397,9 @@ impl Disk {
 
     fn commit(&mut self, count: usize) -> Vec<Committed> {
         let mut platter = self.platter.borrow_mut();
-        self.queue.drain(..count).map(|queued| platter.apply(queued)).collect()
+        let committed = self.queue.drain(..count).map(|queued| platter.apply(queued)).collect();
+        self.queue.extend(platter.unclaimed.drain(..).map(Queued::Unlink));
+        committed
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -370,7 +409,7 @@ impl Disk {
     /// The next persist that waits, if one does.
     pub(crate) fn next_persist(&self) -> Option<gossip_cdn_protocol::io::Token> {
         self.queue.iter().find_map(|queued| match queued {
-            Queued::Payload { .. } => None,
+            Queued::File { .. } | Queued::Row { .. } | Queued::Unlink(_) => None,
             Queued::Persist(persist) => Some(persist.token),
         })
     }
@@ -381,7 +420,7 @@ impl Disk {
     }
 
     /// An upload lets go.
-    pub(crate) fn unpin(&self, hash: ContentHash) {
+    pub(crate) fn unpin(&mut self, hash: ContentHash) {
         let mut platter = self.platter.borrow_mut();
         if let Some(pins) = platter.pins.get_mut(&hash) {
             *pins -= 1;
@@ -390,10 +429,13 @@ impl Disk {
                 platter.settle(hash);
             }
         }
+        self.queue.extend(platter.unclaimed.drain(..).map(Queued::Unlink));
     }
 
+    /// The bytes of a payload that is here.
     pub(crate) fn bytes(&self, hash: ContentHash) -> Option<Bytes> {
-        self.platter.borrow().payloads.get(&hash).copied()
+        let platter = self.platter.borrow();
+        platter.files.get(&hash).copied().filter(|_| platter.rows.contains_key(&hash))
     }
 
     /// The durable record of a key; empty if there is none.
@@ -403,7 +445,7 @@ impl Disk {
 
     /// Whether a payload is here or on its way to the disk.
     pub(crate) fn expects(&self, hash: ContentHash) -> bool {
-        let queued = |queued: &Queued| matches!(queued, Queued::Payload { name, .. } if *name == hash);
+        let queued = |queued: &Queued| matches!(queued, Queued::Row { name, .. } if *name == hash);
         self.bytes(hash).is_some() || self.queue.iter().any(queued)
     }
 

@@ -55,8 +55,8 @@ impl Figure {
         }
     }
 
-    /// Measures it.
-    pub fn measure(self) -> String {
+    /// Measures it: the figures beside their goals, and how many goals were missed.
+    pub fn measure(self) -> (String, u64) {
         let tell: Teller = match self {
             Self::Spread => spread,
             Self::Detection => detection,
@@ -66,9 +66,9 @@ impl Figure {
             Self::Cut => cut,
             Self::Apart => apart,
         };
-        let mut table = Table { text: format!("{}\n", self.name()) };
+        let mut table = Table { text: format!("{}\n", self.name()), missed: 0 };
         tell(&mut table);
-        table.text
+        (table.text, table.missed)
     }
 }
 
@@ -84,6 +84,7 @@ impl FromStr for Figure {
 /// Figures beside their goals.
 struct Table {
     text: String,
+    missed: u64,
 }
 
 impl Table {
@@ -92,9 +93,16 @@ impl Table {
         debug_assert!(written.is_ok(), "writing to a string cannot fail");
     }
 
+    /// What is no figure and is not as it must be.
+    fn missed(&mut self, what: std::fmt::Arguments<'_>) {
+        self.missed += 1;
+        self.line(what);
+    }
+
     /// A figure that must not exceed its goal.
     fn at_most(&mut self, what: &str, figure: u64, goal: u64, shown: fn(u64) -> String, unit: &str) {
         let verdict = if figure <= goal { "met" } else { "MISSED" };
+        self.missed += u64::from(figure > goal);
         self.line(format_args!("{what}: {}{unit}, goal {}{unit}: {verdict}", shown(figure), shown(goal)));
     }
 
@@ -109,7 +117,7 @@ impl Table {
     /// What must hold at the end of every run.
     fn sound(&mut self, world: &World) {
         if let Some(failure) = world.failure() {
-            self.line(format_args!("BROKEN: {failure}"));
+            self.missed(format_args!("BROKEN: {failure}"));
         }
     }
 
@@ -222,12 +230,29 @@ fn idle(table: &mut Table) {
     table.bytes("a node and second", report.bytes() / report.node_seconds.max(1), 1024);
     table.calls(&report);
     table.sound(&world);
+    for records in [1000, RECORDS] {
+        idle_with(table, records);
+    }
+}
+
+fn idle_with(table: &mut Table, records: u32) {
+    let mut world = World::modelled(1, Model { bootstrap: false, ..Model::default() });
+    world.acquainted(3);
+    world.lay_over(records);
+    world.run_for(secs(10));
+    world.reset_report();
+    world.run_for(secs(60));
+    let exchange = world.report().traffic(Kind::Exchange);
+    table.bytes(&format!("an exchange, both ways, of nodes with {records} records"), exchange.bytes() / exchange.calls.max(1), 512);
+    table.sound(&world);
 }
 
 /// Differences, the most bytes for finding them, and the most calls.
 const DIFFERENCES: [(u64, u64, u64); 6] =
     [(1, 2 << 10, 1), (100, 12 << 10, 10), (600, 600 * 64, 10), (2000, 2000 * 64, 10), (2800, 2800 * 64, 10), (50_000, 4 << 20, 10)];
 const RECORDS: u32 = 1_000_000;
+/// From so many on the heads of the calls that carry records are few beside the records.
+const MANY_RECORDS: u64 = 10_000;
 
 fn difference(table: &mut Table) {
     for (count, most_bytes, most_calls) in DIFFERENCES {
@@ -251,12 +276,16 @@ fn difference(table: &mut Table) {
         let report = world.report();
         table.line(format_args!("{count} differences in {RECORDS} records, found and given in {} s", seconds(world.now() - began)));
         if !world.roots_agree() {
-            table.line(format_args!("MISSED: not equal after ten minutes"));
+            table.missed(format_args!("MISSED: not equal after ten minutes"));
         }
         let (finding, transfer) = found_and_given(&report);
+        let json = world.weight_of_records(0);
         table.bytes("finding", finding.1, most_bytes);
         table.at_most("calls to find them", finding.0, most_calls, |calls| calls.to_string(), "");
         table.line(format_args!("records themselves: {} calls, {} B, {} B each", transfer.0, transfer.1, transfer.1 / count));
+        if count >= MANY_RECORDS {
+            table.at_most("their bytes for each one of their JSON", transfer.1 * 100 / json.max(1), 110, |c| ratio(c, 100), "");
+        }
         table.calls(&report);
         table.sound(&world);
     }
@@ -317,7 +346,7 @@ fn cut(table: &mut Table) {
     table.time("records merged, after that", merged.saturating_sub(met), 10_000);
     table.time("payloads everywhere, after that", here.saturating_sub(merged), 10_000);
     if let Some(gap) = world.gap() {
-        table.line(format_args!("MISSED: after ten minutes {gap}"));
+        table.missed(format_args!("MISSED: after ten minutes {gap}"));
     }
     let report = world.report();
     table.at_most(
@@ -345,7 +374,7 @@ fn rest(table: &mut Table, world: &mut World, what: &str) {
         world.run_for(Duration::from_millis(500));
     }
     match world.gap() {
-        Some(gap) => table.line(format_args!("{what}: MISSED, {gap}")),
+        Some(gap) => table.missed(format_args!("{what}: MISSED, {gap}")),
         None => table.line(format_args!("{what}: nothing lost, nothing back, at rest after {} s", seconds(world.now() - began))),
     }
     table.sound(world);
@@ -401,15 +430,17 @@ mod tests {
 
     #[test]
     fn months_apart_and_years_away_lose_nothing_and_bring_nothing_back() {
-        let told = Figure::Apart.measure();
+        let (told, missed) = Figure::Apart.measure();
+        assert_eq!(missed, 0, "{told}");
         assert!(told.lines().count() == 4 && told.lines().skip(1).all(|line| line.contains("nothing lost")), "{told}");
     }
 
     #[test]
     fn a_goal_is_met_or_missed() {
-        let mut table = Table { text: String::new() };
+        let mut table = Table { text: String::new(), missed: 0 };
         table.time("fast", 500_000, 500);
         table.bytes("large", 513, 512);
         assert_eq!(table.text, "  fast: 0.50 s, goal 0.50 s: met\n  large: 513 B, goal 512 B: MISSED\n");
+        assert_eq!(table.missed, 1);
     }
 }

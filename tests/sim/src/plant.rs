@@ -1,9 +1,18 @@
-//! Planted bugs: faults of a shell or a store, put in on purpose, that the swarm must find.
+//! Planted bugs, put in on purpose, that the swarm must find.
 //!
-//! They sit around the core, so that the core stays clean: a store that forgets, a driver that lies, a wire that cuts.
+//! Some sit around the core: a store that forgets, a driver that lies, a wire that cuts. The others are mutations of the core itself
+//! ([`gossip_cdn_protocol::planted`]), which only a build with `--cfg planted` has.
 
 use std::fmt;
 use std::str::FromStr;
+
+use gossip_cdn_protocol::planted::{self, Bug};
+
+use crate::report::simulate;
+use crate::world::Settings;
+
+/// A planted bug must show within so many seeds.
+pub const ENOUGH: u64 = 50;
 
 /// A bug put in on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,11 +39,17 @@ pub enum Plant {
     HoldsEverything,
     /// A node starts again with the incarnation it had.
     SameIncarnation,
+    /// A payload's row is durable before its file.
+    RowBeforeFile,
+    /// What came of a payload before its transfer ended early is taken for the whole.
+    PartTakenForWhole,
+    /// A mutation of the core.
+    Core(Bug),
 }
 
 impl Plant {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// Those around the core.
+    const AROUND: [Self; 13] = [
         Self::AckBeforePersist,
         Self::OneSibling,
         Self::SiblingsStayHome,
@@ -46,7 +61,43 @@ impl Plant {
         Self::EarlyCollection,
         Self::HoldsEverything,
         Self::SameIncarnation,
+        Self::RowBeforeFile,
+        Self::PartTakenForWhole,
     ];
+
+    /// All that this build can put in.
+    pub fn all() -> Vec<Self> {
+        let core = Bug::ALL.into_iter().filter(|_| planted::POSSIBLE).map(Self::Core);
+        Self::AROUND.into_iter().chain(core).collect()
+    }
+
+    /// The mutation of the core, if it is one.
+    pub(crate) fn of_core(self) -> Option<Bug> {
+        match self {
+            Self::Core(bug) => Some(bug),
+            Self::AckBeforePersist
+            | Self::OneSibling
+            | Self::SiblingsStayHome
+            | Self::DropTombstones
+            | Self::CollectTombstones
+            | Self::FetchedWithoutBytes
+            | Self::UnverifiedBytes
+            | Self::LostUpdate
+            | Self::EarlyCollection
+            | Self::HoldsEverything
+            | Self::SameIncarnation
+            | Self::RowBeforeFile
+            | Self::PartTakenForWhole => None,
+        }
+    }
+
+    /// The first seed that notices it, and by what; `None` if [`ENOUGH`] seeds do not.
+    pub fn caught(self) -> Option<(u64, String)> {
+        let settings = Settings { plant: Some(self), ..Settings::default() };
+        // A seed in which too little happened has noticed nothing.
+        let noticed = |seed| Some((seed, simulate(seed, &settings).failure.filter(|failure| !failure.starts_with("invalid"))?));
+        (1..=ENOUGH).find_map(noticed)
+    }
 
     /// As it is named on the command line.
     pub fn name(self) -> &'static str {
@@ -62,6 +113,9 @@ impl Plant {
             Self::EarlyCollection => "early-collection",
             Self::HoldsEverything => "holds-everything",
             Self::SameIncarnation => "same-incarnation",
+            Self::RowBeforeFile => "row-before-file",
+            Self::PartTakenForWhole => "part-taken-for-whole",
+            Self::Core(bug) => bug.name(),
         }
     }
 }
@@ -76,7 +130,8 @@ impl FromStr for Plant {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|plant| plant.name() == text).ok_or_else(|| format!("no such bug; there are: {}", all()))
+        let names = || Self::all().into_iter().map(Self::name).collect::<Vec<_>>().join(", ");
+        let hint = if planted::POSSIBLE { "" } else { "; those of the core need RUSTFLAGS='--cfg planted'" };
+        Self::all().into_iter().find(|plant| plant.name() == text).ok_or_else(|| format!("no such bug; there are: {}{hint}", names()))
     }
 }

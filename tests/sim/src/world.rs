@@ -17,10 +17,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
-use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Request};
-use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, NodeId, Record};
+use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Join, Request};
+use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, MemberState, NodeId, Record, planted};
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
 
 use crate::base::Base;
 use crate::checker::Checker;
@@ -186,8 +186,8 @@ impl Event {
 enum Arrived {
     Bytes(Bytes),
     Absent,
-    /// It ended early.
-    Short,
+    /// They ended early.
+    Short(Bytes),
     Unreachable,
 }
 
@@ -245,6 +245,7 @@ impl World {
     }
 
     pub(crate) fn new(seed: u64, settings: Settings, plan: impl FnOnce(&mut ChaCha8Rng) -> Plan) -> Self {
+        planted::plant(settings.plant.and_then(Plant::of_core));
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let plan = plan(&mut rng);
         Self {
@@ -291,7 +292,7 @@ impl World {
         world
     }
 
-    /// So many hosts that know each other from an earlier life, all started within a second.
+    /// So many hosts that know each other from an earlier life, started at once, so that none calls one that does not run yet.
     pub fn acquainted(&mut self, count: usize) {
         let hosts: Vec<usize> = (0..count).map(|_| self.add()).collect();
         let members: Vec<Member> = hosts.iter().map(|host| self.hosts[*host].member()).collect();
@@ -299,8 +300,7 @@ impl World {
             let id = self.hosts[host].id;
             let others = members.iter().filter(|member| member.id != id).cloned().collect();
             self.hosts[host].disk.remember(others);
-            let at = self.now + self.rng.random_range(0..1_000_000);
-            self.at(at, Event::Start(host));
+            self.at(self.now, Event::Start(host));
         }
         for member in members {
             self.checker.on_issued(member.id, member.incarnation);
@@ -402,8 +402,22 @@ impl World {
         if let Some(pair) = running.windows(2).find(|pair| root(&pair[0]) != root(&pair[1])) {
             return Some(format!("n{} and n{} have different roots", pair[0].number, pair[1].number));
         }
+        if let Some(doubt) = self.doubt(&running) {
+            return Some(doubt);
+        }
         let expected = self.checker.expected();
         running.iter().find_map(|host| self.checker.gap(host.number, &host.disk, &expected))
+    }
+
+    /// A node that runs and that another does not believe to be alive.
+    fn doubt(&self, running: &[&Host]) -> Option<String> {
+        let believed = |host: &Host, other: &Host| {
+            let member = host.core.as_ref().and_then(|core| core.membership().member(other.id));
+            member.is_some_and(|member| member.state == MemberState::Alive)
+        };
+        let pairs = running.iter().flat_map(|host| running.iter().map(move |other| (*host, *other)));
+        let doubted = pairs.into_iter().find(|(host, other)| !believed(host, other));
+        doubted.map(|(host, other)| format!("n{} does not believe that n{} is alive", host.number, other.number))
     }
 
     /// The first rule that was broken, if one was.
@@ -442,10 +456,13 @@ impl World {
 
     /// What it cost so far.
     pub fn report(&self) -> Report {
-        let running = self.hosts.iter().filter(|host| host.core.is_some());
         let mut report = self.report.clone();
         report.weighed = self.weighs();
-        report.node_seconds += running.map(|host| host.ran(self.counted_from, self.now)).sum::<u64>();
+        for host in &self.hosts {
+            let Some(core) = &host.core else { continue };
+            report.node_seconds += host.ran(self.counted_from, self.now);
+            report.decode_failures += core.counters().decode_failures;
+        }
         report
     }
 
@@ -458,6 +475,13 @@ impl World {
 
     fn weighs(&self) -> bool {
         self.settings.weigh || self.plan.cpu.is_some() || self.plan.weather.bandwidth.is_some()
+    }
+
+    /// Bytes of JSON of all the records that a host has got since those that were laid over.
+    pub(crate) fn weight_of_records(&self, host: usize) -> u64 {
+        let platter = self.hosts[host].disk.platter();
+        let entries = platter.records().map(|(key, record)| Entry { id: key.blob, versions: record.clone() });
+        entries.map(|entry| crate::wire::weight(&entry)).sum()
     }
 
     /// Whether all running hosts have the same set of records.

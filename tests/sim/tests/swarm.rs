@@ -1,11 +1,9 @@
 //! The swarm finds what it must, keeps its seeds' word, and tells the same stories.
 
+use gossip_cdn_sim::plant::ENOUGH;
 use gossip_cdn_sim::report::{summary, swarm};
 use gossip_cdn_sim::story::STORIES;
 use gossip_cdn_sim::{Plant, Settings, simulate};
-
-/// A planted bug must show within so many seeds.
-const ENOUGH: u64 = 36;
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_gives_others() {
@@ -27,10 +25,8 @@ fn seeds_pass_and_say_the_same_on_any_number_of_threads() {
 
 #[test]
 fn every_planted_bug_is_caught() {
-    for plant in Plant::ALL {
-        let settings = Settings { plant: Some(plant), ..Settings::default() };
-        let caught = (1..=ENOUGH).filter_map(|seed| simulate(seed, &settings).failure).find(|failure| !failure.starts_with("invalid"));
-        assert!(caught.is_some(), "{plant} goes unnoticed for {ENOUGH} seeds");
+    for plant in Plant::all() {
+        assert!(plant.caught().is_some(), "{plant} goes unnoticed for {ENOUGH} seeds");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gossip_cdn_protocol::io::{ClientCall, FetchFault, OwnCall, PeerCall, TransferId};
 use gossip_cdn_protocol::item::RecordKey;
-use gossip_cdn_protocol::wire::Kind;
+use gossip_cdn_protocol::wire::{Kind, SnapshotRequest};
 use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Member, MemberState, Node, NodeId, Now, PublicKey, Record, WallTime};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt};
@@ -33,6 +33,8 @@ pub(super) struct Asked {
     /// Where the answer goes; nowhere if it is a twin.
     pub(super) back: Option<(Life, OwnCall)>,
     pub(super) kind: Kind,
+    /// Which page of a snapshot it asks for, if it does.
+    pub(super) stretch: Option<SnapshotRequest>,
 }
 
 #[derive(Debug)]
@@ -197,6 +199,9 @@ impl World {
         }
         let host = &mut self.hosts[number];
         let (incarnation, members, contacts) = host.disk.open();
+        let unfounded = host.disk.platter().unfounded();
+        self.checker.require(unfounded.is_none(), || format!("n{number} starts with a row and without the file of a payload"));
+        let host = &mut self.hosts[number];
         host.life += 1;
         host.born = now;
         let (address, bootstraps) = (host.address.clone(), self.bootstraps.clone());
@@ -225,10 +230,13 @@ impl World {
     pub(super) fn kill(&mut self, number: usize, keep: usize) {
         let Some(host) = self.hosts.get_mut(number).filter(|host| host.core.is_some()) else { return };
         let (kept, lost) = host.disk.crash(keep);
+        let confused = host.core.as_ref().map_or(0, |core| core.counters().decode_failures);
         let (tick, id, leaving, ran) = (host.tick.take(), host.id, host.leaving, host.ran(self.counted_from, self.now));
         host.forget_process();
         self.watch.on_end(id, !leaving, self.now);
         self.report.node_seconds += ran;
+        self.report.decode_failures += confused;
+        self.check_decoding(number, confused);
         if let Some(tick) = tick {
             self.queue.remove(&tick);
         }
@@ -241,6 +249,11 @@ impl World {
         for committed in &kept {
             self.check_commit(number, committed);
         }
+    }
+
+    /// The cells that it subtracted were always those of two sets.
+    pub(super) fn check_decoding(&mut self, number: usize, failures: u64) {
+        self.checker.require(failures == 0, || format!("n{number} met {failures} sketches that are not those of two sets"));
     }
 
     /// From now on it has another address: a new one, or one that another host left.

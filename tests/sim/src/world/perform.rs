@@ -1,10 +1,13 @@
 //! What a host does with the outputs of its core, and what the world does with what comes of it.
 
+use std::collections::BTreeSet;
+
 use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, PeerCall, Refusal, Reply, Target, TransferId};
 use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
+use gossip_cdn_protocol::item::RecordKey;
 use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
-use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Kind, Request};
-use gossip_cdn_protocol::{Command, Content, ContentHash, Input, Member, Output, Persist};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Kind, Request, SnapshotAnswer, SnapshotRequest};
+use gossip_cdn_protocol::{BlobId, Command, Content, ContentHash, Input, Member, Output, Persist};
 use rand::RngExt;
 
 use super::host::{Asked, Landing};
@@ -113,7 +116,7 @@ impl World {
         if let Some(bytes) = wish.bytes {
             let name = bytes.hash();
             self.hosts[number].disk.pin(name);
-            self.hosts[number].disk.queue(Queued::Payload { name, bytes, transfer: None });
+            self.hosts[number].disk.queue_payload(name, bytes, None);
             pinned = Some(name);
             self.sync(number);
         }
@@ -125,6 +128,7 @@ impl World {
     fn on_reply(&mut self, number: usize, call: gossip_cdn_protocol::io::ClientCall, reply: Reply) {
         if let Some(pinned) = self.hosts[number].clients.remove(&call) {
             pinned.into_iter().for_each(|hash| self.hosts[number].disk.unpin(hash));
+            self.sync(number);
         }
         if self.transcript.is_on() {
             let text = match &reply {
@@ -214,8 +218,8 @@ impl World {
             }
             match committed.queued {
                 Queued::Persist(persist) if !early => self.input(number, Input::Persisted(persist.token, Ok(()))),
-                Queued::Persist(_) | Queued::Payload { transfer: None, .. } => {}
-                Queued::Payload { transfer: Some(transfer), .. } => self.landed(number, transfer),
+                Queued::Persist(_) | Queued::File { .. } | Queued::Unlink(_) | Queued::Row { transfer: None, .. } => {}
+                Queued::Row { transfer: Some(transfer), .. } => self.landed(number, transfer),
             }
         }
         self.sync(number);
@@ -248,6 +252,24 @@ impl World {
             let record = host.core.as_ref().map(|core| host.disk.record(core.records().key(receipt.id))).unwrap_or_default();
             self.checker.on_receipt(number, &host.disk, &record, *receipt);
         }
+    }
+
+    /// A page of a snapshot leaves nothing out that is durable and may leave.
+    fn check_page(&mut self, number: usize, stretch: SnapshotRequest, page: &SnapshotAnswer) {
+        let Some(core) = &self.hosts[number].core else { return };
+        let records = core.records();
+        let (after, next) = (stretch.after.map(|after| records.key(after)), page.next.map(|next| records.key(next)));
+        let covers = |key: &RecordKey| {
+            (stretch.first..=stretch.last).contains(&key.hash.partition())
+                && after.is_none_or(|after| *key > after)
+                && next.is_none_or(|next| *key <= next)
+        };
+        let given: BTreeSet<BlobId> = page.give.iter().map(|entry| entry.id).collect();
+        let is_due = |key: &RecordKey| covers(key) && !given.contains(&key.blob) && !matches!(records.shareable(*key), Ok(None));
+        let platter = self.hosts[number].disk.platter();
+        let left_out = platter.records().map(|(key, _)| *key).find(is_due);
+        drop(platter);
+        self.checker.require(left_out.is_none(), || format!("n{number} leaves a record out of its snapshot: {left_out:?}"));
     }
 
     /// Whether this message is written out and read back.
@@ -315,12 +337,13 @@ impl World {
         let host = &mut self.hosts[to];
         host.next_peer_call += 1;
         let call = PeerCall(host.next_peer_call);
-        host.asked.insert(call, Asked { back, kind: request.body.kind() });
+        let stretch = if let Request::Snapshot(stretch) = &request.body { Some(*stretch) } else { None };
+        host.asked.insert(call, Asked { back, kind: request.body.kind(), stretch });
         self.input(to, Input::Request(call, request));
     }
 
     fn answer(&mut self, number: usize, call: PeerCall, answer: Result<Envelope<Answer>, Refusal>) {
-        let Some(Asked { back, kind }) = self.hosts[number].asked.remove(&call) else {
+        let Some(Asked { back, kind, stretch }) = self.hosts[number].asked.remove(&call) else {
             self.checker.fail(format!("n{number} answers a request twice, or one that nobody made"));
             return;
         };
@@ -339,6 +362,9 @@ impl World {
                 return;
             }
         };
+        if let (Some(stretch), Ok(Envelope { body: Answer::Snapshot(page), .. })) = (stretch, &result) {
+            self.check_page(number, stretch, page);
+        }
         if let Ok(envelope) = &mut result {
             let mut said = wire::said_in_answer(&mut envelope.body);
             self.check_sent(number, envelope.incarnation, &said);
@@ -474,7 +500,7 @@ impl World {
         let mut total = 0;
         for (n, missing) in fetch.wants.iter().enumerate() {
             let arrived = match self.hosts[from].disk.bytes(missing.hash) {
-                _ if n == whole && short => Arrived::Short,
+                Some(bytes) if n == whole && short => Arrived::Short(bytes),
                 _ if n >= whole => Arrived::Unreachable,
                 None => Arrived::Absent,
                 Some(bytes) if lies => {
@@ -513,12 +539,16 @@ impl World {
                 Arrived::Bytes(_) if plant == Some(Plant::FetchedWithoutBytes) => Ok(()),
                 Arrived::Bytes(bytes) if bytes.hash() == hash || plant == Some(Plant::UnverifiedBytes) => {
                     landing.open += 1;
-                    let queued = Queued::Payload { name: hash, bytes, transfer: Some(transfer) };
-                    self.hosts[to.0].disk.queue(queued);
+                    self.hosts[to.0].disk.queue_payload(hash, bytes, Some(transfer));
+                    Ok(())
+                }
+                Arrived::Short(bytes) if plant == Some(Plant::PartTakenForWhole) => {
+                    landing.open += 1;
+                    self.hosts[to.0].disk.queue_payload(hash, Bytes { size: bytes.size / 2, ..bytes }, Some(transfer));
                     Ok(())
                 }
                 Arrived::Bytes(_) => Err(FetchFault::WrongBytes),
-                Arrived::Short => Err(FetchFault::ShortBody),
+                Arrived::Short(_) => Err(FetchFault::ShortBody),
                 Arrived::Absent => Err(FetchFault::Absent),
                 Arrived::Unreachable => Err(FetchFault::Unreachable),
             };

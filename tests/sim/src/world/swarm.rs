@@ -334,6 +334,10 @@ impl World {
                 self.checker.require(equal, || format!("the summary of n{} is not that of its records", host.number));
             }
         }
+        for number in 0..self.hosts.len() {
+            let confused = self.hosts[number].core.as_ref().map_or(0, |core| core.counters().decode_failures);
+            self.check_decoding(number, confused);
+        }
         // Replies to clients wait at most for the timeout of a write, or of a call.
         let end = self.now + 40 * SECOND;
         while self.now < end && self.hosts.iter().any(|host| !host.clients.is_empty()) {
