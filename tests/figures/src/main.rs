@@ -79,7 +79,7 @@ enum What {
         #[arg(long, default_value_t = 100_000)]
         count: u64,
     },
-    /// An empty node joins a full one; then again, killed halfway.
+    /// An empty node joins a full one; then again, killed halfway. The full one is killed too and starts again.
     Newcomer {
         /// How many records.
         #[arg(long, default_value_t = 1_000_000)]

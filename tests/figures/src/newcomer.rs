@@ -1,4 +1,4 @@
-//! An empty node joins a full one.
+//! An empty node joins a full one; the full one dies and starts again.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 pub(crate) fn measure(records: u64) -> Result<Report, Broken> {
     let mut report = Report::default();
-    let old = Node::alone();
+    let mut old = Node::alone();
     let mut client = Client::new(&old.server.url)?;
-    client.write(b"")?;
+    let path = client.write(b"")?;
     Giver::stranger(&mut client)?.give(&mut client, 0..records)?;
     let root = root(&mut client)?;
     let goal = Duration::from_secs(60).mul_f64(records as f64 / 1e6);
@@ -46,6 +46,16 @@ pub(crate) fn measure(records: u64) -> Result<Report, Broken> {
     report.note("the same, killed with -9 halfway", &format!("{before}; then {kept} records were on disk; {after} more"));
     let expected = (records / 2).saturating_sub(2 * MAX_PENDING as u64);
     claim(kept >= expected, || format!("only {kept} of about {} records were on disk after kill -9", records / 2))?;
+
+    old.server.kill();
+    let begin = Instant::now();
+    old.restart();
+    let found = Client::new(&old.server.url)?.read(&path)?;
+    let what = format!("start with {records} records of empty blobs after kill -9, to the answer of a GET");
+    report.row(&what, Amount::Time(begin.elapsed()), Amount::seconds(2));
+    claim(found == Some(vec![]), || format!("{path} does not read back after kill -9"))?;
+    let there = number(&mut Client::new(&old.server.url)?, "records")?;
+    claim(there == records + 1, || format!("{there} records are there after kill -9, {} were", records + 1))?;
     Ok(report)
 }
 
