@@ -221,6 +221,10 @@ pub struct World {
     watch: Watch,
     report: Report,
     counted_from: u64,
+    /// Only the calls of this host are counted, if there is one.
+    counted_alone: Option<usize>,
+    /// When the last answer came to a call that looks for differences, exchanges apart.
+    searched_until: u64,
     /// When two hosts first met in an exchange; in small worlds.
     meetings: BTreeMap<(usize, usize), u64>,
     client: Client,
@@ -269,6 +273,8 @@ impl World {
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,
+            counted_alone: None,
+            searched_until: 0,
             meetings: BTreeMap::new(),
             client: Client::default(),
             tally: Tally::default(),
@@ -471,6 +477,20 @@ impl World {
         self.report = Report::default();
         self.counted_from = self.now;
         self.meetings.clear();
+    }
+
+    /// From now on only the calls that this host makes are counted, with their answers.
+    pub fn count_alone(&mut self, host: usize) {
+        self.counted_alone = Some(host);
+    }
+
+    fn counts(&self, caller: usize) -> bool {
+        self.counted_alone.is_none_or(|host| host == caller)
+    }
+
+    /// When the last answer came to a call that looks for differences, exchanges apart.
+    pub fn searched_until(&self) -> u64 {
+        self.searched_until
     }
 
     fn weighs(&self) -> bool {

@@ -293,7 +293,9 @@ impl World {
         }
         let bytes = if self.weighs() { wire::weight(&request) } else { 0 };
         let kind = request.body.kind();
-        self.report.of(kind).on_request(wire::PATH + kind.name().len() as u64, bytes);
+        if self.counts(number) {
+            self.report.of(kind).on_request(wire::PATH + kind.name().len() as u64, bytes);
+        }
         let life = self.hosts[number].this_life();
         self.hosts[number].calls.insert(call, Some(kind));
         let arrival = to.and_then(|to| {
@@ -375,7 +377,9 @@ impl World {
             self.checker.require(written, || format!("n{number} gives an answer that does not survive the wire: {envelope:?}"));
         }
         let bytes = result.as_ref().map_or(0, |envelope| if self.weighs() { wire::weight(envelope) } else { 0 });
-        self.report.of(kind).on_answer(bytes);
+        if back.is_none_or(|((caller, _), _)| self.counts(caller)) {
+            self.report.of(kind).on_answer(bytes);
+        }
         self.occupy(number, bytes);
         let Some((life, call)) = back else { return };
         if kind == Kind::Exchange && self.hosts.len() <= MEETINGS_KEPT {
@@ -401,7 +405,12 @@ impl World {
             self.note(Some(life.0), format_args!("<- {from}  {text}"));
         }
         if let (Some(kind), Ok(answer)) = (kind, &mut result) {
-            self.report.of(kind).answered += 1;
+            if self.counts(life.0) {
+                self.report.of(kind).answered += 1;
+                if matches!(kind, Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items) {
+                    self.searched_until = self.now;
+                }
+            }
             self.report.copies += wire::said_in_answer(&mut answer.body).entries().len() as u64;
         }
         self.input(life.0, Input::Answered(call, result));
