@@ -284,6 +284,7 @@ impl<S: Store> Node<S> {
             self.membership.deadline(),
             self.probes.deadline(),
             self.vouches.first(),
+            self.spread.deadline(),
             self.transfers.deadline(),
             self.copies.deadline(),
             self.lan.as_ref().map(Lan::deadline),
@@ -333,7 +334,7 @@ impl<S: Store> Node<S> {
             self.membership.raise(incarnation);
             self.counters.refutations += 1;
             out.push(Output::Event(Event::Refuted(incarnation)));
-            self.push_member(self.id(), &[]);
+            self.spread.tell_member(self.id(), None);
         }
         if let Some((call, written, key, copying)) = after.write {
             self.push_fresh(key, &[]);

@@ -183,7 +183,7 @@ impl<S: Store> Node<S> {
             Err(fault) => out.push(Output::Reply(call, Reply::Forget(Err(fault)))),
             Ok(member) => {
                 out.push(Output::Event(Event::MemberChanged(id, member.state)));
-                self.push_member(id, &[]);
+                self.spread.tell_member(id, None);
                 let token = self.token();
                 self.after.insert(token, After { forgotten: Some((call, member.clone())), ..After::default() });
                 out.push(Output::Persist(Persist { token, members: vec![member], ..Persist::default() }));

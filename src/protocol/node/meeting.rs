@@ -31,14 +31,14 @@ impl<S: Store> Node<S> {
     pub(super) fn merge_members(&mut self, now: Now, from: NodeId, claims: Vec<Member>, out: &mut Outbox) {
         let changed = self.take_members(now, claims, out);
         if changed.len() <= MAX_PUSHED_ON {
-            changed.into_iter().for_each(|id| self.push_member(id, &[from]));
+            changed.into_iter().for_each(|id| self.spread.tell_member(id, Some(from)));
         }
     }
 
     /// Merges claims and suspicions that another node pushed, and pushes on what is news here.
     pub(super) fn on_member_rumors(&mut self, now: Now, from: NodeId, members: Vec<Member>, suspicions: Vec<Suspicion>, out: &mut Outbox) {
         for id in self.take_members(now, members, out) {
-            self.push_member(id, &[from]);
+            self.spread.tell_member(id, Some(from));
         }
         for suspicion in suspicions {
             self.on_suspicion(now, from, suspicion, out);
@@ -58,12 +58,12 @@ impl<S: Store> Node<S> {
         changed
     }
 
-    /// Pushes the claim about `about` to a few random live peers, but not to itself nor to those whom it came from.
-    pub(super) fn push_member(&mut self, about: NodeId, except: &[NodeId]) {
-        let except: Vec<NodeId> = except.iter().copied().chain([about]).collect();
-        for target in self.membership.pick_some(FAN_OUT, &except, &mut self.rng) {
+    /// Pushes what is fresh of members to a few random live peers, when its time has come.
+    pub(super) fn push_news(&mut self, now: Now) {
+        let Some(news) = self.spread.due_news(now.instant) else { return };
+        for target in self.membership.pick_some(FAN_OUT, &news.except(), &mut self.rng) {
             if let Some(peer) = target.id {
-                self.spread.push_member(peer, about);
+                self.spread.push_news(peer, &news);
             }
         }
     }

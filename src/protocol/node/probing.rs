@@ -7,7 +7,6 @@ use crate::membership::Doubt;
 use crate::membership::health::{LATE, SLOW_PERSIST};
 use crate::membership::probing::{Due, HELPERS, PROBE_TIMEOUT};
 use crate::node::{Node, Purpose};
-use crate::spread::FAN_OUT;
 use crate::store::Store;
 use crate::time::{Instant, Now};
 use crate::wire::{Answer, Probe, Probed, Request, Rumors};
@@ -84,7 +83,7 @@ impl<S: Store> Node<S> {
         if doubt == Doubt::Raised {
             self.counters.suspicions += 1;
         }
-        self.tell_doubt(suspicion, doubt, &[], out);
+        self.tell_doubt(suspicion, doubt, None, out);
     }
 
     /// Another node's suspicion arrived. Nothing is probed for its sake: that all who hear of it do so would be a storm.
@@ -93,10 +92,10 @@ impl<S: Store> Node<S> {
         if doubt == Doubt::Raised {
             self.counters.suspicions_heard += 1;
         }
-        self.tell_doubt(suspicion, doubt, &[from], out);
+        self.tell_doubt(suspicion, doubt, Some(from), out);
     }
 
-    fn tell_doubt(&mut self, suspicion: Suspicion, doubt: Doubt, except: &[NodeId], out: &mut Outbox) {
+    fn tell_doubt(&mut self, suspicion: Suspicion, doubt: Doubt, from: Option<NodeId>, out: &mut Outbox) {
         match doubt {
             Doubt::Known => return,
             Doubt::Mine(incarnation) => {
@@ -106,12 +105,7 @@ impl<S: Store> Node<S> {
             Doubt::Raised => out.push(Output::Event(Event::MemberChanged(suspicion.id, MemberState::Suspect))),
             Doubt::Confirmed => self.counters.confirmations += 1,
         }
-        let except: Vec<NodeId> = except.iter().copied().chain([suspicion.id, suspicion.by]).collect();
-        for target in self.membership.pick_some(FAN_OUT, &except, &mut self.rng) {
-            if let Some(peer) = target.id {
-                self.spread.push_suspicion(peer, suspicion);
-            }
-        }
+        self.spread.tell_suspicion(suspicion, from);
     }
 
     /// Calls those whom this node itself suspects, and tells them so.
@@ -128,7 +122,7 @@ impl<S: Store> Node<S> {
         self.counters.deaths += dead.len() as u64;
         let ids: Vec<NodeId> = dead.iter().map(|member| member.id).collect();
         self.keep_members(dead, None, out);
-        ids.into_iter().for_each(|id| self.push_member(id, &[]));
+        ids.into_iter().for_each(|id| self.spread.tell_member(id, None));
     }
 
     /// A peer asks whether this node reaches another. The answer, unless it has to wait for that one's.

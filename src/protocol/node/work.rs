@@ -43,6 +43,7 @@ impl<S: Store> Node<S> {
         self.start_transfers(now, out)?;
         self.settle_receipts(out)?;
         self.seek_copies(now, out);
+        self.push_news(now);
         self.send_rumors(out)
     }
 
