@@ -15,6 +15,8 @@
 mod absent;
 mod contacts;
 pub(crate) mod health;
+#[cfg(test)]
+mod laws;
 mod live;
 pub mod probing;
 mod retry;
@@ -595,7 +597,7 @@ mod tests {
     use super::*;
     use crate::ids::PublicKey;
 
-    fn member(n: u8, incarnation: u64, state: MemberState) -> Member {
+    pub(super) fn member(n: u8, incarnation: u64, state: MemberState) -> Member {
         let key = PublicKey([n; 32]);
         Member { id: NodeId::from_public_key(&key.0), address: format!("http://127.0.0.1:{n}"), incarnation, state, key }
     }
@@ -604,13 +606,13 @@ mod tests {
         knowing(vec![], &[])
     }
 
-    fn knowing(members: Vec<Member>, bootstraps: &[&str]) -> Membership {
+    pub(super) fn knowing(members: Vec<Member>, bootstraps: &[&str]) -> Membership {
         let addresses = Addresses { bootstraps: bootstraps.iter().map(ToString::to_string).collect(), introduced: vec![] };
         let rng = ChaCha8Rng::seed_from_u64(1);
         Membership::new(member(1, 1, MemberState::Alive), members, addresses, ItemHasher::new("x"), rng, Instant(0))
     }
 
-    const SECOND: u64 = 1_000_000;
+    pub(super) const SECOND: u64 = 1_000_000;
 
     #[test]
     fn a_member_that_does_not_answer_is_suspect_then_dead_and_tried_for_ever() {
