@@ -302,6 +302,7 @@ impl Core {
             address: self.advertised,
             bootstraps: self.config.bootstraps(),
             heartbeats: self.lan.is_some(),
+            found: self.config.found,
         };
         let own =
             gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::PublicKey(identity.public), incarnation: identity.incarnation };

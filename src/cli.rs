@@ -18,6 +18,7 @@ mod doctor;
 mod fault;
 mod get;
 mod list;
+mod messages;
 mod network;
 mod put;
 mod screen;
@@ -90,6 +91,17 @@ pub enum ClientCommand {
     /// List the nodes that hold a blob durably
     #[command(after_help = "Example: gossip-cdn holders 67e55044-10b1-426f-9247-bb680e5fe0c8")]
     Holders(list::BlobArgs),
+    /// Say something to all nodes, for ever in their history; prints the message's id
+    #[command(
+        after_help = "Example: gossip-cdn say 'the release is out' --wait\n         gossip-cdn say - --ordered --type application/json < decision.json"
+    )]
+    Say(messages::SayArgs),
+    /// Read the message history
+    #[command(after_help = "Example: gossip-cdn history --follow")]
+    History(messages::HistoryArgs),
+    /// Leave a node's message history for another one that it met
+    #[command(after_help = "Example: gossip-cdn adopt-history 67e55044-10b1-426f-9247-bb680e5fe0c8")]
+    AdoptHistory(messages::AdoptArgs),
     /// Show how a node is
     #[command(after_help = "Example: gossip-cdn status --node http://127.0.0.1:7702 --json")]
     Status(network::StatusArgs),
@@ -170,6 +182,9 @@ pub async fn run(command: ClientCommand) -> i32 {
         ClientCommand::Rm(arguments) => list::rm(&screen, arguments).await,
         ClientCommand::Versions(arguments) => list::versions(&screen, arguments).await,
         ClientCommand::Holders(arguments) => list::holders(&screen, arguments).await,
+        ClientCommand::Say(arguments) => messages::say(&screen, arguments).await,
+        ClientCommand::History(arguments) => messages::history(&screen, arguments).await,
+        ClientCommand::AdoptHistory(arguments) => messages::adopt(&screen, arguments).await,
         ClientCommand::Status(arguments) => network::status(&screen, arguments).await,
         ClientCommand::Members(arguments) => network::members(&screen, arguments).await,
         ClientCommand::Forget(arguments) => network::forget(&screen, arguments).await,

@@ -75,6 +75,9 @@ pub struct NodeArgs {
     /// Exchange heartbeats on the local network, to a group or broadcast address with its port; needs --cluster [default address: 239.255.77.1:7799]
     #[arg(long, value_name = "ADDRESS", env = "GOSSIP_CDN_LAN", num_args = 0..=1, default_missing_value = "true")]
     lan: Option<Lan>,
+    /// Found a message history, if the node belongs to none: for one node of a new network
+    #[arg(long, env = "GOSSIP_CDN_FOUND", value_parser = BoolishValueParser::new())]
+    found: bool,
     /// Name under which requests may come, beside IP addresses, localhost and the advertised name; may be given several times
     #[arg(long, value_name = "NAME", env = "GOSSIP_CDN_HOST", value_delimiter = ',')]
     host: Vec<String>,
@@ -167,6 +170,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// The group or broadcast address of heartbeats on the local network; none are exchanged if `None`.
     pub lan: Option<SocketAddrV4>,
+    /// Whether to found a message history, if the node belongs to none.
+    pub found: bool,
     /// Names that requests may come under, beside IP addresses, `localhost` and the advertised name.
     pub hosts: Vec<String>,
     /// Other origins whose pages may write here.
@@ -200,6 +205,7 @@ impl Default for NodeConfig {
             advertise: None,
             cluster: CLUSTER.into(),
             lan: None,
+            found: false,
             hosts: Vec::new(),
             allow_origin: Vec::new(),
             write_token: None,
@@ -238,6 +244,7 @@ impl NodeConfig {
             advertise: flags.advertise.or(file.advertise).map(|url| base(&url)),
             cluster: cluster.unwrap_or(default.cluster),
             lan,
+            found: flags.found || file.found.unwrap_or_default(),
             hosts: stronger(flags.host, file.host),
             allow_origin: stronger(flags.allow_origin, file.allow_origin).iter().map(|url| base(url)).collect(),
             write_token: token.as_deref().map(read_token).transpose()?,
@@ -344,6 +351,8 @@ impl DemoConfig {
             listen: self.listen(number),
             data: Some(self.data.join(format!("node-{number}"))),
             bootstrap: vec![format!("http://{bootstrap}")],
+            // One of them begins the message history; started again they go on with it.
+            found: number == 1,
             // All of them share one machine.
             cache_bytes: 16 << 20,
             workers: Some(2),
@@ -481,7 +490,7 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nlan = true\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nfound = true\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);

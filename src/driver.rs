@@ -11,13 +11,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{LocalBoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
+use gossip_cdn_protocol::history::disk::Founding;
 use gossip_cdn_protocol::io::{
-    CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Status, Write, WriteFault, Written,
+    AdoptFault, CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Said, Say, SayFault, Status, Write,
+    WriteFault, Written,
 };
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Request};
 use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, NodeId, Output, Persist, Reply, StoreFault};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::lan::RunningLan;
@@ -45,6 +47,7 @@ pub struct Stopped;
 #[derive(Debug, Clone)]
 pub struct Handle {
     messages: mpsc::Sender<Message>,
+    delivered: watch::Receiver<u64>,
 }
 
 impl std::fmt::Debug for Message {
@@ -60,12 +63,14 @@ impl std::fmt::Debug for Message {
 #[derive(Debug)]
 pub struct Inbox {
     messages: mpsc::Receiver<Message>,
+    delivered: watch::Sender<u64>,
 }
 
 /// A handle and the inbox behind it.
 pub fn channel() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    (Handle { messages: sender }, Inbox { messages: receiver })
+    let (telling, delivered) = watch::channel(0);
+    (Handle { messages: sender, delivered }, Inbox { messages: receiver, delivered: telling })
 }
 
 impl Handle {
@@ -121,6 +126,27 @@ impl Handle {
         Ok(result)
     }
 
+    /// Takes a message into the history; resolves when it is durable here, or, where it waits, when it is delivered or its time is over.
+    pub async fn say(&self, say: Say) -> Result<Said, SayFault> {
+        match self.command(Command::Say(say)).await {
+            Ok(Reply::Say(result)) => result,
+            Ok(_) | Err(Stopped) => Err(SayFault::Store(StoreFault(Stopped.to_string()))),
+        }
+    }
+
+    /// Leaves this node's history for that one, durably.
+    pub async fn adopt_history(&self, id: uuid::Uuid) -> Result<Founding, AdoptFault> {
+        match self.command(Command::AdoptHistory(id)).await {
+            Ok(Reply::AdoptHistory(result)) => result,
+            Ok(_) | Err(Stopped) => Err(AdoptFault::Store(StoreFault(Stopped.to_string()))),
+        }
+    }
+
+    /// Changes whenever a message is delivered, durably.
+    pub fn delivered(&self) -> watch::Receiver<u64> {
+        self.delivered.clone()
+    }
+
     /// A peer's request.
     pub async fn request(&self, request: Envelope<Request>) -> Result<Result<Envelope<Answer>, Refusal>, Stopped> {
         let (sender, receiver) = oneshot::channel();
@@ -149,6 +175,7 @@ pub struct Driver {
     next_call: u64,
     leaving: bool,
     failed: Option<StoreFault>,
+    delivered: Option<watch::Sender<u64>>,
 }
 
 type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
@@ -170,11 +197,14 @@ impl Driver {
             next_call: 0,
             leaving: false,
             failed: None,
+            delivered: None,
         }
     }
 
     /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
-    pub async fn run(mut self, mut inbox: Inbox) -> Result<(), StoreFault> {
+    pub async fn run(mut self, inbox: Inbox) -> Result<(), StoreFault> {
+        let Inbox { mut messages, delivered } = inbox;
+        self.delivered = Some(delivered);
         let mut submitting: OptionFuture<Submission> = None.into();
         let mut idle_submission = true;
         let mut until: Option<tokio::time::Instant> = None;
@@ -203,7 +233,7 @@ impl Driver {
                         Input::Persisted(token, result)
                     }));
                 }
-                message = inbox.messages.recv(), if !self.leaving => match message {
+                message = messages.recv(), if !self.leaving => match message {
                     Some(message) => self.on_message(message),
                     None => return Ok(()),
                 },
@@ -281,7 +311,12 @@ impl Driver {
                     lan.send(&heartbeat);
                 }
             }
-            Output::Event(event) => log(&event),
+            Output::Event(event) => {
+                if let (Event::Delivered(place), Some(delivered)) = (&event, &self.delivered) {
+                    delivered.send_replace(place.index);
+                }
+                log(&event);
+            }
             Output::Stop(fault) => self.failed = Some(fault),
         }
     }
@@ -303,6 +338,12 @@ fn log(event: &Event) {
         Event::Misbehaved(sender, kind, what) => tracing::warn!(%sender, kind = kind.name(), "peer misbehaved: {what}"),
         Event::Refuted(incarnation) => tracing::info!(incarnation, "refuted a rumor of this node's death"),
         Event::NoHolder(hash) => tracing::warn!(%hash, "no holder of a payload answers; trying again later"),
+        Event::Delivered(place) => tracing::debug!(message = %place.id, index = place.index, "message delivered"),
+        Event::HistoryJoined(founding) => tracing::info!(history = %founding.id, founder = %founding.founder, "joined a message history"),
+        Event::HistoriesApart(member, founding) => tracing::warn!(
+            %member, history = %founding.id,
+            "another message history was met, and neither yields; adopt-history on the nodes of one of them joins them"
+        ),
         Event::Silent(member) => tracing::info!(%member, "no heartbeat for half a second; calling it"),
         Event::SummaryDisagrees(partition) => tracing::warn!(partition, "the records of a partition do not add up to its summary"),
         Event::SummaryRepaired(before, after) => tracing::error!(%before, %after, "the summary was wrong and was counted afresh"),

@@ -11,6 +11,7 @@
 //! | [`upload`], [`body`] | new and replaced blobs; bodies, with their deadline and bounds |
 //! | [`download`], [`stream`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
+//! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
 //! | [`status`], [`members`], [`metrics`], [`page`] | the node |
 //! | [`conditional`], [`range`], [`byteranges`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
 //! | [`auth`], [`errors`] | who may write; what is said when not |
@@ -29,6 +30,8 @@ pub mod errors;
 mod holders;
 mod list;
 mod members;
+mod message_stream;
+mod messages;
 pub mod metrics;
 mod page;
 pub mod peers;
@@ -199,6 +202,12 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(members::members);
     routes.add(members::introduce);
     routes.add(members::forget);
+    routes.add(messages::say);
+    routes.add(messages::list);
+    // Before the one of any name.
+    routes.add(message_stream::follow);
+    routes.add(messages::one);
+    routes.add(messages::adopt);
     routes.add(metrics::metrics);
     routes.add(service::healthz);
     routes.add(service::readyz);

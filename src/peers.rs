@@ -114,7 +114,7 @@ impl Peers {
 /// How long a call of that kind may take.
 fn patience(kind: Kind) -> Duration {
     match kind {
-        Kind::Exchange | Kind::Holds | Kind::Probe => SMALL_CALL,
+        Kind::Exchange | Kind::Holds | Kind::Probe | Kind::History => SMALL_CALL,
         Kind::Cells
         | Kind::Partitions
         | Kind::Sketches

@@ -395,6 +395,10 @@ impl gossip_cdn_protocol::Store for Store {
     fn payload_bytes(&self) -> Result<u64, StoreFault> {
         Ok(self.usage().payload_bytes)
     }
+
+    fn history(&self) -> &dyn gossip_cdn_protocol::history::disk::HistoryStore {
+        self
+    }
 }
 
 impl Shared {

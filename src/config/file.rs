@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) advertise: Option<String>,
     pub(super) cluster: Option<String>,
     pub(super) lan: Option<Lan>,
+    pub(super) found: Option<bool>,
     pub(super) host: Option<Vec<String>>,
     pub(super) allow_origin: Option<Vec<String>>,
     pub(super) write_token: Option<PathBuf>,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
+use gossip_cdn_protocol::history::message::{MAX_BODY, MessageId};
 use gossip_cdn_protocol::ids::BadName;
-use gossip_cdn_protocol::io::{ForgetFault, NoHolder, Refusal, WriteFault};
+use gossip_cdn_protocol::io::{AdoptFault, ForgetFault, NoHolder, Refusal, SayFault, WriteFault};
 use gossip_cdn_protocol::wire::VERSION;
 use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
@@ -39,6 +40,16 @@ pub enum Fault {
     Range(u64),
     /// A body larger than this many bytes.
     TooLarge(u64),
+    /// A message larger than is taken.
+    MessageTooLarge,
+    /// No message of that name is known here.
+    UnknownMessage(MessageId),
+    /// No node of that history was met.
+    UnknownHistory(uuid::Uuid),
+    /// A history that this node left is not joined again: its numbers there are taken.
+    LeftHistory(uuid::Uuid),
+    /// Too many messages wait to be delivered, or the node joins a history at this moment.
+    NoMessages(String),
     /// A content coding, which is not stored.
     Coding,
     /// No room on the disk but the reserve.
@@ -98,6 +109,23 @@ impl Fault {
         }
     }
 
+    /// Why a message is not taken.
+    pub(super) fn of_saying(fault: SayFault) -> Self {
+        match fault {
+            SayFault::Full(full) => Self::NoMessages(full.to_string()),
+            SayFault::Store(fault) => Self::Store(fault),
+        }
+    }
+
+    /// Why another history is not adopted.
+    pub(super) fn of_adopting(fault: AdoptFault, id: uuid::Uuid) -> Self {
+        match fault {
+            AdoptFault::Unknown | AdoptFault::Current => Self::UnknownHistory(id),
+            AdoptFault::Left => Self::LeftHistory(id),
+            AdoptFault::Store(fault) => Self::Store(fault),
+        }
+    }
+
     /// The fault of a disk; a full one has an answer of its own.
     pub(super) fn of_disk(error: io::Error) -> Self {
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) { Self::DiskFull } else { Self::Disk(error) }
@@ -133,6 +161,26 @@ impl Fault {
                 "too-large",
                 format!("A payload is larger than {most} bytes, the most this node takes (--max-blob).").into(),
             ),
+            Self::MessageTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("A message has at most {MAX_BODY} bytes; a blob may have more.").into(),
+            ),
+            Self::UnknownMessage(id) => (StatusCode::NOT_FOUND, "unknown-message", format!("This node knows no message {id}.").into()),
+            Self::UnknownHistory(id) => (
+                StatusCode::NOT_FOUND,
+                "unknown-history",
+                format!("This node met no node of the history {id}; /status lists those it met under apart.").into(),
+            ),
+            Self::LeftHistory(id) => (
+                StatusCode::CONFLICT,
+                "left-history",
+                format!(
+                    "This node left the history {id} before, and cannot send in it again; let the nodes of that history adopt this one's."
+                )
+                .into(),
+            ),
+            Self::NoMessages(why) => (StatusCode::SERVICE_UNAVAILABLE, "busy", format!("No message is taken for now: {why}.").into()),
             Self::Coding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "content-coding",
@@ -195,7 +243,7 @@ impl Fault {
             Self::Condition(Some(winner)) => problem.header("ETag", entity_tag(&winner)),
             Self::Range(size) => problem.header("Content-Range", format!("bytes */{size}")),
             Self::Unauthorised => problem.header("WWW-Authenticate", "Bearer realm=\"gossip-cdn\""),
-            Self::TooManyUploads | Self::Busy => problem.header("Retry-After", 1),
+            Self::TooManyUploads | Self::Busy | Self::NoMessages(_) => problem.header("Retry-After", 1),
             Self::NoHolder => problem.header("Retry-After", 2),
             Self::Stopped => problem.header("Retry-After", 5),
             Self::BodyCut(why) => problem.private(why),
@@ -208,6 +256,10 @@ impl Fault {
             | Self::Condition(None)
             | Self::Digest
             | Self::TooLarge(_)
+            | Self::MessageTooLarge
+            | Self::UnknownMessage(_)
+            | Self::UnknownHistory(_)
+            | Self::LeftHistory(_)
             | Self::Coding
             | Self::DiskFull
             | Self::BodyStalled(_)

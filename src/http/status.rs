@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
-use gossip_cdn_protocol::io::{Counters, Status};
+use gossip_cdn_protocol::history::transaction::{Signal, Transaction};
+use gossip_cdn_protocol::io::{Counters, HistoryStatus, Status};
+use gossip_cdn_protocol::{NodeId, StoreFault};
 use gossip_cdn_shell::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Context;
 use super::errors::Fault;
-use crate::store::TrafficCounts;
+use crate::store::{Store, TrafficCounts};
 
 /// How a node is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,6 +50,14 @@ struct StatusShown {
     local_health: u32,
     /// Bodies being received.
     uploads: usize,
+    /// Whether all that a majority of the voters of the message history had is here.
+    synchronised: bool,
+    /// What the node is in the middle of, in the message history.
+    transaction: TransactionShown,
+    /// Who votes in the message history.
+    epoch: EpochShown,
+    /// How far the message history is here.
+    history: HistoryShown,
     /// Counted since the start.
     counters: BTreeMap<&'static str, u64>,
     /// Payload bytes from other nodes, counted since the start.
@@ -56,6 +66,96 @@ struct StatusShown {
     misbehaviour: Vec<Misbehaved>,
     /// The disk under the data folder; nothing where the system does not tell.
     disk: Option<Disk>,
+}
+
+/// What the node is in the middle of, by the names of the founding table.
+#[derive(Debug, Serialize, ToSchema)]
+struct TransactionShown {
+    /// The first of those below that is not Connected.
+    state: String,
+    /// As coordinator.
+    coordinator: String,
+    /// As participant.
+    participant: String,
+    /// As one that asks for an update.
+    asker: String,
+    /// As one that sends updates.
+    sender: String,
+    /// How often each signal came since the start.
+    signals: BTreeMap<String, u64>,
+}
+
+/// An epoch of the message history.
+#[derive(Debug, Serialize, ToSchema)]
+struct EpochShown {
+    /// Its number; 0 without a history.
+    number: u64,
+    /// The history; null without one.
+    history: Option<String>,
+    /// The voters.
+    voters: Vec<String>,
+    /// Whose ballot this node follows.
+    coordinator: Option<String>,
+    /// voter, learner or none.
+    role: &'static str,
+}
+
+/// How far the message history is.
+#[derive(Debug, Serialize, ToSchema)]
+struct HistoryShown {
+    /// Messages delivered here.
+    messages: u64,
+    /// Bytes of their bodies.
+    bytes: u64,
+    /// Of them, ordered ones.
+    ordered: u64,
+    /// The last slot decided here.
+    slot: u64,
+    /// Messages known here and not delivered.
+    pending: usize,
+    /// Other histories met, which stay apart.
+    apart: Vec<String>,
+    /// Histories that this node left.
+    set_aside: Vec<String>,
+}
+
+fn transaction(told: &HistoryStatus) -> TransactionShown {
+    let Transaction { coordinator, participant, asker, sender, signals } = &told.transaction;
+    TransactionShown {
+        state: format!("{:?}", told.transaction.state()),
+        coordinator: format!("{coordinator:?}"),
+        participant: format!("{participant:?}"),
+        asker: format!("{asker:?}"),
+        sender: format!("{sender:?}"),
+        signals: Signal::ALL.iter().map(|signal| (format!("{signal:?}"), signals.get(signal).map_or(0, |count| *count))).collect(),
+    }
+}
+
+fn epoch(told: &HistoryStatus, me: NodeId) -> EpochShown {
+    EpochShown {
+        number: told.epoch.number,
+        history: told.founding.map(|founding| founding.id.to_string()),
+        voters: told.epoch.voters.iter().map(ToString::to_string).collect(),
+        coordinator: told.coordinator.map(|node| node.to_string()),
+        role: match told.founding {
+            None => "none",
+            Some(_) if told.epoch.voters.contains(&me) => "voter",
+            Some(_) => "learner",
+        },
+    }
+}
+
+fn history(told: &HistoryStatus, store: &Store) -> Result<HistoryShown, StoreFault> {
+    let size = store.history()?.map(|history| history.size()).unwrap_or_default();
+    Ok(HistoryShown {
+        messages: size.messages,
+        bytes: size.bytes,
+        ordered: told.number,
+        slot: told.slot,
+        pending: told.pending,
+        apart: told.apart.iter().map(|founding| founding.id.to_string()).collect(),
+        set_aside: store.histories_set_aside()?.iter().map(|(founding, _)| founding.id.to_string()).collect(),
+    })
 }
 
 /// The disk under the data folder.
@@ -125,6 +225,10 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         live_members: told.live_members,
         local_health: told.local_health,
         uploads: context.uploads_running(),
+        synchronised: told.history.synchronised,
+        transaction: transaction(&told.history),
+        epoch: epoch(&told.history, told.id),
+        history: history(&told.history, &context.store).map_err(Fault::from)?,
         counters: named(&told.counters).into_iter().collect(),
         transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
         misbehaviour,

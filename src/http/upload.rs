@@ -397,13 +397,13 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+pub(super) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let text = value.to_str().map_err(|_| bad_media_type())?.trim();
     Ok(if text.is_empty() { None } else { Some(text) })
 }
 
-fn essence(media_type: &str) -> String {
+pub(super) fn essence(media_type: &str) -> String {
     media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
@@ -416,7 +416,7 @@ fn bad_digest(digests::Malformed(field): digests::Malformed) -> Fault {
 }
 
 /// The media type as declared, or the one of the name's extension.
-fn media_type(declared: Option<&str>, file_name: Option<&str>) -> Result<String, Fault> {
+pub(super) fn media_type(declared: Option<&str>, file_name: Option<&str>) -> Result<String, Fault> {
     match declared {
         Some(text) if text.len() <= MAX_TEXT && text.parse::<Mime>().is_ok() => Ok(text.to_owned()),
         Some(_) => Err(bad_media_type()),

@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::history::disk::{Founding, Place};
+use crate::history::epoch::Epoch;
+use crate::history::message::{Body, Channel, MessageId};
+use crate::history::replica::Full;
+use crate::history::transaction::Transaction;
 use crate::ids::{BlobId, ContentHash, NodeId};
 use crate::item::{RecordKey, StateHash};
 use crate::lan::Heartbeat;
@@ -210,12 +215,60 @@ pub enum Command {
     Introduce(String),
     /// How is this node?
     Status,
+    /// Take a message into the history.
+    Say(Say),
+    /// Leave this node's history for that one, which another node belongs to.
+    AdoptHistory(uuid::Uuid),
     /// Whom does this node know?
     Members,
     /// That member, dead or gone, will not come back.
     Forget(NodeId),
     /// This node is about to stop.
     Leave,
+}
+
+/// A message for the history.
+#[derive(Debug, Clone)]
+pub struct Say {
+    /// How it is ordered among others.
+    pub channel: Channel,
+    /// Media type of its body.
+    pub media_type: String,
+    /// Its body, at most [`crate::history::message::MAX_BODY`] bytes.
+    pub body: Body,
+    /// How long to wait until it is delivered here; `None` not to wait.
+    pub wait: Option<Duration>,
+}
+
+/// A message that is durable here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// Its name.
+    pub id: MessageId,
+    /// Where it was delivered, if it was.
+    pub place: Option<Place>,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SayFault {
+    /// Too many wait to be delivered, or the node is just joining a history.
+    Full(Full),
+    /// The disk refused.
+    Store(StoreFault),
+}
+
+/// Why another history was not adopted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdoptFault {
+    /// No node of it was met.
+    Unknown,
+    /// This node belongs to it.
+    Current,
+    /// This node belonged to it before.
+    Left,
+    /// The disk refused.
+    Store(StoreFault),
 }
 
 /// A write.
@@ -294,6 +347,10 @@ pub enum Reply {
     Introduce(Result<Member, CallFault>),
     /// To [`Command::Status`].
     Status(Box<Status>),
+    /// To [`Command::Say`].
+    Say(Result<Said, SayFault>),
+    /// To [`Command::AdoptHistory`]: done, durably.
+    AdoptHistory(Result<Founding, AdoptFault>),
     /// To [`Command::Members`].
     Members(Vec<MemberView>),
     /// To [`Command::Forget`]: the claim, durable here, as it now spreads.
@@ -389,8 +446,39 @@ pub struct Status {
     pub local_health: u32,
     /// Counters since the start.
     pub counters: Counters,
+    /// The message history.
+    pub history: HistoryStatus,
     /// Misbehaviour by sender and kind.
     pub misbehaviour: BTreeMap<(NodeId, Misbehaviour), u64>,
+}
+
+/// How the message history of a node is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryStatus {
+    /// Which it is; `None` before any was joined.
+    pub founding: Option<Founding>,
+    /// Histories met that neither yielded nor made this node yield.
+    pub apart: Vec<Founding>,
+    /// Who votes.
+    pub epoch: Epoch,
+    /// Whose ballot this node follows.
+    pub coordinator: Option<NodeId>,
+    /// The last slot decided here.
+    pub slot: u64,
+    /// Messages delivered here.
+    pub delivered: u64,
+    /// Of them, ordered ones.
+    pub number: u64,
+    /// Messages known here and not delivered.
+    pub pending: usize,
+    /// Whether all that a majority of the voters had is here.
+    pub synchronised: bool,
+    /// What is under way.
+    pub transaction: Transaction,
+    /// Pages of history fetched since the start.
+    pub pages_fetched: u64,
+    /// Pages of history sent since the start.
+    pub pages_sent: u64,
 }
 
 /// Counters since the start of a core.
@@ -534,6 +622,12 @@ pub enum Event {
     NoHolder(ContentHash),
     /// An address answered with another id than the member known there.
     AddressTaken(NodeId, NodeId),
+    /// A message of the history was delivered, durably.
+    Delivered(Place),
+    /// This node belongs to that history now.
+    HistoryJoined(Founding),
+    /// That node belongs to another history, and neither yields.
+    HistoriesApart(NodeId, Founding),
     /// A member's heartbeats have stopped: it is called at once.
     Silent(NodeId),
     /// The records of that partition do not add up to its summary.

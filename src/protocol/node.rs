@@ -14,6 +14,7 @@ mod commands;
 mod exchanging;
 mod fetching;
 mod hearing;
+mod history;
 mod meeting;
 mod merging;
 mod peers;
@@ -28,10 +29,11 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
+use crate::history::replica::{Asked, Replica};
 use crate::ids::{NodeId, PublicKey};
 use crate::io::{
-    ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, PeerCall, Persist, Refusal,
-    Reply, Token, WriteFault, Written,
+    AdoptFault, ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, PeerCall,
+    Persist, Refusal, Reply, SayFault, Token, WriteFault, Written,
 };
 use crate::item::{ItemHasher, RecordKey};
 use crate::lan::Lan;
@@ -39,6 +41,7 @@ use crate::member::{Member, MemberState};
 use crate::membership::probing::Probes;
 use crate::membership::schedule::Schedule;
 use crate::membership::{Addresses, Membership};
+use crate::node::history::Telling;
 use crate::receipts::{Copies, Owed};
 use crate::reconciliation::{Reconciliation, Served, Step};
 use crate::records::Records;
@@ -70,6 +73,8 @@ pub struct Config {
     pub bootstraps: Vec<String>,
     /// Whether heartbeats are exchanged on the local network.
     pub heartbeats: bool,
+    /// Whether to found a message history if this node belongs to none.
+    pub found: bool,
 }
 
 /// Who a node is.
@@ -92,6 +97,7 @@ enum Purpose {
     Rumors(NodeId),
     Receipts(NodeId),
     Holds(NodeId, ClientCall),
+    History(NodeId, Asked),
     Introduction(String, Option<ClientCall>),
     /// The second direct call of a probe.
     Probe(NodeId),
@@ -147,6 +153,11 @@ pub struct Node<S> {
     records: Records<S>,
     clock: HybridClock,
     membership: Membership,
+    history: Replica,
+    /// What follows from the history, on its way.
+    telling: Telling,
+    /// Calls about the history that brought no answer, not yet reported.
+    unanswered: Vec<(NodeId, Asked)>,
     /// Only where heartbeats are exchanged.
     lan: Option<Lan>,
     probes: Probes,
@@ -206,6 +217,9 @@ impl<S: Store> Node<S> {
         let addresses = Addresses { bootstraps: config.bootstraps, introduced };
         let pauses = ChaCha8Rng::from_rng(&mut rng);
         Ok(Self {
+            history: Replica::new(me.id, store.history(), now.instant)?,
+            telling: Telling::new(config.found, now.instant),
+            unanswered: vec![],
             records: Records::open(store, hasher.clone())?,
             cluster: config.cluster,
             clock: HybridClock::default(),
@@ -267,8 +281,9 @@ impl<S: Store> Node<S> {
             refuse(fault, input, &self.cluster, out);
             return;
         }
-        if let Err(fault) = self.take(now, input, out).and_then(|()| self.work(now, out)) {
-            self.stop(fault, out);
+        match self.take(now, input, out).and_then(|()| self.work(now, out)) {
+            Ok(()) => self.write_history(out),
+            Err(fault) => self.stop(fault, out),
         }
         #[cfg(debug_assertions)]
         self.check();
@@ -286,6 +301,8 @@ impl<S: Store> Node<S> {
             self.vouches.first(),
             self.spread.deadline(),
             self.transfers.deadline(),
+            self.history.deadline(),
+            self.telling.deadline(),
             self.copies.deadline(),
             self.lan.as_ref().map(Lan::deadline),
             self.snapshot.deadline(),
@@ -327,6 +344,7 @@ impl<S: Store> Node<S> {
             return Err(fault);
         }
         self.records.on_persisted(token, &after.keys);
+        self.on_history_persisted(now, token, out)?;
         out.extend(after.replies.into_iter().map(|(call, reply)| Output::Reply(call, reply)));
         out.extend(after.forgotten.map(|(call, member)| Output::Reply(call, Reply::Forget(Ok(member)))));
         self.unsettled.extend(after.keys);
@@ -349,6 +367,7 @@ impl<S: Store> Node<S> {
 
     /// The core is at its end: who waits for the disk, a payload or copies is told.
     fn stop(&mut self, fault: StoreFault, out: &mut Outbox) {
+        self.telling.stop(&fault, out);
         for after in std::mem::take(&mut self.after).into_values() {
             after.fail(&fault, out);
         }
@@ -412,6 +431,7 @@ impl<S: Store> Node<S> {
     /// What must hold at all times; asserted in debug builds after every input.
     pub fn check(&self) {
         self.membership.check();
+        self.history.check();
         self.lan.iter().for_each(Lan::check);
         self.probes.check();
         self.spread.check();
@@ -435,6 +455,10 @@ fn refuse(fault: &StoreFault, input: Input, cluster: &str, out: &mut Outbox) {
         }
         Input::Command(call, Command::Forget(_)) => {
             out.push(Output::Reply(call, Reply::Forget(Err(ForgetFault::Store(fault.clone())))));
+        }
+        Input::Command(call, Command::Say(_)) => out.push(Output::Reply(call, Reply::Say(Err(SayFault::Store(fault.clone()))))),
+        Input::Command(call, Command::AdoptHistory(_)) => {
+            out.push(Output::Reply(call, Reply::AdoptHistory(Err(AdoptFault::Store(fault.clone())))));
         }
         Input::Command(call, Command::Members) => out.push(Output::Reply(call, Reply::Members(vec![]))),
         Input::Request(call, _) => out.push(Output::Answer(call, Err(Refusal::Stopped { cluster: cluster.to_owned() }))),

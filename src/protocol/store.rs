@@ -2,6 +2,7 @@
 //!
 //! Only reads are here. Writing is an output with a completion ([`crate::Output::Persist`]), so the core never waits for a disk.
 
+use crate::history::disk::{HistoryStore, NoHistory};
 use crate::ids::ContentHash;
 use crate::item::{Item, KeyHash, RecordKey};
 use crate::record::Record;
@@ -57,6 +58,11 @@ pub trait Store {
 
     /// Bytes of all payloads here.
     fn payload_bytes(&self) -> Result<u64, StoreFault>;
+
+    /// The message history; of a store that keeps none, an empty one.
+    fn history(&self) -> &dyn HistoryStore {
+        &NoHistory
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! | `c` | cluster | | `m` | fingerprint of the member list |
 //! | `n` | node id of the sender | | `b` | the message itself |
 //! | `i` | incarnation of the sender | | `s` | number of a sketch kept for the peer |
-//! | `o` | the sender is occupied: it wants no cells | | | |
+//! | `o` | the sender is occupied: it wants no cells | `f` | fingerprint of the message history |
+//! | `h` | the message history, and whether it is young | | |
 //!
 //! Every list has a bound here. A reader refuses what exceeds it as malformed.
 
@@ -21,6 +22,7 @@ mod snapshot;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::talk::{HistoryAnswer, HistoryCall};
 use crate::ids::{BlobId, NodeId};
 use crate::member::{Member, Suspicion};
 use crate::record::{MAX_BYTES, Record};
@@ -125,6 +127,8 @@ pub enum Request {
     Probe(Probe),
     /// A newcomer takes a page of records.
     Snapshot(SnapshotRequest),
+    /// About the message history.
+    History(Box<HistoryCall>),
 }
 
 /// What a node answers. Serialises as what is inside.
@@ -153,6 +157,8 @@ pub enum Answer {
     Probe(Probed),
     /// To [`Request::Snapshot`].
     Snapshot(SnapshotAnswer),
+    /// To [`Request::History`].
+    History(Box<HistoryAnswer>),
 }
 
 /// What is fresh: of the records and of the members.
@@ -185,6 +191,9 @@ pub enum BadMessage {
     /// A member breaks a rule.
     #[error("{0}")]
     Member(#[from] crate::member::BadMember),
+    /// A message of the history breaks a rule.
+    #[error("{0}")]
+    History(#[from] crate::history::message::BadMessage),
     /// A list has more entries than its bound, or not as many as it must.
     #[error("a list of {found} entries where {bound} are expected at most")]
     TooMany {
@@ -240,6 +249,7 @@ impl Request {
             Self::Receipts(receipts) => at_most(receipts.receipts.len(), MAX_RECEIPTS),
             Self::Probe(probe) => probe.validate(),
             Self::Snapshot(snapshot) => snapshot.validate(),
+            Self::History(call) => Ok(call.ask.validate()?),
         }
     }
 
@@ -258,6 +268,7 @@ impl Request {
             Self::Holds(_) => Kind::Holds,
             Self::Probe(_) => Kind::Probe,
             Self::Snapshot(_) => Kind::Snapshot,
+            Self::History(_) => Kind::History,
         }
     }
 }
@@ -289,11 +300,13 @@ pub enum Kind {
     Probe,
     /// [`Request::Snapshot`]
     Snapshot,
+    /// [`Request::History`]
+    History,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exchange,
         Self::Cells,
         Self::Partitions,
@@ -306,6 +319,7 @@ impl Kind {
         Self::Receipts,
         Self::Holds,
         Self::Probe,
+        Self::History,
     ];
 
     /// The last segment of the path under `/gossip/`.
@@ -323,6 +337,7 @@ impl Kind {
             Self::Holds => "holds",
             Self::Probe => "probe",
             Self::Snapshot => "snapshot",
+            Self::History => "history",
         }
     }
 
@@ -341,6 +356,7 @@ impl Kind {
             Self::Holds => read(json, Request::Holds),
             Self::Probe => read(json, Request::Probe),
             Self::Snapshot => read(json, Request::Snapshot),
+            Self::History => read(json, Request::History),
         }
     }
 
@@ -358,6 +374,7 @@ impl Kind {
             Self::Holds => read(json, Answer::Holds),
             Self::Probe => read(json, Answer::Probe),
             Self::Snapshot => read(json, Answer::Snapshot),
+            Self::History => read(json, Answer::History),
         }
     }
 }
@@ -381,6 +398,7 @@ impl Answer {
             Self::Records(records) => records.validate(),
             Self::Members(list) => list.validate(),
             Self::Snapshot(snapshot) => snapshot.validate(),
+            Self::History(answer) => Ok(answer.validate()?),
         }
     }
 }
@@ -415,9 +433,10 @@ mod tests {
 
     #[test]
     fn an_idle_exchange_is_small_and_reads_back() {
-        let digest = envelope(Digest { root: Root { sum: u128::MAX, count: 10_000_000 }, members: 7, occupied: false });
+        let digest =
+            envelope(Digest { root: Root { sum: u128::MAX, count: 10_000_000 }, members: 7, history: Some(u64::MAX), occupied: false });
         let json = serde_json::to_string(&digest).expect("serialises");
-        assert!(json.len() <= 180, "{json}");
+        assert!(json.len() <= 200, "{json}");
         assert_eq!(serde_json::from_str::<Envelope<Digest>>(&json).expect("reads"), digest);
         let answer = serde_json::to_string(&envelope(Compared::default())).expect("serialises");
         assert!(answer.len() <= 90, "{answer}");

@@ -113,6 +113,10 @@ impl HistoryStore for Store {
         self.of_history(None, |history| Ok(history.known(id)?.map(|(message, _)| message)))
     }
 
+    fn has(&self, id: Uuid) -> Result<bool, StoreFault> {
+        Ok(self.history_of(id)?.is_some())
+    }
+
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {
         self.of_history(1, |history| history.first_index_after(slot))
     }

@@ -21,6 +21,7 @@ mod forget;
 mod gossip;
 mod lan;
 mod lists;
+mod messages;
 mod middleman;
 mod openapi;
 mod page;

@@ -6,7 +6,7 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 26] = [
     ("delete", "/blobs/{id}"),
     ("delete", "/members/{id}"),
     ("get", "/"),
@@ -17,6 +17,9 @@ const ROUTES: [(&str, &str); 21] = [
     ("get", "/blobs/{id}/versions"),
     ("get", "/healthz"),
     ("get", "/members"),
+    ("get", "/messages"),
+    ("get", "/messages/stream"),
+    ("get", "/messages/{id}"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
     ("get", "/readyz"),
@@ -25,8 +28,10 @@ const ROUTES: [(&str, &str); 21] = [
     ("options", "/blobs/{id}"),
     ("post", "/blobs"),
     ("post", "/members"),
+    ("post", "/messages"),
     ("put", "/"),
     ("put", "/blobs/{id}"),
+    ("put", "/messages/history/{id}"),
     ("put", "/{file_name}"),
 ];
 
@@ -66,7 +71,9 @@ fn everything_described_is_answered_by_its_route() {
     // Of HEAD the body is not seen: it is asked of a blob that is there.
     node.put(&format!("/blobs/{GUID}"), b"x");
     for (method, path) in operations(&described(&node)) {
-        let filled = path.replace("{id}", GUID).replace("{file_name}", "a.txt");
+        // A stream has no end, unless it is refused.
+        let query = if path.ends_with("/stream") { "?after=x" } else { "" };
+        let filled = path.replace("{id}", GUID).replace("{file_name}", "a.txt") + query;
         assert!(!filled.contains('{'), "a parameter that this test does not know: {path}");
         let body = matches!(method.as_str(), "put" | "post").then_some(&b"x"[..]);
         let answer = send(&method.to_uppercase(), &node.url(&filled), &[], body);

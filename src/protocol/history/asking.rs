@@ -171,8 +171,10 @@ impl Asking {
         self.pages += 1;
         let Some(session) = self.current(id).filter(|session| session.source == Some(from)) else { return };
         session.next = next;
+        // It has given all it said it had. Whatever of that cannot be delivered yet waits for something that it did not speak of.
         if next.is_none() {
             session.source = None;
+            session.sources.remove(&from);
         }
     }
 

@@ -100,6 +100,40 @@ pub struct Remembered {
     pub ordered: BTreeMap<NodeId, u64>,
 }
 
+/// The disk of a node that never had a history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoHistory;
+
+impl HistoryStore for NoHistory {
+    fn remembered(&self) -> Result<Remembered, StoreFault> {
+        Ok(Remembered::default())
+    }
+
+    fn slots(&self, _: u64, _: usize) -> Result<Vec<(u64, Batch)>, StoreFault> {
+        Ok(vec![])
+    }
+
+    fn places(&self, _: u64, _: usize) -> Result<Vec<Place>, StoreFault> {
+        Ok(vec![])
+    }
+
+    fn place(&self, _: MessageId) -> Result<Option<Place>, StoreFault> {
+        Ok(None)
+    }
+
+    fn message(&self, _: MessageId) -> Result<Option<Message>, StoreFault> {
+        Ok(None)
+    }
+
+    fn has(&self, _: Uuid) -> Result<bool, StoreFault> {
+        Ok(false)
+    }
+
+    fn first_index_after(&self, _: u64) -> Result<u64, StoreFault> {
+        Ok(1)
+    }
+}
+
 /// The durable history of a node, as of the last commit.
 pub trait HistoryStore {
     /// Everything but the messages delivered. Read once, at the start and after [`Change::Join`].
@@ -116,6 +150,9 @@ pub trait HistoryStore {
 
     /// A message, delivered, decided or kept.
     fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault>;
+
+    /// Whether the node ever belonged to that history.
+    fn has(&self, id: Uuid) -> Result<bool, StoreFault>;
 
     /// The index of the first message delivered of a slot later than that; of the end if there is none.
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault>;

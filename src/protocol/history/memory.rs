@@ -132,6 +132,10 @@ impl HistoryStore for MemoryHistory {
         Ok(tables.messages.get(&id).or_else(|| tables.kept.get(&id)).cloned())
     }
 
+    fn has(&self, id: Uuid) -> Result<bool, StoreFault> {
+        Ok(self.tables.contains_key(&id))
+    }
+
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {
         let places = &self.current().places;
         let first = places.values().find(|place| place.order.is_some_and(|order| order.slot > slot));

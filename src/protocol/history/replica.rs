@@ -281,9 +281,9 @@ impl Replica {
         self.ordered.transaction()
     }
 
-    /// How many others this node sends updates to.
-    pub fn serving(&self) -> usize {
-        self.sending.served()
+    /// Pages of history fetched and sent since the start.
+    pub fn pages(&self) -> (u64, u64) {
+        (self.asking.pages, self.sending.pages)
     }
 
     /// Whose ballot this node follows.

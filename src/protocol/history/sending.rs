@@ -42,11 +42,6 @@ impl Sending {
         free
     }
 
-    /// How many are served.
-    pub(super) fn served(&self) -> usize {
-        self.served.len()
-    }
-
     /// A page was sent.
     pub(super) fn on_sent(&mut self, node: NodeId, last: bool) {
         self.pages += 1;

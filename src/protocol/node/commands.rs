@@ -37,6 +37,8 @@ impl<S: Store> Node<S> {
                 let status = self.status()?;
                 out.push(Output::Reply(call, Reply::Status(Box::new(status))));
             }
+            Command::Say(say) => self.on_say(now, call, say, out),
+            Command::AdoptHistory(id) => self.on_adopt(now, call, id, out)?,
             Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
             Command::Forget(id) => self.on_forget(now, call, id, out),
             Command::Leave => self.on_leave(call, out),
@@ -214,6 +216,7 @@ impl<S: Store> Node<S> {
             live_members: self.membership.live_count() + 1,
             local_health: self.membership.patience(),
             counters: self.counters,
+            history: self.history_status(),
             misbehaviour: self.misbehaviour.clone(),
         })
     }

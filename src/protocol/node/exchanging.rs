@@ -19,7 +19,12 @@ impl<S: Store> Node<S> {
     /// What an exchange with that peer opens with.
     pub(super) fn digest(&self, now: Now, peer: NodeId) -> Digest {
         let occupied = self.snapshot.is_under_way() || self.reconciliation.is_occupied(peer, now.instant);
-        Digest { root: self.records.summary().root(), members: self.membership.fingerprint(), occupied }
+        Digest {
+            root: self.records.summary().root(),
+            members: self.membership.fingerprint(),
+            history: self.history.fingerprint(),
+            occupied,
+        }
     }
 
     /// A peer opens an exchange: it is told what differs, and where its records do and there is a place for it, the first cells. Never refused, because it is
@@ -27,21 +32,23 @@ impl<S: Store> Node<S> {
     pub(super) fn compare(&mut self, now: Now, peer: NodeId, theirs: Digest) -> Compared {
         let ours = self.digest(now, peer);
         let members = Some(ours.members).filter(|members| *members != theirs.members);
+        let history = self.history.head().filter(|_| ours.history != theirs.history);
         if theirs.root == ours.root || is_planted(Bug::CountsCompared) && theirs.root.count == ours.root.count {
             self.served.close(peer);
-            return Compared { members, ..Compared::default() };
+            return Compared { members, history, ..Compared::default() };
         }
         let sketch = self.records.summary().sketch();
         let number = self.rng.random();
         let opened = !theirs.occupied && self.served.open(peer, number, sketch, now.instant);
         let cells = if opened { sketch.cells().iter().take(FIRST_CELLS).copied().collect() } else { vec![] };
         self.counters.cells_sent += cells.len() as u64;
-        Compared { members, root: Some(ours.root), sketch: opened.then_some(number), cells }
+        Compared { members, history, root: Some(ours.root), sketch: opened.then_some(number), cells }
     }
 
     /// The answer to an exchange that this node opened.
     pub(super) fn on_compared(&mut self, now: Now, peer: NodeId, theirs: Compared, out: &mut Outbox) {
         self.exchanged.insert(peer);
+        self.compare_histories(now, peer, theirs.history, out);
         let Some(target) = self.membership.target(peer) else { return };
         let equal = theirs.members.is_none_or(|members| members == self.membership.fingerprint());
         self.compare_members(now, &target, equal, out);
@@ -122,6 +129,7 @@ impl<S: Store> Node<S> {
             | Answer::Members(_)
             | Answer::Taken(_)
             | Answer::Holds(_)
+            | Answer::History(_)
             | Answer::Probe(_) => self.reconciliation.on_told(step, answer, &self.records, &mut self.counters)?,
         };
         if fits == Err(Unfit) {

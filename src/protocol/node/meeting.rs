@@ -13,6 +13,7 @@ use crate::wire::{MembersRequest, Request};
 impl<S: Store> Node<S> {
     pub(super) fn heard(&mut self, now: Now, from: NodeId, incarnation: u64, out: &mut Outbox) {
         self.lan.iter_mut().for_each(|lan| lan.on_sign_of_life(from));
+        self.on_heard_of_history(now);
         self.probes.end(from);
         match self.membership.on_heard(from, incarnation, now.instant) {
             Heard::Usual => {}

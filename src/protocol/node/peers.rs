@@ -26,6 +26,10 @@ impl<S: Store> Node<S> {
                 Some(alive) => Answer::Probe(Probed { alive }),
                 None => return Ok(None),
             },
+            Request::History(said) => {
+                self.on_history_call(now, from, call, *said, out)?;
+                return Ok(None);
+            }
             Request::Exchange(digest) => Answer::Exchange(self.compare(now, from, digest)),
             Request::Cells(cells) => return Ok(Some(self.on_cells(now, from, &cells).map(|answer| self.envelope(answer)))),
             Request::Partitions(_) => return Ok(Some(self.on_partitions(now, from).map(|answer| self.envelope(answer)))),
@@ -151,6 +155,7 @@ impl<S: Store> Node<S> {
                 self.membership.on_complete();
                 self.on_introduced(now, &address, call, Ok(envelope.sender), out);
             }
+            (Purpose::History(peer, asked), Answer::History(answer)) => self.on_history_answer(now, peer, asked, *answer, out),
             (Purpose::Rumors(peer), Answer::Taken(_)) => self.spread.on_ended(peer, true),
             (Purpose::Receipts(_), Answer::Taken(_)) => {}
             (Purpose::Holds(peer, call), Answer::Holds(answer)) => self.on_search_answer(call, Some(peer).filter(|_| answer.holds), out),
@@ -175,6 +180,7 @@ impl<S: Store> Node<S> {
         match purpose {
             Purpose::Reconcile(peer, step) => self.on_step_failed(now, peer, &step, &fault),
             Purpose::Snapshot(peer, asked) => self.on_no_snapshot(now, peer, asked, &fault),
+            Purpose::History(peer, asked) => self.unanswered.push((peer, asked)),
             Purpose::Rumors(peer) => self.spread.on_ended(peer, false),
             Purpose::Holds(_, call) => self.on_search_answer(call, None, out),
             Purpose::Introduction(address, call) => self.on_introduced(now, &address, call, Err(fault), out),
@@ -196,6 +202,7 @@ impl<S: Store> Node<S> {
             Purpose::Reconcile(..)
             | Purpose::Snapshot(..)
             | Purpose::Members(..)
+            | Purpose::History(..)
             | Purpose::Rumors(_)
             | Purpose::Receipts(_)
             | Purpose::Holds(..)
@@ -219,6 +226,7 @@ impl Purpose {
             | Self::Members(peer, _)
             | Self::Probe(peer)
             | Self::Ask(peer, _)
+            | Self::History(peer, _)
             | Self::Vouch(peer, _)
             | Self::Warning(peer)
             | Self::Rumors(peer)

@@ -39,6 +39,7 @@ impl<S: Store> Node<S> {
         self.take_snapshot(now, out);
         self.reconcile(out)?;
         self.verify(now, out)?;
+        self.keep_history(now, out);
         self.refill(now)?;
         self.start_transfers(now, out)?;
         self.settle_receipts(out)?;

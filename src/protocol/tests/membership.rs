@@ -80,7 +80,7 @@ struct Played {
 impl Played {
     /// Node 1, which knows the nodes from 2 to `last`.
     fn knowing(last: u8) -> Self {
-        let config = Config { cluster: "c".into(), address: member(1).address, bootstraps: vec![], heartbeats: false };
+        let config = Config { cluster: "c".into(), address: member(1).address, bootstraps: vec![], heartbeats: false, found: false };
         let identity = Identity { key: member(1).key, incarnation: 1 };
         let members = (2..=last).map(member).collect();
         let core = Node::new(config, identity, members, vec![], Empty, [7; 32], Now::default()).expect("an empty disk can be read");
@@ -128,7 +128,8 @@ impl Played {
             | Request::Rumors(_)
             | Request::Receipts(_)
             | Request::Holds(_)
-            | Request::Snapshot(_) => Answer::Taken(Taken {}),
+            | Request::Snapshot(_)
+            | Request::History(_) => Answer::Taken(Taken {}),
         };
         self.made.push(Made { at: self.now, to, incarnation: envelope.incarnation, request: envelope.body });
         let (at, result) = if self.silent.contains(&to) {

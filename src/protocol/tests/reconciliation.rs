@@ -90,7 +90,7 @@ fn member(n: u8) -> Member {
 impl Side {
     /// A node that knows the nodes of those numbers.
     fn new(n: u8, others: &[u8], store: View) -> Self {
-        let config = Config { cluster: "test".into(), address: member(n).address, bootstraps: vec![], heartbeats: false };
+        let config = Config { cluster: "test".into(), address: member(n).address, bootstraps: vec![], heartbeats: false, found: false };
         let identity = Identity { key: key(n), incarnation: 1 };
         let members = others.iter().map(|other| member(*other)).collect();
         let core = Node::new(config, identity, members, vec![], store.clone(), [n; 32], Now::default()).expect("opens");
@@ -322,7 +322,7 @@ fn who_finds_no_place_keeps_exchanging_and_comes_back_later() {
     let mut pair = apart(1, 0);
     // Four others hold the places.
     for n in 3..7 {
-        let digest = Request::Exchange(Digest { root: Root::default(), members: 0, occupied: false });
+        let digest = Request::Exchange(Digest { root: Root::default(), members: 0, history: None, occupied: false });
         let from = Envelope { version: 1, cluster: "test".into(), sender: member(n).id, incarnation: 1, body: digest };
         let answer = pair.ask(from).expect("an exchange is never refused");
         let Answer::Exchange(compared) = answer.body else { panic!("{answer:?}") };

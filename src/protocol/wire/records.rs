@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hex::{hex64, hex64_option};
 use super::{BadMessage, Entry, FIRST_CELLS, MAX_CELLS_SENT, MAX_ITEMS, MAX_RECORDS, at_most, packed, validate_entries};
+use crate::history::talk::Head;
 use crate::item::{Item, KeyHash};
 use crate::sketch::{Cell, MAX_CELLS};
 use crate::summary::{PARTITIONS, Root};
@@ -19,6 +20,9 @@ pub struct Digest {
     /// Fingerprint of the member list.
     #[serde(rename = "m", with = "hex64")]
     pub members: u64,
+    /// Fingerprint of the message history; absent of a node that belongs to none.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none", with = "hex64_option")]
+    pub history: Option<u64>,
     /// The sender reconciles with somebody else, or waits before it asks again: it has no use for cells.
     #[serde(rename = "o", default, skip_serializing_if = "is_false")]
     pub occupied: bool,
@@ -35,6 +39,9 @@ pub struct Compared {
     /// The answerer's fingerprint of the member list, where it differs.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none", with = "hex64_option")]
     pub members: Option<u64>,
+    /// The answerer's message history, where the fingerprints of both differ.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Head>,
     /// The answerer's root, where it differs: of the instant of the cells.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,

@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::rc::Rc;
 
+use gossip_cdn_protocol::history::disk::{HistoryStore, Place, Remembered};
+use gossip_cdn_protocol::history::memory::MemoryHistory;
+use gossip_cdn_protocol::history::message::{Message, MessageId};
+use gossip_cdn_protocol::history::ordered::Batch;
 use gossip_cdn_protocol::io::{RecordChange, TransferId};
 use gossip_cdn_protocol::item::{Item, KeyHash, RecordKey, StateHash};
 use gossip_cdn_protocol::records::first_key;
@@ -86,6 +90,7 @@ pub(crate) struct Platter {
     missing: BTreeMap<ContentHash, Missing>,
     members: BTreeMap<NodeId, Member>,
     contacts: Vec<String>,
+    history: MemoryHistory,
     incarnation: u64,
     /// Uploads that hold on to a payload; in memory only.
     pins: BTreeMap<ContentHash, usize>,
@@ -127,6 +132,7 @@ impl Platter {
                 for member in &persist.members {
                     self.members.insert(member.id, member.clone());
                 }
+                persist.history.iter().cloned().for_each(|change| self.history.apply(change));
                 self.incarnation = persist.incarnation.unwrap_or(0).max(self.incarnation);
                 if let Some(contacts) = &persist.contacts {
                     self.contacts.clone_from(contacts);
@@ -303,6 +309,40 @@ impl Store for View {
     fn payload_bytes(&self) -> Result<u64, StoreFault> {
         Ok(self.0.borrow().payload_bytes)
     }
+
+    fn history(&self) -> &dyn HistoryStore {
+        self
+    }
+}
+
+impl HistoryStore for View {
+    fn remembered(&self) -> Result<Remembered, StoreFault> {
+        self.0.borrow().history.remembered()
+    }
+
+    fn slots(&self, from: u64, limit: usize) -> Result<Vec<(u64, Batch)>, StoreFault> {
+        self.0.borrow().history.slots(from, limit)
+    }
+
+    fn places(&self, from: u64, limit: usize) -> Result<Vec<Place>, StoreFault> {
+        self.0.borrow().history.places(from, limit)
+    }
+
+    fn place(&self, id: MessageId) -> Result<Option<Place>, StoreFault> {
+        self.0.borrow().history.place(id)
+    }
+
+    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault> {
+        self.0.borrow().history.message(id)
+    }
+
+    fn has(&self, id: uuid::Uuid) -> Result<bool, StoreFault> {
+        self.0.borrow().history.has(id)
+    }
+
+    fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {
+        self.0.borrow().history.first_index_after(slot)
+    }
 }
 
 /// A disk.
@@ -319,6 +359,11 @@ impl Disk {
     pub(crate) fn new(plant: Option<Plant>) -> Self {
         let platter = Platter { incarnation: 0, plant, ..Platter::default() };
         Self { platter: Rc::new(RefCell::new(platter)), queue: VecDeque::new(), syncing: None, plant }
+    }
+
+    /// The message history on it.
+    pub(crate) fn history(&self) -> Ref<'_, MemoryHistory> {
+        Ref::map(self.platter.borrow(), |platter| &platter.history)
     }
 
     pub(crate) fn view(&self) -> View {

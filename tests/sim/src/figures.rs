@@ -312,7 +312,7 @@ fn kind_of(kind: Kind) -> Option<bool> {
     match kind {
         Kind::Records | Kind::Snapshot | Kind::Rumors => Some(true),
         Kind::Exchange | Kind::Cells | Kind::Partitions | Kind::Sketches | Kind::Items => Some(false),
-        Kind::Members | Kind::Receipts | Kind::Holds | Kind::Probe => None,
+        Kind::Members | Kind::Receipts | Kind::Holds | Kind::Probe | Kind::History => None,
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod base;
 mod checker;
+mod chronicle;
 mod client;
 mod disk;
 mod network;

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use gossip_cdn_protocol::history::message::{Channel, MessageId};
+use gossip_cdn_protocol::history::ordered::{Step, Vote};
+use gossip_cdn_protocol::history::talk::{Ask, HistoryAnswer};
 use gossip_cdn_protocol::member::Suspicion;
 use gossip_cdn_protocol::wire::{Answer, Entry, Request};
 use gossip_cdn_protocol::{BlobId, ContentHash, Event, Member, NodeId, Record, Version, VersionId};
@@ -86,6 +89,7 @@ impl Transcript {
                 let after = asked.after.map_or_else(String::new, |after| format!(" after {}", blob(after)));
                 format!("snapshot {:02x} to {:02x}{after}", asked.first, asked.last)
             }
+            Request::History(call) => format!("history: {}", ask(&call.ask)),
         }
     }
 
@@ -109,6 +113,7 @@ impl Transcript {
             }
             Answer::Holds(answer) => if answer.holds { "held" } else { "not held" }.into(),
             Answer::Probe(probed) => if probed.alive { "alive" } else { "not reached" }.into(),
+            Answer::History(answer) => format!("history: {}", history_answer(answer)),
         }
     }
 
@@ -120,6 +125,9 @@ impl Transcript {
             Event::Misbehaved(id, kind, _) => format!("{} misbehaves: {}", self.node(*id), kind.name()),
             Event::Refuted(incarnation) => format!("it lives, as incarnation {incarnation}"),
             Event::NoHolder(name) => format!("no holder of {}", hash(*name)),
+            Event::Delivered(place) => format!("{} is delivered as {}", self.message(place.id), place.index),
+            Event::HistoryJoined(founding) => format!("history of {}", self.node(founding.founder)),
+            Event::HistoriesApart(id, founding) => format!("{} belongs to a history of {}", self.node(*id), self.node(founding.founder)),
             Event::Silent(id) => format!("no heartbeat of {}", self.node(*id)),
             Event::SummaryDisagrees(partition) => format!("partition {partition:02x} does not add up"),
             Event::SummaryRepaired(before, after) => {
@@ -127,6 +135,11 @@ impl Transcript {
             }
             Event::AddressTaken(old, new) => format!("{} answers for {}", self.node(*new), self.node(*old)),
         }
+    }
+
+    fn message(&self, id: MessageId) -> String {
+        let channel = if id.channel == Channel::Causal { "causal" } else { "ordered" };
+        format!("{channel} message {} of {}", id.sequence, self.node(id.origin))
     }
 
     fn entries(&self, entries: &[Entry]) -> String {
@@ -172,4 +185,42 @@ fn root(text: &str) -> String {
 
 fn first(text: &str, count: usize) -> String {
     text.chars().take(count).collect()
+}
+/// What is said about a history.
+fn ask(ask: &Ask) -> String {
+    match ask {
+        Ask::Tell(letter) => format!("{} messages, {} slots", letter.tell.messages.len(), letter.slots.len()),
+        Ask::Step(step) => match step {
+            Step::Start { ballot, slot } => format!("start {} for slot {slot}", ballot.round),
+            Step::Update { ballot, slot, batch } => format!("update {} of slot {slot} with {}", ballot.round, batch.entries.len()),
+            Step::Commit { ballot, slot, .. } => format!("commit {} of slot {slot}", ballot.round),
+            Step::Rollback { ballot } => format!("rollback {}", ballot.round),
+        },
+        Ask::HandOver(messages) => format!("{} messages handed over", messages.len()),
+        Ask::Versions(known) => format!("versions beyond slot {}", known.slot),
+        Ask::UpdateMe(update) => format!("update me beyond slot {} from {}", update.slot, update.from),
+        Ask::Seat(slot) => format!("a seat, being at slot {slot}"),
+        Ask::Settle(epoch) => format!("settle epoch {epoch}"),
+    }
+}
+
+fn history_answer(answer: &HistoryAnswer) -> String {
+    match answer {
+        HistoryAnswer::Told(tell) => format!("told {} messages", tell.messages.len()),
+        HistoryAnswer::Vote(vote) => match vote {
+            Vote::Confirm { ballot, .. } => format!("confirm {}", ballot.round),
+            Vote::Received { ballot, slot } => format!("received {} of slot {slot}", ballot.round),
+            Vote::Decided { slot, .. } => format!("slot {slot} is decided"),
+            Vote::Refused { promised } => format!("refused for {}", promised.round),
+            Vote::Ahead { decided } => format!("ahead, at slot {decided}"),
+            Vote::Behind => "behind".into(),
+            Vote::Taken => "taken".into(),
+        },
+        HistoryAnswer::Taken(_) => "taken".into(),
+        HistoryAnswer::Versions(known) => format!("slot {}, {} origins", known.slot, known.origins.len()),
+        HistoryAnswer::Update(update) => format!("{} pieces", update.pieces.len()),
+        HistoryAnswer::Holdings(holdings) => format!("holds slot {} in epoch {}", holdings.slot, holdings.epoch),
+        HistoryAnswer::Busy => "busy".into(),
+        HistoryAnswer::Elsewhere(_) => "belongs elsewhere".into(),
+    }
 }

@@ -30,6 +30,7 @@ pub(crate) fn request_survives(request: &Envelope<Request>) -> bool {
         Request::Holds(body) => survives(request, body),
         Request::Probe(body) => survives(request, body),
         Request::Snapshot(body) => survives(request, body),
+        Request::History(body) => survives(request, body),
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn answer_survives(answer: &Envelope<Answer>) -> bool {
         Answer::Holds(body) => survives(answer, body),
         Answer::Probe(body) => survives(answer, body),
         Answer::Snapshot(body) => survives(answer, body),
+        Answer::History(body) => survives(answer, body),
     }
 }
 
@@ -97,7 +99,8 @@ pub(crate) fn said_in_request(request: &mut Request) -> Said<'_> {
         | Request::Items(_)
         | Request::Snapshot(_)
         | Request::Holds(_)
-        | Request::Probe(_) => Said::default(),
+        | Request::Probe(_)
+        | Request::History(_) => Said::default(),
     }
 }
 
@@ -114,14 +117,15 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
         | Answer::Items(_)
         | Answer::Taken(_)
         | Answer::Holds(_)
-        | Answer::Probe(_) => Said::default(),
+        | Answer::Probe(_)
+        | Answer::History(_) => Said::default(),
     }
 }
 
 /// How long the node's client waits for the answer, in microseconds.
 pub(crate) fn patience(kind: Kind) -> u64 {
     match kind {
-        Kind::Exchange | Kind::Holds | Kind::Probe => 3_000_000,
+        Kind::Exchange | Kind::Holds | Kind::Probe | Kind::History => 3_000_000,
         Kind::Cells
         | Kind::Partitions
         | Kind::Sketches

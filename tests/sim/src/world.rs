@@ -24,6 +24,7 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::base::Base;
 use crate::checker::Checker;
+use crate::chronicle::Chronicle;
 use crate::client::{Client, Wish};
 use crate::disk::Bytes;
 use crate::faults::{Cpu, FaultKind, Plan, Tally};
@@ -146,6 +147,7 @@ enum Event {
     Start(usize),
     Stop(Life),
     Write,
+    Say,
     Trouble,
     Mend(u64),
     Relief(usize),
@@ -171,6 +173,7 @@ impl Event {
             | Self::Start(_)
             | Self::Stop(_)
             | Self::Write
+            | Self::Say
             | Self::Trouble
             | Self::Mend(_)
             | Self::Relief(_)
@@ -218,6 +221,9 @@ pub struct World {
     bootstraps: Vec<String>,
     registry: Registry,
     checker: Checker,
+    chronicle: Chronicle,
+    /// Whether the first host founds a message history, and clients send messages.
+    with_messages: bool,
     watch: Watch,
     report: Report,
     counted_from: u64,
@@ -270,6 +276,8 @@ impl World {
             bootstraps: vec![BOOTSTRAP.into()],
             registry: Registry::default(),
             checker: Checker::default(),
+            chronicle: Chronicle::default(),
+            with_messages: false,
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,
@@ -624,6 +632,7 @@ impl World {
             Event::Wake(life) if self.lives(life) => self.wake(life),
             Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::Wake(_) => {}
             Event::Write => self.write_by_dice(),
+            Event::Say => self.say_by_dice(),
             Event::Trouble => self.trouble(),
             Event::Mend(cut) => self.mend(cut),
             Event::Relief(host) => {

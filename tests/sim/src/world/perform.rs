@@ -86,7 +86,17 @@ impl World {
                 self.checker.fail(format!("n{number} has a partition {partition:02x} that does not add up to its summary"));
             }
             Noted::SummaryRepaired(..) => {}
-            Noted::Conflict(_) | Noted::Misbehaved(..) | Noted::NoHolder(_) | Noted::AddressTaken(..) | Noted::Silent(_) => {}
+            Noted::Delivered(place) => {
+                let checked = self.chronicle.on_delivered(number, *place, &self.hosts[number].disk.history());
+                checked.unwrap_or_else(|what| self.checker.fail(what));
+            }
+            Noted::HistoryJoined(_)
+            | Noted::HistoriesApart(..)
+            | Noted::Conflict(_)
+            | Noted::Misbehaved(..)
+            | Noted::NoHolder(_)
+            | Noted::AddressTaken(..)
+            | Noted::Silent(_) => {}
         }
     }
 
@@ -141,11 +151,17 @@ impl World {
                 Reply::Holders(holders) => format!("{} holders", holders.as_ref().map_or(0, |holders| holders.holders.len())),
                 Reply::Introduce(result) => format!("introduced: {}", result.is_ok()),
                 Reply::Status(status) => format!("status: {} records", status.root.count),
+                Reply::Say(result) => format!("said: {}", result.is_ok()),
+                Reply::AdoptHistory(result) => format!("adopted: {}", result.is_ok()),
                 Reply::Members(members) => format!("{} members", members.len()),
                 Reply::Forget(result) => format!("forgotten: {}", result.is_ok()),
                 Reply::Left => "left".into(),
             };
             self.note(Some(number), format_args!("answers c{}: {text}", call.0));
+        }
+        if let Reply::Say(Ok(said)) = &reply {
+            let checked = self.chronicle.on_said(*said, &self.hosts[number].disk.history());
+            checked.unwrap_or_else(|what| self.checker.fail(what));
         }
         if let Reply::Write(Ok(written)) = &reply {
             let key = self.hosts[number].core.as_ref().map(|core| core.records().key(written.blob));

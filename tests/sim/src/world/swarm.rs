@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gossip_cdn_protocol::io::ClientCall;
+use gossip_cdn_protocol::history::message::Channel;
+use gossip_cdn_protocol::io::{ClientCall, Say};
 use gossip_cdn_protocol::{Command, ContentHash, Input, Node, StoreFault};
 use rand::{Rng, RngExt};
 
@@ -20,6 +21,8 @@ const HEALING: u64 = 120 * SECOND;
 const NEWCOMERS: usize = 2;
 /// The fewest kinds of fault that must have acted in a seed.
 const FEWEST_ACTED: usize = 3;
+/// The fewest messages that must have been delivered in a seed.
+const FEWEST_DELIVERED: usize = 20;
 /// The fewest writes that must have been tried in a seed.
 const FEWEST_WRITES: u64 = 100;
 
@@ -48,6 +51,7 @@ impl World {
     pub(crate) fn swarm(&mut self) {
         let count = self.settings.nodes.unwrap_or_else(|| self.rng.random_range(5..10));
         let end = self.settings.seconds * SECOND;
+        self.with_messages = true;
         for _ in 0..count {
             let host = self.add();
             self.skew(host);
@@ -57,6 +61,10 @@ impl World {
         for _ in 0..self.settings.writes {
             let at = self.rng.random_range(SECOND..end.max(2 * SECOND));
             self.at(at, Event::Write);
+        }
+        for _ in 0..self.settings.writes / 2 {
+            let at = self.rng.random_range(SECOND..end.max(2 * SECOND));
+            self.at(at, Event::Say);
         }
         self.at(3 * SECOND, Event::Trouble);
         self.run_until(end);
@@ -296,7 +304,7 @@ impl World {
         self.healing = true;
         self.network.heal();
         self.registry.down = false;
-        self.queue.retain(|_, event| !matches!(event, Event::Write | Event::Trouble | Event::Stop(_) | Event::Doom(_)));
+        self.queue.retain(|_, event| !matches!(event, Event::Write | Event::Say | Event::Trouble | Event::Stop(_) | Event::Doom(_)));
         for host in 0..self.hosts.len() {
             self.happen(Event::Relief(host));
             self.resume(host);
@@ -319,13 +327,38 @@ impl World {
         }
     }
 
+    /// A client says something, and may wait until it is delivered.
+    pub(super) fn say_by_dice(&mut self) {
+        let live: Vec<usize> = self.hosts.iter().filter(|host| host.core.is_some()).map(|host| host.number).collect();
+        if live.is_empty() {
+            self.at(self.now + SECOND / 2, Event::Say);
+            return;
+        }
+        let host = live[self.rng.random_range(0..live.len())];
+        let call = self.client_call();
+        let body = self.chronicle.body(self.hosts[host].id);
+        let channel = if self.rng.random() { Channel::Causal } else { Channel::Ordered };
+        let wait = self.rng.random_ratio(1, 4).then_some(Duration::from_secs(5));
+        self.note(Some(host), format_args!("client c{} says message {}", call.0, self.chronicle.said()));
+        self.hosts[host].clients.insert(call, None);
+        self.input(host, Input::Command(call, Command::Say(Say { channel, media_type: "text/plain".into(), body, wait })));
+    }
+
+    /// What is missing for the network to be at rest.
+    fn any_gap(&self) -> Option<String> {
+        self.gap().or_else(|| {
+            let disks: Vec<_> = self.hosts.iter().filter(|host| host.life > 0).map(|host| (host.number, host.disk.history())).collect();
+            self.chronicle.gap(disks.iter().map(|(host, disk)| (*host, &**disk)))
+        })
+    }
+
     fn come_to_rest(&mut self, most_hosts: usize) {
         self.checker.require(self.hosts.len() <= most_hosts.max(11), || "too many hosts".into());
         let end = self.now + HEALING;
-        while self.now < end && self.checker.failure().is_none() && self.gap().is_some() {
+        while self.now < end && self.checker.failure().is_none() && self.any_gap().is_some() {
             self.run_for(Duration::from_millis(500));
         }
-        if let Some(gap) = self.gap() {
+        if let Some(gap) = self.any_gap() {
             self.checker.fail(format!("{gap}, {} s after the network healed", HEALING / SECOND));
         }
         for host in &self.hosts {
@@ -353,6 +386,8 @@ impl World {
     fn check_validity(&mut self) {
         let kinds = self.tally.kinds();
         self.checker.require(kinds >= FEWEST_ACTED, || format!("invalid seed: only {kinds} kinds of fault acted"));
+        let delivered = self.chronicle.delivered();
+        self.checker.require(delivered >= FEWEST_DELIVERED, || format!("invalid seed: only {delivered} messages were delivered"));
         let tried = self.tried.saturating_sub(self.flood);
         self.checker.require(tried >= FEWEST_WRITES, || format!("invalid seed: only {tried} writes were tried"));
     }

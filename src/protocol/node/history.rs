@@ -1,0 +1,269 @@
+//! The message history at a node: its replica's wishes become calls and persists, its clients are answered.
+//!
+//! 1. All changes that one input brings about are one persist.
+//! 2. A client that said something is answered when that is durable, or, where it waits, when it is delivered or its time is over; never twice.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+
+use crate::history::disk::{Change, Founding, Place};
+use crate::history::message::MessageId;
+use crate::history::replica::{Asked, Effect, Network, Replica, World};
+use crate::history::talk::{Head, HistoryAnswer, HistoryCall};
+use crate::ids::NodeId;
+use crate::io::{AdoptFault, ClientCall, Event, HistoryStatus, Outbox, Output, PeerCall, Persist, Reply, Said, Say, SayFault, Token};
+use crate::membership::Membership;
+use crate::node::{After, Node, Purpose};
+use crate::store::{Store, StoreFault};
+use crate::time::{Instant, Now};
+use crate::wire::{Answer, Request};
+
+/// A node that heard nobody for so long asks for what it missed when it hears somebody again.
+const SILENCE: Duration = Duration::from_secs(12);
+/// Most foreign histories remembered to be adopted.
+const MAX_APART: usize = 16;
+
+impl Network for Membership {
+    fn is_live(&self, node: NodeId) -> bool {
+        Self::is_live(self, node)
+    }
+
+    fn few(&self, n: usize, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
+        self.pick_some(n, &[], rng).into_iter().filter_map(|target| target.id).collect()
+    }
+}
+
+/// A client that waits for its message.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    call: ClientCall,
+    /// Until when it waits for the delivery; `None` if it waits for the disk alone.
+    until: Option<Instant>,
+    durable: bool,
+}
+
+/// What follows from the history and is not done yet.
+#[derive(Debug)]
+pub(super) struct Telling {
+    found: bool,
+    changes: Vec<Change>,
+    /// How many of the replica's persists those changes are.
+    persists: usize,
+    /// The persists on their way to the disk, and how many of the replica's each is.
+    under_way: VecDeque<(Token, usize)>,
+    waiting: BTreeMap<MessageId, Waiting>,
+    adopting: Option<ClientCall>,
+    apart: BTreeMap<uuid::Uuid, Founding>,
+    heard: Instant,
+}
+
+impl Telling {
+    pub(super) fn new(found: bool, now: Instant) -> Self {
+        Self {
+            found,
+            changes: vec![],
+            persists: 0,
+            under_way: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            adopting: None,
+            apart: BTreeMap::new(),
+            heard: now,
+        }
+    }
+
+    /// When a client's time is over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waiting.values().filter(|waiting| waiting.durable).filter_map(|waiting| waiting.until).min()
+    }
+
+    /// The core is at its end: who waits for the disk is told that it failed, who waits for a delivery that it did not come.
+    pub(super) fn stop(&mut self, fault: &StoreFault, out: &mut Outbox) {
+        for (id, waiting) in std::mem::take(&mut self.waiting) {
+            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(SayFault::Store(fault.clone())) };
+            out.push(Output::Reply(waiting.call, Reply::Say(result)));
+        }
+        let adopting = self.adopting.take();
+        out.extend(adopting.map(|call| Output::Reply(call, Reply::AdoptHistory(Err(AdoptFault::Store(fault.clone()))))));
+    }
+}
+
+impl<S: Store> Node<S> {
+    /// This node's part in the history, for the simulator's checks.
+    pub fn history(&self) -> &Replica {
+        &self.history
+    }
+
+    fn with_history<T>(&mut self, now: Now, out: &mut Outbox, act: impl FnOnce(&mut Replica, &mut World<'_>, &mut Vec<Effect>) -> T) -> T {
+        let mut effects = Vec::new();
+        let store = self.records.store().history();
+        let mut world = World { now, rng: &mut self.rng, network: &self.membership, store };
+        let result = act(&mut self.history, &mut world, &mut effects);
+        effects.into_iter().for_each(|effect| self.perform_effect(effect, out));
+        result
+    }
+
+    fn perform_effect(&mut self, effect: Effect, out: &mut Outbox) {
+        match effect {
+            Effect::Persist(changes) => {
+                self.telling.changes.extend(changes);
+                self.telling.persists += 1;
+            }
+            Effect::Call(node, call, asked) => match self.membership.target(node).filter(|_| !self.leaving) {
+                Some(target) => self.call(target, Request::History(Box::new(call)), Purpose::History(node, asked), out),
+                None => self.unanswered.push((node, asked)),
+            },
+            Effect::Answer(call, answer) => {
+                let answer = self.envelope(Answer::History(Box::new(answer)));
+                out.push(Output::Answer(call, Ok(answer)));
+            }
+            Effect::Accepted(id) => self.on_accepted(id, out),
+            Effect::Delivered(place) => {
+                out.push(Output::Event(Event::Delivered(place)));
+                self.tell_client(place.id, Some(place), out);
+            }
+            Effect::Joined(founding) => {
+                out.push(Output::Event(Event::HistoryJoined(founding)));
+                self.telling.apart.remove(&founding.id);
+                let adopting = self.telling.adopting.take();
+                out.extend(adopting.map(|call| Output::Reply(call, Reply::AdoptHistory(Ok(founding)))));
+            }
+            Effect::Apart(node, founding) => {
+                if self.telling.apart.len() < MAX_APART && self.telling.apart.insert(founding.id, founding).is_none() {
+                    out.push(Output::Event(Event::HistoriesApart(node, founding)));
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, id: MessageId, out: &mut Outbox) {
+        let Some(waiting) = self.telling.waiting.get_mut(&id) else { return };
+        waiting.durable = true;
+        if waiting.until.is_none() {
+            self.tell_client(id, None, out);
+        }
+    }
+
+    fn tell_client(&mut self, id: MessageId, place: Option<Place>, out: &mut Outbox) {
+        if let Some(waiting) = self.telling.waiting.remove(&id) {
+            out.push(Output::Reply(waiting.call, Reply::Say(Ok(Said { id, place }))));
+        }
+    }
+
+    pub(super) fn on_say(&mut self, now: Now, call: ClientCall, say: Say, out: &mut Outbox) {
+        let Say { channel, media_type, body, wait } = say;
+        let until = wait.map(|wait| now.instant + wait);
+        match self.with_history(now, out, |replica, world, out| replica.on_local(world, channel, media_type, body, out)) {
+            Ok(id) => {
+                self.telling.waiting.insert(id, Waiting { call, until, durable: false });
+            }
+            Err(full) => out.push(Output::Reply(call, Reply::Say(Err(SayFault::Full(full))))),
+        }
+    }
+
+    pub(super) fn on_adopt(&mut self, now: Now, call: ClientCall, id: uuid::Uuid, out: &mut Outbox) -> Result<(), StoreFault> {
+        let fault = if self.history.founding().is_some_and(|founding| founding.id == id) {
+            AdoptFault::Current
+        } else if self.records.store().history().has(id)? {
+            // Its own numbers there are taken, and other nodes have delivered what bears them.
+            AdoptFault::Left
+        } else if let Some(founding) = self.telling.apart.get(&id).copied() {
+            self.telling.adopting = Some(call);
+            self.with_history(now, out, |replica, _, out| replica.adopt(founding, out));
+            return Ok(());
+        } else {
+            AdoptFault::Unknown
+        };
+        out.push(Output::Reply(call, Reply::AdoptHistory(Err(fault))));
+        Ok(())
+    }
+
+    pub(super) fn on_history_call(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        call: PeerCall,
+        said: HistoryCall,
+        out: &mut Outbox,
+    ) -> Result<(), StoreFault> {
+        self.with_history(now, out, |replica, world, out| replica.on_call(world, from, call, said, out))
+    }
+
+    pub(super) fn on_history_answer(&mut self, now: Now, from: NodeId, asked: Asked, answer: HistoryAnswer, out: &mut Outbox) {
+        self.with_history(now, out, |replica, world, out| replica.on_answer(world, from, asked, Some(answer), out));
+    }
+
+    /// An exchange showed the other node's history, if it differs from this node's.
+    pub(super) fn compare_histories(&mut self, now: Now, from: NodeId, theirs: Option<Head>, out: &mut Outbox) {
+        match theirs {
+            Some(head) => self.with_history(now, out, |replica, world, out| replica.on_differ(world, from, head, out)),
+            None => self.history.on_equal(from),
+        }
+    }
+
+    pub(super) fn on_history_persisted(&mut self, now: Now, token: Token, out: &mut Outbox) -> Result<(), StoreFault> {
+        // Persists become durable in their order, whatever the order in which that is heard of.
+        while let Some((_, persists)) = self.telling.under_way.pop_front_if(|(earlier, _)| *earlier <= token) {
+            for _ in 0..persists {
+                self.with_history(now, out, |replica, world, out| replica.on_persisted(world, out))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// This node heard somebody.
+    pub(super) fn on_heard_of_history(&mut self, now: Now) {
+        if now.instant.since(self.telling.heard) > SILENCE {
+            self.history.on_silence_ended(now.instant);
+        }
+        self.telling.heard = now.instant;
+    }
+
+    /// What has become due.
+    pub(super) fn keep_history(&mut self, now: Now, out: &mut Outbox) {
+        if std::mem::take(&mut self.telling.found) {
+            self.with_history(now, out, |replica, world, out| replica.found(world, out));
+        }
+        if self.history.deadline().is_some_and(|at| at <= now.instant) {
+            self.with_history(now, out, |replica, world, out| replica.on_deadline(world, out));
+        }
+        // An answer that did not come may lead to calls that cannot be made either.
+        while let Some((node, asked)) = self.unanswered.pop() {
+            self.with_history(now, out, |replica, world, out| replica.on_answer(world, node, asked, None, out));
+        }
+        let over = |waiting: &Waiting| waiting.durable && waiting.until.is_some_and(|until| until <= now.instant);
+        let over: Vec<MessageId> = self.telling.waiting.iter().filter(|(_, waiting)| over(waiting)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.tell_client(id, None, out));
+    }
+
+    /// Asks for everything to be persisted that the input at hand changed of the history.
+    pub(super) fn write_history(&mut self, out: &mut Outbox) {
+        let persists = std::mem::take(&mut self.telling.persists);
+        if persists > 0 {
+            let persist = Persist { token: self.token(), history: std::mem::take(&mut self.telling.changes), ..Persist::default() };
+            self.telling.under_way.push_back((persist.token, persists));
+            self.after.insert(persist.token, After::default());
+            out.push(Output::Persist(persist));
+        }
+    }
+
+    pub(super) fn history_status(&self) -> HistoryStatus {
+        let history = &self.history;
+        let (pages_fetched, pages_sent) = history.pages();
+        HistoryStatus {
+            founding: history.founding(),
+            apart: self.telling.apart.values().copied().collect(),
+            epoch: history.epoch().clone(),
+            coordinator: history.coordinator(),
+            slot: history.decided(),
+            delivered: history.delivered(),
+            number: history.number(),
+            pending: history.pending().count(),
+            synchronised: history.is_synchronised(),
+            transaction: history.transaction().clone(),
+            pages_fetched,
+            pages_sent,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What must hold of the message history, looked at from outside all nodes.
+//!
+//! 1. **No creation.** What is delivered was said by its origin's client, word for word.
+//! 2. **No duplication.** A node delivers a message once, restarts included, and gives every index once, in order.
+//! 3. **Causal order.** What comes before a message, by what its origin had delivered and said, is delivered before it everywhere.
+//! 4. **One order.** The same slot and number stand for the same message on every node that has it.
+//! 5. **Validity and uniform agreement.** After the healing everything accepted, and everything that anybody delivered, is delivered everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip_cdn_protocol::NodeId;
+use gossip_cdn_protocol::history::disk::{Founding, Order, Place};
+use gossip_cdn_protocol::history::memory::MemoryHistory;
+use gossip_cdn_protocol::history::message::{Body, Channel, Message, MessageId};
+use gossip_cdn_protocol::io::Said;
+
+/// What a host has delivered of one history.
+#[derive(Debug, Default)]
+struct Told {
+    index: u64,
+    number: u64,
+    last: BTreeMap<(Channel, NodeId), u64>,
+}
+
+impl Told {
+    fn has(&self, id: MessageId) -> bool {
+        self.last.get(&(id.channel, id.origin)).is_some_and(|last| id.sequence <= *last)
+    }
+}
+
+/// Everything that was said and delivered.
+#[derive(Debug, Default)]
+pub(crate) struct Chronicle {
+    /// Bodies by the node that was asked to take them.
+    said: BTreeMap<NodeId, BTreeSet<Vec<u8>>>,
+    accepted: BTreeSet<MessageId>,
+    told: BTreeMap<(usize, Founding), Told>,
+    order: BTreeMap<(Founding, u64), (MessageId, Order)>,
+    delivered: BTreeSet<MessageId>,
+    next: u64,
+}
+
+impl Chronicle {
+    /// Another body, unlike all others.
+    pub(crate) fn body(&mut self, node: NodeId) -> Body {
+        self.next += 1;
+        let bytes = format!("message {}", self.next).into_bytes();
+        self.said.entry(node).or_default().insert(bytes.clone());
+        Body::of(bytes)
+    }
+
+    /// How many were said.
+    pub(crate) fn said(&self) -> u64 {
+        self.next
+    }
+
+    /// How many of them were delivered somewhere.
+    pub(crate) fn delivered(&self) -> usize {
+        self.delivered.len()
+    }
+
+    /// A client was told that its message is durable.
+    pub(crate) fn on_said(&mut self, said: Said, disk: &MemoryHistory) -> Result<(), String> {
+        use gossip_cdn_protocol::history::disk::HistoryStore as _;
+        self.accepted.insert(said.id);
+        match disk.message(said.id) {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(format!("{} was accepted and is not on disk", said.id)),
+        }
+    }
+
+    /// A host says that it has delivered, durably.
+    pub(crate) fn on_delivered(&mut self, host: usize, place: Place, disk: &MemoryHistory) -> Result<(), String> {
+        use gossip_cdn_protocol::history::disk::HistoryStore as _;
+        let Some(founding) = disk.founding() else { return Err(format!("n{host} delivers {} in no history", place.id)) };
+        let message = disk.message(place.id).ok().flatten();
+        if disk.place(place.id) != Ok(Some(place)) {
+            return Err(format!("n{host} delivered {}, which is not on its disk", place.id));
+        }
+        let Some(message) = message else { return Err(format!("n{host} delivered {} without its body", place.id)) };
+        self.check_delivery(host, founding, place, &message)
+    }
+
+    /// A host starts with what is on its disk: what it delivered and could not say any more counts too.
+    pub(crate) fn on_start(&mut self, host: usize, disk: &MemoryHistory) -> Result<(), String> {
+        let Some(founding) = disk.founding() else { return Ok(()) };
+        let known = self.told.get(&(host, founding)).map_or(0, |told| told.index);
+        let fresh: Vec<(Place, Message)> =
+            disk.delivered().filter(|(place, _)| place.index > known).map(|(place, message)| (*place, message.clone())).collect();
+        fresh.iter().try_for_each(|(place, message)| self.check_delivery(host, founding, *place, message))
+    }
+
+    fn check_delivery(&mut self, host: usize, founding: Founding, place: Place, message: &Message) -> Result<(), String> {
+        let id = place.id;
+        let fail = |what: &str| Err(format!("n{host} delivers {id} {what}"));
+        if !self.said.get(&id.origin).is_some_and(|said| said.contains(message.body.bytes())) {
+            return fail("which its origin never said");
+        }
+        let told = self.told.entry((host, founding)).or_default();
+        if place.index != told.index + 1 {
+            return fail(&format!("as number {} after {}", place.index, told.index));
+        }
+        let last = told.last.get(&(id.channel, id.origin)).map_or(0, |last| *last);
+        if id.sequence != last + 1 {
+            return fail(&format!("after that origin's number {last}"));
+        }
+        if let Some(before) = message.frontier.newest.iter().find(|before| !told.has(**before)) {
+            return fail(&format!("before {before}"));
+        }
+        told.index = place.index;
+        told.last.insert((id.channel, id.origin), id.sequence);
+        if let Some(order) = place.order {
+            if order.number != told.number + 1 {
+                return fail(&format!("as {} in the common order after {}", order.number, told.number));
+            }
+            told.number = order.number;
+            let (known, at) = self.order.entry((founding, order.number)).or_insert((id, order));
+            if (*known, *at) != (id, order) {
+                return fail(&format!("where {known} stands elsewhere"));
+            }
+        }
+        // Everything ordered up to the slot of its frontier comes before it.
+        let next = self.order.get(&(founding, told.number + 1)).map(|(_, order)| order.slot);
+        if next.is_some_and(|slot| slot <= message.frontier.slot) {
+            return fail(&format!("before all of slot {}", message.frontier.slot));
+        }
+        self.delivered.insert(id);
+        Ok(())
+    }
+
+    /// Why the nodes' histories are not alike and complete.
+    pub(crate) fn gap<'a>(&self, disks: impl Iterator<Item = (usize, &'a MemoryHistory)>) -> Option<String> {
+        let mut common: Option<(usize, Founding)> = None;
+        for (host, disk) in disks {
+            let Some(founding) = disk.founding() else { return Some(format!("n{host} belongs to no history")) };
+            let (first, theirs) = *common.get_or_insert((host, founding));
+            if theirs != founding {
+                return Some(format!("n{first} and n{host} belong to different histories"));
+            }
+            let told = self.told.get(&(host, founding));
+            let lacks = |id: &&MessageId| !told.is_some_and(|told| told.has(**id));
+            if let Some(id) = self.accepted.iter().find(lacks) {
+                return Some(format!("n{host} lacks {id}, which was accepted"));
+            }
+            if let Some(id) = self.delivered.iter().find(lacks) {
+                return Some(format!("n{host} lacks {id}, which was delivered elsewhere"));
+            }
+        }
+        None
+    }
+}
