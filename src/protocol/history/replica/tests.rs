@@ -433,3 +433,9 @@ proptest! {
         run(seed, count);
     }
 }
+
+#[test]
+fn a_source_that_has_given_all_it_named_is_not_asked_for_ever() {
+    // Found by dice: what one page brought waited for a message that its source had not named.
+    run(11_924_441_295_458_376_618, 5);
+}
