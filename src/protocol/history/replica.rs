@@ -15,24 +15,29 @@
 //! 3. Only a history in which nothing was ever decided or delivered is left for another one, unless an operator says so.
 //! 4. Everything that follows from a change of the durable state waits for the disk; persists are reported in their order.
 
+mod catching_up;
+mod hearing;
+mod joining;
+mod routing;
+mod seating;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::history::asking::{Asking, Question, SessionId};
-use crate::history::causal::{self, Causal, Tell, Whom};
+use crate::history::asking::{Asking, SessionId};
+use crate::history::causal::{self, Causal, Tell};
 use crate::history::delivery::Delivery;
 use crate::history::disk::{Change, Founding, HistoryStore, Place, Remembered};
-use crate::history::epoch::{Epoch, MAX_VOTERS};
-use crate::history::letters::{Letters, merge};
+use crate::history::epoch::Epoch;
+use crate::history::letters::Letters;
 use crate::history::message::{Body, Channel, Message, MessageId};
-use crate::history::ordered::{self, Batch, Ordered};
-use crate::history::seats::{ASKING, SEEKING, Seats};
-use crate::history::sending::{self, Sending};
-use crate::history::talk::{Ask, Head, HistoryAnswer, HistoryCall, Holdings, Known, Letter, Piece};
-use crate::history::transaction::{Signal, Transaction};
+use crate::history::ordered::{self, Ordered};
+use crate::history::seats::Seats;
+use crate::history::sending::Sending;
+use crate::history::talk::{Ask, Head, HistoryAnswer, HistoryCall, Holdings};
+use crate::history::transaction::Transaction;
 use crate::ids::NodeId;
 use crate::io::PeerCall;
 use crate::store::StoreFault;
@@ -291,42 +296,6 @@ impl Replica {
         self.ordered.coordinator()
     }
 
-    /// Founds a history with this node as its only voter, unless it belongs to one.
-    pub fn found(&mut self, world: &mut World<'_>, out: &mut Vec<Effect>) {
-        if self.founding.is_none() && !self.joining {
-            let id = uuid::Builder::from_random_bytes(world.rng.random()).into_uuid();
-            self.join(Founding { id, founder: self.me }, out);
-        }
-    }
-
-    /// An operator's word: leave this history for that one.
-    pub fn adopt(&mut self, founding: Founding, out: &mut Vec<Effect>) {
-        if self.founding != Some(founding) && !self.joining {
-            self.join(founding, out);
-        }
-    }
-
-    fn join(&mut self, founding: Founding, out: &mut Vec<Effect>) {
-        self.joining = true;
-        // What was delivered in the history that is left keeps its numbers there; what was not is sent anew, from 1 on.
-        let mut next: BTreeMap<Channel, u64> = BTreeMap::new();
-        let own: Vec<Message> = self.own().cloned().collect();
-        let keep = own.into_iter().map(|message| {
-            let sequence = next.entry(message.id.channel).or_default();
-            *sequence += 1;
-            let id = MessageId { sequence: *sequence, ..message.id };
-            Change::Keep(Message { id, frontier: Default::default(), ..message })
-        });
-        let changes = std::iter::once(Change::Join(founding)).chain(keep).collect();
-        self.persist(changes, Then::Join(founding), out);
-    }
-
-    /// This node's own messages that are not delivered, those on their way to the disk included.
-    fn own(&self) -> impl Iterator<Item = &Message> {
-        let stored = self.disk.iter().filter_map(|then| if let Then::OwnOrdered(message) = then { Some(message) } else { None });
-        self.pending().filter(|message| message.id.origin == self.me).chain(stored)
-    }
-
     fn persist(&mut self, changes: Vec<Change>, then: Then, out: &mut Vec<Effect>) {
         // What still moves in a history that is being left comes to nothing: the replica is about to be built anew from the disk.
         if self.joining && !matches!(then, Then::Join(_)) {
@@ -408,145 +377,6 @@ impl Replica {
         Ok(())
     }
 
-    /// A node says something about a history.
-    pub fn on_call(
-        &mut self,
-        world: &mut World<'_>,
-        from: NodeId,
-        call: PeerCall,
-        said: HistoryCall,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), StoreFault> {
-        if self.joining || self.founding.is_none_or(|founding| founding.id != said.history) {
-            out.push(Effect::Answer(call, HistoryAnswer::Elsewhere(self.head())));
-            return Ok(());
-        }
-        let answer = match said.ask {
-            Ask::Tell(letter) => Some(HistoryAnswer::Told(self.on_letter(world, from, letter, out))),
-            Ask::Step(step) => {
-                let mut effects = Vec::new();
-                self.ordered.on_step(world.now.instant, from, call, step, &mut effects);
-                self.route_ordered(world, effects, out);
-                None
-            }
-            Ask::HandOver(messages) => {
-                messages.into_iter().for_each(|message| _ = self.ordered.on_message(message, world.now.instant));
-                Some(HistoryAnswer::Taken(self.ordered.coordinator()))
-            }
-            Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(&theirs, world.now.instant))),
-            Ask::UpdateMe(request) => Some(if self.sending.admit(from, world.now.instant) {
-                self.ordered.on_signal(Signal::UpdateMeRequestReceived);
-                let update = sending::page(&request, world.store)?;
-                self.sending.on_sent(from, update.next.is_none());
-                self.ordered.on_signal(Signal::UpdateByRequestSent);
-                HistoryAnswer::Update(update)
-            } else {
-                HistoryAnswer::Busy
-            }),
-            Ask::Seat(slot) => {
-                if slot >= self.ordered.decided() && self.causal.epoch().voters.contains(&self.me) {
-                    self.seats.on_candidate(from, world.now.instant);
-                }
-                Some(HistoryAnswer::Taken(self.ordered.coordinator().filter(|node| *node != self.me)))
-            }
-            Ask::Settle(_) => {
-                let holdings = self.holdings();
-                self.persist(vec![], Then::Holdings(Some(call), holdings), out);
-                None
-            }
-        };
-        out.extend(answer.map(|answer| Effect::Answer(call, answer)));
-        self.advance(world, out);
-        Ok(())
-    }
-
-    /// A call was answered, or was not.
-    pub fn on_answer(&mut self, world: &mut World<'_>, from: NodeId, asked: Asked, answer: Option<HistoryAnswer>, out: &mut Vec<Effect>) {
-        if self.joining {
-            return;
-        }
-        if let Some(HistoryAnswer::Elsewhere(Some(head))) = answer {
-            self.on_head(from, head, out);
-        }
-        match (asked, answer) {
-            (Asked::Letter, answer) => {
-                self.letters.on_ended(from);
-                if let Some(HistoryAnswer::Told(tell)) = answer {
-                    let letter = Letter { tell, slots: BTreeMap::new() };
-                    let reply = self.on_letter(world, from, letter, out);
-                    self.tell(from, reply);
-                }
-            }
-            (Asked::Step, Some(HistoryAnswer::Vote(vote))) => {
-                let (causal, mut effects) = (&self.causal, Vec::new());
-                self.ordered.on_vote(world.now.instant, from, vote, &|frontier| causal.has(frontier), &mut effects);
-                self.route_ordered(world, effects, out);
-            }
-            (Asked::Versions(session), Some(HistoryAnswer::Versions(known))) => self.asking.on_versions(session, from, Some(known)),
-            (Asked::Versions(session), _) => self.asking.on_versions(session, from, None),
-            (Asked::Page(session), Some(HistoryAnswer::Update(update))) => {
-                update.pieces.into_iter().for_each(|piece| self.on_piece(world, piece, out));
-                self.ordered.on_signal(Signal::UpdateByRequestReceived);
-                self.asking.on_page(session, from, update.next);
-            }
-            (Asked::Page(session), _) => {
-                self.ordered.on_signal(Signal::UpdateByRequestReceived);
-                self.asking.on_page_failed(session, from);
-            }
-            (Asked::Seat, Some(HistoryAnswer::Taken(coordinator))) => self.usher = coordinator,
-            (Asked::Seat, _) => self.usher = None,
-            (Asked::Holdings(epoch), Some(HistoryAnswer::Holdings(holdings))) if epoch == self.causal.epoch().number => {
-                let ahead = holdings.slot > self.ordered.decided() || holdings.epoch > epoch;
-                if ahead {
-                    self.asking.on_ahead(from);
-                }
-                let epoch = self.causal.epoch().clone();
-                self.seats.on_holdings(&epoch, from, holdings);
-                self.take_seats(world, out);
-            }
-            (Asked::Step | Asked::HandOver | Asked::Holdings(_), _) => {}
-        }
-        self.advance(world, out);
-    }
-
-    /// Another node's history, as an exchange shows it where fingerprints differ.
-    pub fn on_differ(&mut self, world: &mut World<'_>, from: NodeId, head: Head, out: &mut Vec<Effect>) {
-        if self.founding.is_some_and(|founding| founding == head.founding) {
-            if let Some(full) = self.asking.on_differ(from).filter(|_| !self.joining) {
-                let known = self.known(full, world.now.instant);
-                let questions = self.asking.begin(BTreeSet::from([from]), false, &known, world.now.instant);
-                self.put(questions, out);
-            }
-        } else {
-            self.on_head(from, head, out);
-        }
-        self.advance(world, out);
-    }
-
-    /// An exchange found nothing that differs.
-    pub fn on_equal(&mut self, from: NodeId) {
-        self.asking.on_equal(from);
-    }
-
-    /// This node heard nobody for longer than it takes to call a node dead, and hears somebody again.
-    pub fn on_silence_ended(&mut self, now: Instant) {
-        self.asking.doubt(now);
-    }
-
-    fn on_head(&mut self, from: NodeId, head: Head, out: &mut Vec<Effect>) {
-        if self.joining {
-            return;
-        }
-        match self.head() {
-            None => self.join(head.founding, out),
-            Some(ours) if ours.founding == head.founding => {}
-            Some(ours) if ours.young && (!head.young || head.founding.id < ours.founding.id) => self.join(head.founding, out),
-            Some(ours) if !ours.young && !head.young => out.push(Effect::Apart(from, head.founding)),
-            // The other one yields.
-            Some(_) => {}
-        }
-    }
-
     /// When [`Self::on_deadline`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         if self.founding.is_none() || self.joining {
@@ -577,218 +407,9 @@ impl Replica {
         self.advance(world, out);
     }
 
-    fn on_letter(&mut self, world: &mut World<'_>, from: NodeId, letter: Letter, out: &mut Vec<Effect>) -> Tell {
-        let Letter { tell, slots } = letter;
-        for (slot, batch) in slots {
-            if slot > self.ordered.decided() + 1 {
-                self.asking.on_ahead(from);
-            } else if slot > self.ordered.decided() {
-                // Heard for the first time: passed on once.
-                for peer in world.network.few(FAN_OUT, world.rng).into_iter().filter(|peer| *peer != from) {
-                    self.letters.decided(peer, slot, &batch);
-                }
-                self.on_piece(world, Piece::Slot(slot, batch), out);
-            }
-        }
-        if tell.epoch > self.causal.epoch().number {
-            self.asking.on_ahead(from);
-        }
-        let (mut effects, mut answer) = (Vec::new(), Tell { epoch: self.causal.epoch().number, ..Tell::default() });
-        self.causal.on_tell(world.now.instant, from, tell, &mut effects);
-        self.route_causal(world, effects, &mut answer, Some(from), out);
-        answer
-    }
-
-    fn on_piece(&mut self, world: &mut World<'_>, piece: Piece, out: &mut Vec<Effect>) {
-        match piece {
-            Piece::Message(message) => {
-                let mut effects = Vec::new();
-                self.causal.on_history(vec![message], &mut effects);
-                self.route_causal(world, effects, &mut Tell::default(), None, out);
-            }
-            Piece::Slot(slot, batch) => {
-                let mut effects = Vec::new();
-                self.ordered.on_decided(slot, batch, &mut effects);
-                self.route_ordered(world, effects, out);
-            }
-        }
-    }
-
-    fn tell(&mut self, node: NodeId, tell: Tell) {
-        if tell != (Tell { epoch: tell.epoch, ..Tell::default() }) {
-            self.letters.tell(node, tell);
-        }
-    }
-
-    /// Carries out what the causal channel wants; what it says to `asker` goes into `answer`.
-    fn route_causal(
-        &mut self,
-        world: &mut World<'_>,
-        effects: Vec<causal::Effect>,
-        answer: &mut Tell,
-        asker: Option<NodeId>,
-        out: &mut Vec<Effect>,
-    ) {
-        for effect in effects {
-            match effect {
-                causal::Effect::Persist(changes) => {
-                    let changes = changes.into_iter().map(|change| self.causal_change(world, change)).collect();
-                    self.persist(changes, Then::Causal, out);
-                }
-                causal::Effect::Accepted(id) => out.push(Effect::Accepted(id)),
-                causal::Effect::Delivered(message) => {
-                    let place = self.places.pop_front().filter(|place| place.id == message.id);
-                    out.extend(place.map(Effect::Delivered));
-                }
-                causal::Effect::Tell(Whom::Node(node), tell) if Some(node) == asker => merge(answer, tell),
-                causal::Effect::Tell(Whom::Node(node), tell) => self.tell(node, tell),
-                causal::Effect::Tell(Whom::AFew, tell) => {
-                    for node in world.network.few(FAN_OUT, world.rng).into_iter().filter(|node| Some(*node) != asker) {
-                        self.tell(node, tell.clone());
-                    }
-                }
-            }
-        }
-    }
-
-    fn causal_change(&mut self, world: &World<'_>, change: causal::Change) -> Change {
-        match change {
-            causal::Change::Store(message) => Change::Keep(message),
-            causal::Change::Deliver(message) => {
-                let place = self.delivery.place(message.id, None, world.now.wall);
-                self.places.push_back(place);
-                self.lately.insert(message.id.origin, world.now.instant);
-                Change::Deliver(place, message)
-            }
-        }
-    }
-
-    fn route_ordered(&mut self, world: &mut World<'_>, effects: Vec<ordered::Effect>, out: &mut Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                ordered::Effect::Persist(changes) => {
-                    let changes = changes.into_iter().map(|change| self.ordered_change(change)).collect();
-                    self.persist(changes, Then::Ordered, out);
-                }
-                ordered::Effect::Ask(voter, step) => self.ask(voter, Ask::Step(step), Asked::Step, out),
-                ordered::Effect::Answer(call, vote) => out.push(Effect::Answer(call, HistoryAnswer::Vote(vote))),
-                ordered::Effect::Behind(node, _) => self.asking.on_ahead(node),
-                ordered::Effect::Decided(slot, batch) => self.on_decided(world, slot, batch, out),
-                ordered::Effect::HandOver(node, messages) => self.ask(node, Ask::HandOver(messages), Asked::HandOver, out),
-            }
-        }
-    }
-
-    fn ordered_change(&mut self, change: ordered::Change) -> Change {
-        match change {
-            ordered::Change::Promise(ballot) => Change::Promise(ballot),
-            ordered::Change::Accept(slot, accepted) => Change::Accept(slot, accepted),
-            ordered::Change::Decide(slot, batch) => {
-                if let Some(next) = batch.next_epoch(&self.decided_epoch) {
-                    self.decided_epoch = next;
-                }
-                Change::Decide(slot, batch, self.decided_epoch.clone())
-            }
-        }
-    }
-
-    /// A slot is decided, durably here.
-    fn on_decided(&mut self, world: &mut World<'_>, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
-        if self.ordered.is_coordinator() {
-            for peer in world.network.few(FAN_OUT, world.rng).into_iter().filter(|peer| !self.causal.epoch().voters.contains(peer)) {
-                self.letters.decided(peer, slot, &batch);
-            }
-        }
-        if let Some(epoch) = batch.next_epoch(self.causal.epoch()) {
-            let mut effects = Vec::new();
-            self.causal.on_epoch(epoch, &mut effects);
-            self.route_causal(world, effects, &mut Tell::default(), None, out);
-        }
-        self.delivery.on_decided(slot, batch);
-    }
-
     fn ask(&self, node: NodeId, ask: Ask, asked: Asked, out: &mut Vec<Effect>) {
         if let Some(founding) = self.founding {
             out.push(Effect::Call(node, HistoryCall { history: founding.id, ask }, asked));
-        }
-    }
-
-    fn put(&mut self, questions: impl IntoIterator<Item = Question>, out: &mut Vec<Effect>) {
-        for Question { to, ask, session } in questions {
-            let asked = match &ask {
-                Ask::UpdateMe(_) => {
-                    self.ordered.on_signal(Signal::UpdateMeRequestSent);
-                    Asked::Page(session)
-                }
-                Ask::Versions(_) | Ask::Tell(_) | Ask::Step(_) | Ask::HandOver(_) | Ask::Seat(_) | Ask::Settle(_) => {
-                    Asked::Versions(session)
-                }
-            };
-            self.ask(to, ask, asked, out);
-        }
-    }
-
-    /// How far this node is.
-    fn known(&mut self, full: bool, now: Instant) -> Known {
-        self.lately.retain(|_, at| now.since(*at) < LATELY);
-        let named = |origin: &NodeId| full || self.lately.contains_key(origin);
-        let origins = self.causal.delivered().iter().filter(|(origin, _)| named(origin)).map(|(origin, last)| (*origin, *last)).collect();
-        Known { slot: self.ordered.decided(), origins, full }
-    }
-
-    /// How far this node is where it is farther than another one.
-    fn beyond(&mut self, theirs: &Known, now: Instant) -> Known {
-        let mut ours = self.known(theirs.full, now);
-        for origin in theirs.origins.keys() {
-            if let Some(last) = self.causal.delivered().get(origin) {
-                ours.origins.insert(*origin, *last);
-            }
-        }
-        ours.origins.retain(|origin, last| theirs.origins.get(origin).is_none_or(|theirs| theirs < last));
-        ours
-    }
-
-    fn holdings(&self) -> Holdings {
-        let kept = self.causal.pending().map(|message| message.id).filter(|id| self.causal.keeps(*id)).collect();
-        Holdings { epoch: self.causal.epoch().number, slot: self.ordered.decided(), delivered: self.causal.delivered().clone(), kept }
-    }
-
-    /// Whether this node is a learner that has caught up and might vote.
-    fn seeks(&self) -> bool {
-        let epoch = self.causal.epoch();
-        self.is_synchronised() && !epoch.voters.contains(&self.me) && !epoch.voters.is_empty()
-    }
-
-    /// Asks for a seat, or sees to it that one is given.
-    fn take_seats(&mut self, world: &mut World<'_>, out: &mut Vec<Effect>) {
-        let (now, epoch) = (world.now.instant, self.causal.epoch().clone());
-        if self.seeks() && self.seek_at <= now {
-            // With all seats taken one may become free in a minute at the soonest.
-            self.seek_at = now + if epoch.voters.len() < MAX_VOTERS { SEEKING } else { 4 * SEEKING };
-            let live: Vec<NodeId> = epoch.voters.iter().copied().filter(|voter| world.network.is_live(*voter)).collect();
-            let any = (!live.is_empty()).then(|| live[world.rng.random_range(0..live.len())]);
-            if let Some(voter) = self.usher.take().filter(|usher| live.contains(usher)).or(any) {
-                self.ask(voter, Ask::Seat(self.ordered.decided()), Asked::Seat, out);
-            }
-        }
-        if !epoch.voters.contains(&self.me) {
-            return;
-        }
-        self.seats.observe(&epoch, |node| node == self.me || world.network.is_live(node), now);
-        if self.seek_at <= now {
-            self.seek_at = now + ASKING;
-        }
-        let Some(next) = self.seats.wanted(&epoch, now) else { return };
-        if self.ordered.coordinator().is_some_and(|node| node != self.me && world.network.is_live(node)) {
-            return;
-        }
-        if self.seats.is_settled(&epoch) {
-            self.ordered.wish(next);
-        } else if self.seats.asks(&epoch, now) {
-            self.persist(vec![], Then::Holdings(None, self.holdings()), out);
-            for voter in epoch.voters.iter().filter(|voter| **voter != self.me) {
-                self.ask(*voter, Ask::Settle(epoch.number), Asked::Holdings(epoch.number), out);
-            }
         }
     }
 
@@ -812,34 +433,6 @@ impl Replica {
             for (node, letter) in self.letters.due() {
                 self.ask(node, Ask::Tell(letter), Asked::Letter, out);
             }
-        }
-    }
-
-    /// Whether disk and delivery keep up with what is fetched.
-    fn may_ask(&self) -> bool {
-        self.disk.len() < MAX_UNDER_WAY && self.delivery.waiting() < MAX_UNDER_WAY
-    }
-
-    fn ask_for_more(&mut self, world: &mut World<'_>, out: &mut Vec<Effect>) {
-        let now = world.now.instant;
-        if self.founding.is_none() || !self.may_ask() {
-            return;
-        }
-        if let Some(whom) = self.asking.due(now) {
-            let general = whom.is_none();
-            let mut nodes: BTreeSet<NodeId> = whom.into_iter().collect();
-            if general {
-                nodes.extend(self.causal.epoch().voters.iter().filter(|voter| **voter != self.me));
-                nodes.extend(world.network.few(ASKED_BESIDE, world.rng));
-            }
-            let known = self.known(true, now);
-            let questions = self.asking.begin(nodes, general, &known, now);
-            self.put(questions, out);
-        }
-        if self.asking.is_busy() && !self.asking.is_fetching() {
-            let ours = self.known(true, now);
-            let question = self.asking.proceed(self.me, self.causal.epoch(), &ours, now);
-            self.put(question, out);
         }
     }
 

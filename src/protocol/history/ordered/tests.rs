@@ -1,5 +1,7 @@
 //! Ordered machines alone, on a network and disks that fail by dice.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use rand::SeedableRng;
 

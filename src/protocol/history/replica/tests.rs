@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 
 use super::*;
+use crate::history::epoch::MAX_VOTERS;
 use crate::history::memory::MemoryHistory;
 use crate::record::tests::node;
 

@@ -1,0 +1,178 @@
+//! A coordinator: from Start to Commit, or to Rollback.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Accepted, BATCH_BUDGET, Ballot, Batch, Change, Effect, Entry, LONGEST_SILENCE, MAX_BATCH, Ordered, PATIENCE, Ready, SILENCE, Step,
+    Then, Vote,
+};
+use crate::history::transaction::Signal;
+use crate::ids::NodeId;
+use crate::time::Instant;
+
+/// Where a coordinator stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Start is sent; who confirmed.
+    Starting(BTreeSet<NodeId>),
+    /// A majority confirmed; nothing is proposed.
+    Steady,
+    /// Update is sent; who has it.
+    Updating { slot: u64, batch: Batch, received: BTreeSet<NodeId> },
+}
+
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    pub(super) ballot: Ballot,
+    /// The epoch for which a majority confirmed or is asked to.
+    pub(super) epoch: u64,
+    pub(super) phase: Phase,
+    /// What the greatest ballot reported for each slot.
+    pub(super) reported: BTreeMap<u64, Accepted>,
+    /// When the phase under way is rolled back.
+    pub(super) until: Instant,
+}
+
+impl Ordered {
+    /// A voter answered.
+    pub fn on_vote(&mut self, now: Instant, from: NodeId, vote: Vote, ready: Ready<'_>, out: &mut Vec<Effect>) {
+        match vote {
+            Vote::Confirm { ballot, accepted, decided } => {
+                for (slot, batch) in decided {
+                    self.on_decided(slot, batch, out);
+                }
+                self.on_confirm(now, from, ballot, accepted, ready, out);
+            }
+            Vote::Received { ballot, slot } => self.on_received(now, from, ballot, slot, ready, out),
+            Vote::Decided { slot, batch } => {
+                self.on_decided(slot, batch, out);
+                self.proceed(now, ready, out);
+            }
+            Vote::Refused { promised } => {
+                self.seen = self.seen.max(Some(promised));
+                if self.coordinator.as_ref().is_some_and(|coordinator| promised > coordinator.ballot) {
+                    self.roll_back(now, out);
+                }
+            }
+            Vote::Ahead { decided } if decided > self.decided => out.push(Effect::Behind(from, decided)),
+            Vote::Ahead { .. } | Vote::Behind | Vote::Taken => {}
+        }
+    }
+
+    pub(super) fn on_confirm(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        accepted: BTreeMap<u64, Accepted>,
+        ready: Ready<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.ballot == ballot) else { return };
+        let Phase::Starting(confirmed) = &mut coordinator.phase else { return };
+        confirmed.insert(from);
+        for (slot, accepted) in accepted {
+            let known = coordinator.reported.get(&slot).map(|known| known.ballot);
+            if known.is_none_or(|known| known < accepted.ballot) {
+                coordinator.reported.insert(slot, accepted);
+            }
+        }
+        if self.epoch.is_majority(confirmed) {
+            coordinator.phase = Phase::Steady;
+            self.silence = SILENCE;
+            self.proceed(now, ready, out);
+        }
+    }
+
+    pub(super) fn on_received(&mut self, now: Instant, from: NodeId, ballot: Ballot, of: u64, ready: Ready<'_>, out: &mut Vec<Effect>) {
+        let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.ballot == ballot) else { return };
+        let Phase::Updating { slot, batch, received } = &mut coordinator.phase else { return };
+        if *slot != of {
+            return;
+        }
+        received.insert(from);
+        if !self.epoch.is_majority(received) {
+            return;
+        }
+        let (slot, batch) = (*slot, batch.clone());
+        coordinator.phase = Phase::Steady;
+        self.transaction.on_signal(Signal::CommitSent);
+        let hash = batch.hash();
+        let voters = self.others();
+        self.record(slot, batch, out);
+        out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
+        self.proceed(now, ready, out);
+    }
+
+    /// Begins a ballot.
+    pub(super) fn start(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let round = self.seen.max(self.promised).map_or(0, |seen| seen.round) + 1;
+        let ballot = Ballot { round, node: self.me };
+        let phase = Phase::Starting(BTreeSet::new());
+        self.coordinator = Some(Coordinator { ballot, epoch: self.epoch.number, phase, reported: BTreeMap::new(), until: now + PATIENCE });
+        (self.seen, self.promised, self.followed, self.ballot_at) = (Some(ballot), Some(ballot), None, None);
+        self.transaction.on_signal(Signal::StartTransactionSent);
+        self.persist(vec![Change::Promise(ballot)], vec![Then::OwnConfirm(ballot)], out);
+        let slot = self.decided + 1;
+        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Start { ballot, slot })));
+    }
+
+    /// Proposes for the next slot, if there is something to propose.
+    pub(super) fn proceed(&mut self, now: Instant, ready: Ready<'_>, out: &mut Vec<Effect>) {
+        let slot = self.decided + 1;
+        let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| coordinator.phase == Phase::Steady) else { return };
+        if coordinator.epoch != self.epoch.number {
+            // A new epoch begins with a Start, by whoever votes in it.
+            self.coordinator = None;
+            if self.epoch.voters.contains(&self.me) {
+                self.start(now, out);
+            }
+            return;
+        }
+        let ballot = coordinator.ballot;
+        let batch = coordinator.reported.get(&slot).map_or_else(|| self.form(ready), |accepted| accepted.batch.clone());
+        if batch.entries.is_empty() {
+            return;
+        }
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };
+            coordinator.until = now + PATIENCE;
+        }
+        self.transaction.on_signal(Signal::UpdateRemoteNodes);
+        let accepted = Accepted { ballot, batch: batch.clone() };
+        self.accepted.insert(slot, accepted.clone());
+        self.persist(vec![Change::Accept(slot, accepted)], vec![Then::OwnReceived(ballot, slot)], out);
+        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Update { ballot, slot, batch: batch.clone() })));
+    }
+
+    /// All messages that may stand in the next slot, each origin's in their order, and the epoch wished for.
+    pub(super) fn form(&self, ready: Ready<'_>) -> Batch {
+        let mut entries = Vec::new();
+        let (mut bytes, mut next) = (0, BTreeMap::new());
+        for message in self.waiting.values() {
+            let expected =
+                next.entry(message.id.origin).or_insert_with(|| self.ordered.get(&message.id.origin).map_or(0, |last| *last) + 1);
+            if message.id.sequence != *expected || !ready(&message.frontier) {
+                continue;
+            }
+            bytes += message.body.bytes().len();
+            if entries.len() == MAX_BATCH || bytes > BATCH_BUDGET && !entries.is_empty() {
+                break;
+            }
+            *expected += 1;
+            entries.push(Entry::Message(message.clone()));
+        }
+        entries.extend(self.wish.clone().map(Entry::Epoch));
+        Batch { entries }
+    }
+
+    /// Gives up this node's ballot; its messages are tried again later.
+    pub(super) fn roll_back(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let Some(coordinator) = self.coordinator.take() else { return };
+        let ballot = coordinator.ballot;
+        self.transaction.on_signal(Signal::RollbackSent);
+        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Rollback { ballot })));
+        self.silence = (self.silence * 2).min(LONGEST_SILENCE);
+        (self.heard, self.ballot_at, self.hand_over_at) = (now, None, Some(now));
+    }
+}

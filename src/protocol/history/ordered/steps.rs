@@ -1,0 +1,147 @@
+//! What coordinators and voters say to each other, and what a slot decides.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::epoch::Epoch;
+use crate::history::message::Message;
+use crate::ids::{ContentHash, NodeId};
+
+/// Who proposes, and how often it was tried. A greater one takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ballot {
+    /// One more than any that its coordinator had heard of.
+    pub round: u64,
+    /// The coordinator.
+    pub node: NodeId,
+}
+
+/// What stands in a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A client's message.
+    Message(Message),
+    /// From the next slot on these vote. Always the last entry of its batch.
+    Epoch(Epoch),
+}
+
+/// What one slot decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Batch {
+    /// In their order.
+    pub entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// What tells it from every other batch.
+    pub fn hash(&self) -> ContentHash {
+        // Maps and sets are ordered, so equal batches have equal JSON.
+        ContentHash::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The epoch that begins behind it, if one does.
+    pub fn next_epoch(&self, epoch: &Epoch) -> Option<Epoch> {
+        match self.entries.last() {
+            Some(Entry::Epoch(next)) if epoch.may_become(next) => Some(next.clone()),
+            Some(Entry::Epoch(_) | Entry::Message(_)) | None => None,
+        }
+    }
+
+    /// Its messages, in their order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Message(message) => Some(message),
+            Entry::Epoch(_) => None,
+        })
+    }
+}
+
+/// A batch that a voter has under a ballot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The ballot.
+    pub ballot: Ballot,
+    /// The batch.
+    pub batch: Batch,
+}
+
+/// What a coordinator says to a voter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Prepare for `slot` and every later one.
+    Start {
+        /// This ballot.
+        ballot: Ballot,
+        /// The first slot that the coordinator does not know decided.
+        slot: u64,
+    },
+    /// Take this batch.
+    Update {
+        /// Under this ballot.
+        ballot: Ballot,
+        /// In this slot.
+        slot: u64,
+        /// The batch.
+        batch: Batch,
+    },
+    /// That slot is decided.
+    Commit {
+        /// Under this ballot.
+        ballot: Ballot,
+        /// The slot.
+        slot: u64,
+        /// Hash of the batch.
+        hash: ContentHash,
+    },
+    /// This ballot is given up.
+    Rollback {
+        /// The ballot.
+        ballot: Ballot,
+    },
+}
+
+/// What a voter answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vote {
+    /// Durable: nothing of an older ballot is taken any more.
+    Confirm {
+        /// The ballot promised.
+        ballot: Ballot,
+        /// What was accepted from the slot asked for on, and is not known to be decided.
+        accepted: BTreeMap<u64, Accepted>,
+        /// What is known decided from that slot on, the first [`super::MAX_REPORTED`] slots of it.
+        decided: BTreeMap<u64, Batch>,
+    },
+    /// Durable: this batch, under this ballot.
+    Received {
+        /// The ballot.
+        ballot: Ballot,
+        /// The slot.
+        slot: u64,
+    },
+    /// That slot is decided, by this batch.
+    Decided {
+        /// The slot.
+        slot: u64,
+        /// The batch.
+        batch: Batch,
+    },
+    /// A greater ballot was confirmed.
+    Refused {
+        /// That ballot.
+        promised: Ballot,
+    },
+    /// The coordinator must fetch history first: more is decided than this voter still has at hand.
+    Ahead {
+        /// The last slot known decided.
+        decided: u64,
+    },
+    /// This voter must fetch history first.
+    Behind,
+    /// To Commit and Rollback.
+    Taken,
+}

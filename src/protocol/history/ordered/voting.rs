@@ -1,0 +1,105 @@
+//! A voter: what it confirms and takes, by ballots alone.
+
+use super::{Accepted, Ballot, Batch, Change, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, SILENCE, Step, Then, Vote};
+use crate::history::transaction::Signal;
+use crate::ids::{ContentHash, NodeId};
+use crate::io::PeerCall;
+use crate::time::Instant;
+
+impl Ordered {
+    /// A coordinator says something.
+    pub fn on_step(&mut self, now: Instant, from: NodeId, call: PeerCall, step: Step, out: &mut Vec<Effect>) {
+        match step {
+            Step::Start { ballot, slot } if ballot.node == from => self.on_start(now, call, ballot, slot, out),
+            Step::Update { ballot, slot, batch } if ballot.node == from => self.on_update(now, call, ballot, slot, batch, out),
+            Step::Commit { ballot, slot, hash } => {
+                self.on_commit(now, from, ballot, slot, hash, out);
+                out.push(Effect::Answer(call, Vote::Taken));
+            }
+            Step::Rollback { ballot } => {
+                if self.followed == Some(ballot) {
+                    self.transaction.on_signal(Signal::RollbackReceived);
+                    self.followed = None;
+                }
+                out.push(Effect::Answer(call, Vote::Taken));
+            }
+            // Nobody speaks for another coordinator.
+            Step::Start { .. } | Step::Update { .. } => self.refuse(call, out),
+        }
+    }
+
+    pub(super) fn refuse(&self, call: PeerCall, out: &mut Vec<Effect>) {
+        let nobody = Ballot { round: 0, node: self.me };
+        out.push(Effect::Answer(call, Vote::Refused { promised: self.promised.unwrap_or(nobody) }));
+    }
+
+    pub(super) fn on_start(&mut self, now: Instant, call: PeerCall, ballot: Ballot, slot: u64, out: &mut Vec<Effect>) {
+        if self.promised.is_some_and(|promised| promised > ballot) {
+            return self.refuse(call, out);
+        }
+        self.follow(now, ballot, out);
+        self.transaction.on_signal(Signal::StartTransactionReceived);
+        let accepted = self.accepted.range(slot.max(self.decided + 1)..).map(|(slot, accepted)| (*slot, accepted.clone())).collect();
+        let decided = self.recent.range(slot..).take(MAX_REPORTED).map(|(slot, batch)| (*slot, batch.clone())).collect();
+        let at_hand = slot > self.decided || self.recent.contains_key(&slot);
+        let vote = if at_hand { Vote::Confirm { ballot, accepted, decided } } else { Vote::Ahead { decided: self.decided } };
+        self.promised = Some(ballot);
+        self.persist(vec![Change::Promise(ballot)], vec![Then::Answer(call, vote)], out);
+    }
+
+    pub(super) fn on_update(&mut self, now: Instant, call: PeerCall, ballot: Ballot, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
+        if self.promised.is_some_and(|promised| promised > ballot) {
+            return self.refuse(call, out);
+        }
+        self.follow(now, ballot, out);
+        if slot <= self.decided {
+            let vote = match self.recent.get(&slot) {
+                Some(batch) => Vote::Decided { slot, batch: batch.clone() },
+                None => Vote::Ahead { decided: self.decided },
+            };
+            out.push(Effect::Answer(call, vote));
+            return;
+        }
+        if slot > self.decided + 1 {
+            // Who proposes for a slot knows all before it.
+            out.push(Effect::Behind(ballot.node, slot - 1));
+        }
+        if slot > self.decided + MAX_AHEAD {
+            out.push(Effect::Answer(call, Vote::Behind));
+            return;
+        }
+        self.transaction.on_signal(Signal::UpdateReceived);
+        let accepted = Accepted { ballot, batch };
+        self.promised = Some(ballot);
+        self.accepted.insert(slot, accepted.clone());
+        let then = vec![Then::Answer(call, Vote::Received { ballot, slot })];
+        self.persist(vec![Change::Accept(slot, accepted)], then, out);
+    }
+
+    pub(super) fn on_commit(&mut self, now: Instant, from: NodeId, ballot: Ballot, slot: u64, hash: ContentHash, out: &mut Vec<Effect>) {
+        if Some(ballot) >= self.seen {
+            self.follow(now, ballot, out);
+        }
+        if slot <= self.decided {
+            return;
+        }
+        let held = self.accepted.get(&slot).filter(|accepted| accepted.batch.hash() == hash).map(|accepted| accepted.batch.clone());
+        match held {
+            Some(batch) if slot == self.decided + 1 => self.decide(slot, batch, out),
+            Some(_) | None => out.push(Effect::Behind(from, slot)),
+        }
+    }
+
+    /// Another node coordinates with a ballot at least as great as any confirmed here.
+    pub(super) fn follow(&mut self, now: Instant, ballot: Ballot, out: &mut Vec<Effect>) {
+        if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.ballot < ballot) {
+            self.roll_back(now, out);
+        }
+        self.seen = self.seen.max(Some(ballot));
+        if self.followed != Some(ballot) {
+            self.followed = Some(ballot);
+            self.hand_over_at = Some(now);
+        }
+        (self.heard, self.silence, self.ballot_at) = (now, SILENCE, None);
+    }
+}
