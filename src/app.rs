@@ -3,7 +3,7 @@
 //! The only place that makes threads and runtimes. A node has, beside the HTTP workers, three threads: the store's one writer, the
 //! driver of the core, and the courier of payloads.
 //!
-//! Stopping: no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
+//! Stopping: streams of events end, no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
 
 mod demo;
 
@@ -22,6 +22,7 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use gossip_cdn_protocol::wire::{Envelope, VERSION};
 use gossip_cdn_protocol::{Node, NodeId, StoreFault};
+use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::guard::{self, Hosts, Origins};
 use gossip_cdn_shell::service::Ready;
 use gossip_cdn_shell::{problem, request, serve};
@@ -89,6 +90,7 @@ pub struct RunningNode {
     id: NodeId,
     address: SocketAddr,
     server: ServerHandle,
+    streams: Streams,
     driver: Handle,
     ended: oneshot::Receiver<Result<(), StoreFault>>,
     tasks: TaskTracker,
@@ -158,6 +160,7 @@ impl RunningNode {
 
     /// Stops it: connections, commits, farewells, the store, in this order.
     pub async fn stop(self) {
+        self.streams.end();
         self.server.stop(true).await;
         self.tasks.close();
         // A write that waits for copies elsewhere is answered only when the core leaves.
@@ -216,9 +219,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         return Err(StartError::Unreadable(fault));
     }
     let tasks = TaskTracker::new();
-    let server = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
+    let (server, streams) = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
     tracing::info!(node = %id, %address, %advertised, "serving");
-    Ok(RunningNode { id, address, server, driver: handle, ended, tasks, arbiters, store, writer })
+    Ok(RunningNode { id, address, server, streams, driver: handle, ended, tasks, arbiters, store, writer })
 }
 
 fn open_lan(address: SocketAddrV4, listening: SocketAddr, advertised: &str) -> Result<Lan, StartError> {
@@ -321,13 +324,14 @@ fn serve(
     driver: &Handle,
     tasks: &TaskTracker,
     health: Health,
-) -> Result<ServerHandle, StartError> {
+) -> Result<(ServerHandle, Streams), StartError> {
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
     let settings = config.http_settings(advertised);
     let context = http::Context::new(store.clone(), driver.clone(), settings, tasks.clone(), wall);
     let peers = PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers), tasks);
     let peers = Data::new(peers);
+    let streams = context.streams.clone();
     let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
@@ -349,7 +353,7 @@ fn serve(
     let server = gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect), &shared).listen(listener)?.run();
     let handle = server.handle();
     actix_rt::spawn(server);
-    Ok(handle)
+    Ok((handle, streams))
 }
 
 /// The wall clock for what is shown to people.

@@ -5,6 +5,8 @@
 //! 3. Persists are handed to the writer in the order in which the core asked for them.
 //! 4. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
+mod changes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -19,8 +21,11 @@ use gossip_cdn_protocol::io::{
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Request};
 use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, NodeId, Output, Persist, Reply, StoreFault};
+use gossip_cdn_shell::events::Feed;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::changes::Change;
+use self::changes::Changes;
 use crate::clock::Clock;
 use crate::lan::RunningLan;
 use crate::peers::{Peers, Transfers};
@@ -48,6 +53,7 @@ pub struct Stopped;
 pub struct Handle {
     messages: mpsc::Sender<Message>,
     delivered: watch::Receiver<u64>,
+    changes: Feed<Change>,
 }
 
 impl std::fmt::Debug for Message {
@@ -64,13 +70,15 @@ impl std::fmt::Debug for Message {
 pub struct Inbox {
     messages: mpsc::Receiver<Message>,
     delivered: watch::Sender<u64>,
+    changes: Feed<Change>,
 }
 
 /// A handle and the inbox behind it.
 pub fn channel() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let (telling, delivered) = watch::channel(0);
-    (Handle { messages: sender, delivered }, Inbox { messages: receiver, delivered: telling })
+    let changes = Feed::default();
+    (Handle { messages: sender, delivered, changes: changes.clone() }, Inbox { messages: receiver, delivered: telling, changes })
 }
 
 impl Handle {
@@ -147,6 +155,11 @@ impl Handle {
         self.delivered.clone()
     }
 
+    /// What changes, told to those who listen.
+    pub fn changes(&self) -> &Feed<Change> {
+        &self.changes
+    }
+
     /// A peer's request.
     pub async fn request(&self, request: Envelope<Request>) -> Result<Result<Envelope<Answer>, Refusal>, Stopped> {
         let (sender, receiver) = oneshot::channel();
@@ -176,6 +189,7 @@ pub struct Driver {
     leaving: bool,
     failed: Option<StoreFault>,
     delivered: Option<watch::Sender<u64>>,
+    changes: Changes,
 }
 
 type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
@@ -183,6 +197,8 @@ type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, onesh
 impl Driver {
     /// A driver of `node`, which reads from `store` and, where there is a `lan`, hears and is heard there.
     pub fn new(node: Node<Store>, clock: Clock, store: Store, peers: Peers, transfers: Transfers, lan: Option<RunningLan>) -> Self {
+        // Nobody hears them before `run` brings the feed of the handles.
+        let changes = Changes { feed: Feed::default(), me: store.identity().id };
         Self {
             node,
             clock,
@@ -198,15 +214,19 @@ impl Driver {
             leaving: false,
             failed: None,
             delivered: None,
+            changes,
         }
     }
 
     /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
     pub async fn run(mut self, inbox: Inbox) -> Result<(), StoreFault> {
-        let Inbox { mut messages, delivered } = inbox;
+        let Inbox { mut messages, delivered, changes } = inbox;
+        self.changes.feed = changes;
         self.delivered = Some(delivered);
         let mut submitting: OptionFuture<Submission> = None.into();
         let mut idle_submission = true;
+        // What to tell of the commit that is being submitted.
+        let mut told = Vec::new();
         let mut until: Option<tokio::time::Instant> = None;
         self.handle(Input::Tick);
         loop {
@@ -214,6 +234,7 @@ impl Driver {
                 return Err(fault);
             }
             if idle_submission && let Some(persist) = self.persists.pop_front() {
+                told = self.changes.of_persist(&persist);
                 submitting = Some(self.submit(persist)).into();
                 idle_submission = false;
             }
@@ -228,8 +249,10 @@ impl Driver {
                 Some(input) = self.actions.next() => self.handle(input),
                 Some((token, durable)) = &mut submitting, if !idle_submission => {
                     idle_submission = true;
+                    let (changes, told) = (self.changes.clone(), std::mem::take(&mut told));
                     self.actions.push(Box::pin(async move {
                         let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
+                        changes.tell(told.into_iter().filter(|_| result.is_ok()));
                         Input::Persisted(token, result)
                     }));
                 }
@@ -265,6 +288,7 @@ impl Driver {
             Message::Request(asked) => {
                 let (request, answer) = *asked;
                 let call = PeerCall(self.next_call);
+                self.changes.on_request(request.sender, &request.body);
                 self.requests.insert(call, answer);
                 self.handle(Input::Request(call, request));
             }
@@ -282,6 +306,7 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Call(call, target, request) => {
+                self.changes.on_call(target.id, &request.body);
                 let answer = self.peers.call(target.address, request);
                 self.actions.push(Box::pin(async move { Input::Answered(call, answer.await) }));
             }
@@ -292,8 +317,13 @@ impl Driver {
             Output::Persist(persist) => self.persists.push_back(persist),
             Output::Fetch(fetch) => {
                 let transfer = fetch.transfer;
+                let (changes, wanted) = (self.changes.clone(), self.changes.of_fetch(&fetch));
                 let results = self.transfers.fetch(fetch);
-                self.actions.push(Box::pin(async move { Input::Fetched(transfer, results.await) }));
+                self.actions.push(Box::pin(async move {
+                    let results = results.await;
+                    changes.fetched(wanted, &results);
+                    Input::Fetched(transfer, results)
+                }));
             }
             // Who asked may have gone away meanwhile: then nobody wants the answer.
             Output::Answer(call, answer) => {
@@ -315,6 +345,7 @@ impl Driver {
                 if let (Event::Delivered(place), Some(delivered)) = (&event, &self.delivered) {
                     delivered.send_replace(place.index);
                 }
+                self.changes.on_event(&event);
                 log(&event);
             }
             Output::Stop(fault) => self.failed = Some(fault),

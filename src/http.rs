@@ -12,7 +12,7 @@
 //! | [`download`], [`stream`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
-//! | [`status`], [`members`], [`metrics`], [`page`] | the node |
+//! | [`status`], [`members`], [`events`], [`metrics`], [`page`] | the node |
 //! | [`conditional`], [`range`], [`byteranges`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
 //! | [`auth`], [`errors`] | who may write; what is said when not |
 
@@ -27,6 +27,7 @@ mod digests;
 mod disposition;
 mod download;
 pub mod errors;
+mod events;
 mod holders;
 mod list;
 mod members;
@@ -52,6 +53,7 @@ use actix_web::dev::{Extensions, HttpServiceFactory, ServiceRequest, ServiceResp
 use actix_web::middleware::Next;
 use actix_web::web::{Data, ServiceConfig};
 use gossip_cdn_protocol::WallTime;
+use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::{problem, request, service};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -143,6 +145,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where commits go.
     pub tasks: Tasks,
+    /// The streams of events that are open.
+    pub streams: Streams,
     /// What time it is, for showing it.
     pub wall: fn() -> WallTime,
     uploads: Arc<Semaphore>,
@@ -160,6 +164,7 @@ impl Context {
             strangers: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             tasks,
+            streams: Streams::default(),
             wall,
             started: Instant::now(),
         }
@@ -199,6 +204,7 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(holders::holders);
     routes.add(holders::qr);
     routes.add(status::status);
+    routes.add(events::events);
     routes.add(members::members);
     routes.add(members::introduce);
     routes.add(members::forget);

@@ -7,7 +7,7 @@
 //! | [`registry`] | who is in the network, as a plain value |
 //! | [`disk`] | the registry on disk |
 //! | [`network`] | both together, shared by all requests |
-//! | [`routes`], [`views`], [`page`], [`metrics`] | HTTP: the routes, their JSON, the page, the counters |
+//! | [`routes`], [`views`], [`events`], [`page`], [`metrics`] | HTTP: the routes, their JSON, what changes, the page, the counters |
 //! | [`clock`] | the only reader of time and entropy |
 //!
 //! Proposal 0006 says why it is so.
@@ -22,6 +22,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
+use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::{guard, problem, request, serve, service, tuned};
 use tokio::task::{JoinError, JoinHandle};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
@@ -35,6 +36,7 @@ use crate::routes::Context;
 
 pub mod clock;
 pub mod disk;
+pub mod events;
 pub mod metrics;
 pub mod network;
 pub mod page;
@@ -91,6 +93,7 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     server: ServerHandle,
+    streams: Streams,
     task: JoinHandle<io::Result<()>>,
     network: Arc<Network>,
 }
@@ -98,6 +101,7 @@ pub struct Running {
 impl Running {
     /// Answers the requests in flight, saves, and ends.
     pub async fn stop(self) {
+        self.streams.end();
         self.server.stop(true).await;
         ended(self.task.await);
         self.network.close();
@@ -125,7 +129,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let network = Arc::new(Network::new(config.cluster, Clock::start(), disk, found, clock::entropy()?));
     let metrics = Metrics::default();
     let exposition = Data::new(metrics.exposition(Arc::clone(&network)));
-    let context = Context { network: Arc::clone(&network), metrics };
+    let streams = Streams::default();
+    let context = Context { network: Arc::clone(&network), metrics, streams: streams.clone() };
     let hosts = guard::Hosts::new(config.hosts);
 
     let server = HttpServer::new(move || {
@@ -151,7 +156,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     #[expect(clippy::disallowed_methods, reason = "the one task of a bootstrap node, which `Running` waits for")]
     let task = tokio::spawn(serving);
-    Ok(Running { address, server: handle, task, network })
+    Ok(Running { address, server: handle, streams, task, network })
 }
 
 /// Lets time pass in the registry, for ever.

@@ -9,9 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gossip_cdn_protocol::wire::{Envelope, Join, MemberList, VERSION};
 use gossip_cdn_protocol::{MemberState, NodeId};
+use gossip_cdn_shell::events::{Feed, Listener};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Found};
+use crate::events::Change;
 use crate::registry::{Registry, Shown, Taken};
 
 /// The state that all requests share.
@@ -24,6 +26,7 @@ pub struct Network {
     /// None once it is closed.
     disk: Mutex<Option<Disk>>,
     failed: AtomicBool,
+    changes: Feed<Change>,
 }
 
 impl Network {
@@ -31,7 +34,15 @@ impl Network {
     pub fn new(cluster: String, clock: Clock, disk: Disk, found: Found, seed: [u8; 32]) -> Self {
         let registry = Registry::new(clock.now(), found.members, seed);
         let id = NodeId::from_public_key(&found.key);
-        Self { cluster, id, clock, registry: Mutex::new(registry), disk: Mutex::new(Some(disk)), failed: AtomicBool::new(false) }
+        Self {
+            cluster,
+            id,
+            clock,
+            registry: Mutex::new(registry),
+            disk: Mutex::new(Some(disk)),
+            failed: AtomicBool::new(false),
+            changes: Feed::default(),
+        }
     }
 
     /// The name of the cluster.
@@ -42,12 +53,12 @@ impl Network {
     /// Takes a member's word and says whom to tell it about. What is to be saved is not saved yet.
     pub fn join(&self, join: Join) -> (Taken, Envelope<MemberList>) {
         let now = self.clock.now();
-        let member = join.member.clone();
         let (taken, members) = {
             let mut registry = self.registry();
-            let taken = registry.join(now, join);
-            (taken, registry.introduce(now.instant, &member, taken))
+            let taken = registry.join(now, join.clone());
+            (taken, registry.introduce(now.instant, &join.member, taken))
         };
+        Change::of(&join, taken).into_iter().for_each(|change| self.changes.tell(change));
         let body = MemberList { members };
         // A bootstrap has no life that others could mistake: its incarnation stays 1.
         (taken, Envelope { version: VERSION, cluster: self.cluster.clone(), sender: self.id, incarnation: 1, body })
@@ -55,7 +66,8 @@ impl Network {
 
     /// Lets time pass.
     pub fn expire(&self) {
-        self.registry().expire(self.clock.now().instant);
+        let died = self.registry().expire(self.clock.now().instant);
+        died.into_iter().for_each(|id| self.changes.tell(Change::Member(id, MemberState::Dead)));
     }
 
     /// Whether all changes so far are durable.
@@ -103,6 +115,11 @@ impl Network {
     pub fn shown(&self) -> Vec<Shown> {
         let now = self.clock.now().instant;
         self.registry().shown(now)
+    }
+
+    /// What changes from now on.
+    pub fn changes(&self) -> Listener<Change> {
+        self.changes.listen(Change::event)
     }
 
     /// How many members are in which state.

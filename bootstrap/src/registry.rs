@@ -172,8 +172,9 @@ impl Registry {
         introduced
     }
 
-    /// Lets time pass: silent members die, dead and departed ones are forgotten.
-    pub fn expire(&mut self, now: Instant) {
+    /// Lets time pass: silent members die, dead and departed ones are forgotten. Gives those that died.
+    pub fn expire(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut died = Vec::new();
         let forgotten = self.members.extract_if(.., |_, held| now.since(held.heard) >= MEMORY).map(|(id, _)| id);
         self.unsaved.extend(forgotten);
         for (id, held) in &mut self.members {
@@ -181,8 +182,10 @@ impl Registry {
             if held.state(now) == MemberState::Dead && !held.dead {
                 held.dead = true;
                 self.unsaved.insert(*id);
+                died.push(*id);
             }
         }
+        died
     }
 
     /// Whether all changes so far are durable.
@@ -293,6 +296,8 @@ mod tests {
         registry.join(at(0), claim(&node));
         assert_eq!(state(&registry, node.id, 14), Some(MemberState::Alive));
         assert_eq!(state(&registry, node.id, 15), Some(MemberState::Dead));
+        assert_eq!(registry.expire(at(15).instant), [node.id], "its death is told");
+        assert_eq!(registry.expire(at(16).instant), [], "once");
         registry.expire(at(24 * 3600 - 1).instant);
         assert_eq!(state(&registry, node.id, 24 * 3600 - 1), Some(MemberState::Dead));
         registry.expire(at(24 * 3600).instant);

@@ -10,10 +10,12 @@ use actix_web::web::{Bytes, Data, Json, PayloadConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, get, post};
 use gossip_cdn_protocol::MemberState;
 use gossip_cdn_protocol::wire::{Envelope, Head, Join, VERSION};
+use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::problem::Problem;
 use gossip_cdn_shell::service;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::events::Shown;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::page;
@@ -32,6 +34,8 @@ pub struct Context {
     pub network: Arc<Network>,
     /// The counters.
     pub metrics: Metrics,
+    /// The streams of events that are open.
+    pub streams: Streams,
 }
 
 /// Mounts all routes.
@@ -46,6 +50,7 @@ pub fn configure(context: &Context) -> impl Fn(&mut ServiceConfig<'_>) {
             .service(join)
             .service(members)
             .service(network_map)
+            .service(events)
             .service(front)
             .service(service::healthz)
             .service(service::readyz)
@@ -147,6 +152,14 @@ pub async fn members(context: Data<Context>) -> Json<Members> {
 #[get("/network")]
 pub async fn network_map(context: Data<Context>) -> Json<Map> {
     Json(Map::of(&context.network.shown()))
+}
+
+/// Tells what changes from now on.
+#[utoipa::path(tag = "network", responses((status = 200, body = Shown, content_type = "text/event-stream",
+    description = "Events named member and exchanges, with JSON for data. A reader that falls 4096 events behind is sent the event dropped, with the reason, and is let go.")))]
+#[get("/events")]
+pub async fn events(context: Data<Context>) -> HttpResponse {
+    context.streams.open(context.network.changes())
 }
 
 /// The map as a page, without script.

@@ -1,30 +1,24 @@
-//! The history as it grows: server-sent events (WHATWG HTML, section 9.2), one for each message delivered here.
+//! The history as it grows: one server-sent event for each message delivered here.
 //!
 //! 1. Nothing is skipped or repeated: an event's id is its cursor, and a reader that comes back with `Last-Event-ID` goes on behind it.
-//! 2. A reader that takes nothing for [`PATIENCE`] is dropped, and told so in the last event that it finds when it reads on.
-//! 3. What waits for a reader is bounded by [`AHEAD`] events.
+//! 2. A message is read from the store when its reader wants it, [`PAGE`] at a time: a reader may be as slow as it likes, and is cut, as any
+//!    other, when it takes nothing for half a minute ([`super::on_connect`]).
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
-use actix_web::http::header;
-use actix_web::web::{Bytes, Data, Query};
+use actix_web::web::{Data, Query};
 use actix_web::{HttpRequest, HttpResponse, get};
-use futures_util::stream;
 use gossip_cdn_protocol::NodeId;
+use gossip_cdn_shell::events::{Event, Next, Source};
 use gossip_cdn_shell::problem::Problem;
 use serde::Deserialize;
-use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::watch;
 
 use super::Context;
 use super::errors::Fault;
 use super::messages::{MessageShown, cursor, index_of, node_of};
+use crate::store::Store;
 
-/// Events that wait for a reader at most.
-const AHEAD: usize = 64;
-/// How long a reader may take nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Something is sent at least so often, so that a dead connection is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Messages read from the store at a time.
 const PAGE: usize = 64;
 
@@ -49,52 +43,40 @@ pub(super) async fn follow(request: HttpRequest, start: Query<Start>, context: D
         Some(start) => index_of(&start, me)?,
         None => context.store.history().map_err(Fault::from)?.map_or(0, |history| history.size().messages),
     };
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    // Kept back from the beginning, so that there is room to say goodbye.
-    let goodbye = sender.clone().reserve_owned().await.map_err(Problem::internal)?;
-    actix_web::rt::spawn(send(context, me, after, sender, goodbye));
-    let body = stream::unfold(receiver, |mut receiver| async move {
-        let event = receiver.recv().await?;
-        Some((Ok::<Bytes, actix_web::Error>(event), receiver))
-    });
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(body))
+    let history = Following { store: context.store.clone(), delivered: context.driver.delivered(), me, after, page: VecDeque::new() };
+    Ok(context.streams.open(history))
 }
 
-async fn send(context: Data<Context>, me: NodeId, mut after: u64, sender: mpsc::Sender<Bytes>, goodbye: OwnedPermit<Bytes>) {
-    let mut delivered = context.driver.delivered();
-    loop {
-        delivered.mark_unchanged();
-        let page = context.store.history().and_then(|history| history.map_or(Ok(vec![]), |history| history.page(after, PAGE)));
-        let Ok(page) = page else { return };
-        if page.is_empty() {
-            let woken = tokio::time::timeout(KEEP_ALIVE, delivered.changed()).await;
-            match woken {
-                Ok(Ok(())) => continue,
-                // The node stops.
-                Ok(Err(_)) => return,
-                Err(_) if sender.send_timeout(Bytes::from_static(b":\n\n"), PATIENCE).await.is_err() => return,
-                Err(_) => continue,
+/// The history behind a cursor.
+struct Following {
+    store: Store,
+    delivered: watch::Receiver<u64>,
+    me: NodeId,
+    after: u64,
+    page: VecDeque<Event>,
+}
+
+impl Source for Following {
+    async fn next(&mut self) -> Next {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                return Next::Event(event);
             }
-        }
-        for (place, message) in page {
-            after = place.index;
-            let event = event(&MessageShown::new(message, Some(place), me), &cursor(after, me));
-            if let Err(error) = sender.send_timeout(event, PATIENCE).await {
-                if matches!(error, mpsc::error::SendTimeoutError::Timeout(_)) {
-                    tracing::info!("a reader of the history took nothing for {} s and is dropped", PATIENCE.as_secs());
-                    goodbye.send(Bytes::from_static(b"event: dropped\ndata: you read too slowly; come back with Last-Event-ID\n\n"));
-                }
-                return;
+            self.delivered.mark_unchanged();
+            let read = self.store.history().and_then(|history| history.map_or(Ok(vec![]), |history| history.page(self.after, PAGE)));
+            let Ok(read) = read else { return Next::Over };
+            if read.is_empty() && self.delivered.changed().await.is_err() {
+                // The node stops.
+                return Next::Over;
+            }
+            for (place, message) in read {
+                self.after = place.index;
+                self.page.push_back(event(&MessageShown::new(message, Some(place), self.me), cursor(place.index, self.me)));
             }
         }
     }
 }
 
-fn event(message: &MessageShown, cursor: &str) -> Bytes {
-    // JSON has no line breaks, so the data is one line.
-    let data = serde_json::to_string(message).unwrap_or_default();
-    Bytes::from(format!("id: {cursor}\nevent: message\ndata: {data}\n\n"))
+fn event(message: &MessageShown, cursor: String) -> Event {
+    Event { id: Some(cursor), name: "message", data: serde_json::to_string(message).unwrap_or_default() }
 }

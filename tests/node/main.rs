@@ -14,6 +14,7 @@ mod demo;
 mod disposition;
 mod download;
 mod durability;
+mod events;
 mod expected;
 mod fake_peer;
 mod faults;

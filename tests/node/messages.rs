@@ -1,10 +1,6 @@
 //! The message history: what one node is told, every node delivers, once, in an order that makes sense.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
-use gossip_cdn_cluster::{Answer, Node, Server, bootstrap, eventually};
+use gossip_cdn_cluster::{Answer, Events, Node, Server, bootstrap, eventually};
 use serde_json::Value;
 
 /// A bootstrap node and nodes, the first of which founds a history; all of them vote.
@@ -114,47 +110,14 @@ fn before_there_is_a_history_messages_are_kept_and_sent_when_one_is_founded() {
 fn a_reader_of_the_stream_misses_nothing_and_goes_on_where_it_was() {
     let (nodes, _bootstrap, _folder) = founded(1);
     say(&nodes[0], "before", "?wait=delivered");
-    let mut all = Stream::open(&nodes[0], "?after=0", None);
-    let (first, body) = all.event();
+    let mut all = Events::open(&nodes[0].server, "/messages/stream?after=0", None);
+    let (first, body) = all.next("message");
     assert_eq!(body["body"], "before");
     say(&nodes[0], "after", "?wait=delivered");
-    assert_eq!(all.event().1["body"], "after");
+    assert_eq!(all.next("message").1["body"], "after");
     drop(all);
-    let mut again = Stream::open(&nodes[0], "", Some(&first));
-    assert_eq!(again.event().1["body"], "after", "it goes on behind the last event seen");
-}
-
-struct Stream {
-    connection: TcpStream,
-    text: String,
-}
-
-impl Stream {
-    fn open(node: &Node, query: &str, last: Option<&str>) -> Self {
-        let mut connection = TcpStream::connect(node.server.authority()).expect("connects");
-        connection.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
-        let head = format!("GET /messages/stream{query} HTTP/1.1\r\nHost: {}\r\n{last}\r\n", node.server.authority());
-        connection.write_all(head.as_bytes()).expect("writes");
-        Self { connection, text: String::new() }
-    }
-
-    /// The id and the data of the next event.
-    fn event(&mut self) -> (String, Value) {
-        loop {
-            if let Some((id, rest)) = self.text.split_once("\nid: ").and_then(|(_, rest)| rest.split_once('\n'))
-                && let Some((data, rest)) = rest.split_once("data: ").and_then(|(_, rest)| rest.split_once('\n'))
-            {
-                let event = (id.to_owned(), serde_json::from_str(data).expect("JSON"));
-                self.text = rest.to_owned();
-                return event;
-            }
-            let mut bytes = [0; 4096];
-            let read = self.connection.read(&mut bytes).expect("an event comes");
-            assert!(read > 0, "the stream ended: {}", self.text);
-            self.text += &String::from_utf8_lossy(&bytes[..read]);
-        }
-    }
+    let mut again = Events::open(&nodes[0].server, "/messages/stream", Some(&first));
+    assert_eq!(again.next("message").1["body"], "after", "it goes on behind the last event seen");
 }
 
 #[test]

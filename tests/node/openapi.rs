@@ -6,7 +6,7 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 26] = [
+const ROUTES: [(&str, &str); 27] = [
     ("delete", "/blobs/{id}"),
     ("delete", "/members/{id}"),
     ("get", "/"),
@@ -15,6 +15,7 @@ const ROUTES: [(&str, &str); 26] = [
     ("get", "/blobs/{id}/holders"),
     ("get", "/blobs/{id}/qr"),
     ("get", "/blobs/{id}/versions"),
+    ("get", "/events"),
     ("get", "/healthz"),
     ("get", "/members"),
     ("get", "/messages"),
@@ -75,6 +76,11 @@ fn everything_described_is_answered_by_its_route() {
         let query = if path.ends_with("/stream") { "?after=x" } else { "" };
         let filled = path.replace("{id}", GUID).replace("{file_name}", "a.txt") + query;
         assert!(!filled.contains('{'), "a parameter that this test does not know: {path}");
+        if path == "/events" {
+            // It cannot be refused: one that is opened answers.
+            drop(gossip_cdn_cluster::Events::open(&node.server, &path, None));
+            continue;
+        }
         let body = matches!(method.as_str(), "put" | "post").then_some(&b"x"[..]);
         let answer = send(&method.to_uppercase(), &node.url(&filled), &[], body);
         assert!(!is_not_found(&answer), "{method} {path}: {}", answer.text());

@@ -376,6 +376,58 @@ pub fn send_raw(authority: &str, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// A stream of server-sent events, read as it comes.
+pub struct Events {
+    connection: TcpStream,
+    text: String,
+}
+
+impl Events {
+    /// Opens a stream; `last` is the id of the last event seen, if any.
+    pub fn open(server: &Server, path: &str, last: Option<&str>) -> Self {
+        let mut connection = TcpStream::connect(server.authority()).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{last}\r\n", server.authority());
+        connection.write_all(head.as_bytes()).unwrap();
+        let mut events = Self { connection, text: String::new() };
+        // The comment that every stream begins with: from here on nothing is missed.
+        while !events.text.contains(":\n\n") {
+            assert!(events.read() > 0, "{}", events.text);
+        }
+        events
+    }
+
+    /// The id and the data of the next event of that name.
+    pub fn next(&mut self, name: &str) -> (String, serde_json::Value) {
+        let wanted = format!("event: {name}\ndata: ");
+        loop {
+            if let Some((before, rest)) = self.text.split_once(&wanted)
+                && let Some((data, rest)) = rest.split_once('\n')
+            {
+                let id = before.rsplit_once("id: ").map(|(_, id)| id.trim().to_owned()).unwrap_or_default();
+                let data = serde_json::from_str(data).unwrap();
+                self.text = rest.to_owned();
+                return (id, data);
+            }
+            assert!(self.read() > 0, "the stream ended: {}", self.text);
+        }
+    }
+
+    /// Reads until the server ends the stream; gives what was not asked for.
+    pub fn end(mut self) -> String {
+        while self.read() > 0 {}
+        self.text
+    }
+
+    fn read(&mut self) -> usize {
+        let mut bytes = [0; 4096];
+        let count = self.connection.read(&mut bytes).unwrap();
+        self.text += &String::from_utf8_lossy(&bytes[..count]);
+        count
+    }
+}
+
 /// Waits until `claim` holds.
 pub fn eventually(what: &str, mut claim: impl FnMut() -> bool) {
     let start = Instant::now();
