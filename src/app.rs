@@ -20,8 +20,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
-use gossip_cdn_protocol::wire::{Envelope, VERSION};
-use gossip_cdn_protocol::{Node, NodeId, StoreFault};
+use gossip_cdn_protocol::{Node, NodeId, PublicKey, StoreFault};
 use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::guard::{self, Hosts, Origins};
 use gossip_cdn_shell::service::Ready;
@@ -205,12 +204,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let health = Health::new();
     let writer = spawn_writer(move || writer.run(), health.vital())?;
     let clock = Clock::new();
-    let identity = store.identity();
-    let id = identity.id;
+    let id = store.identity().id;
     let (handle, inbox) = driver::channel();
-    let head =
-        Envelope { version: VERSION, cluster: config.cluster.clone(), sender: identity.id, incarnation: identity.incarnation, body: () };
-    let (transfers, courier) = Transfers::new(store.clone(), head);
+    let (transfers, courier) = Transfers::new(store.clone(), config.cluster.clone());
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
     let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers, lan };
@@ -281,11 +277,10 @@ type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<Res
 impl Core {
     /// Builds and runs the core on an arbiter; the first receiver hears when it is built, the second when it has ended.
     fn spawn(self, arbiter: &ArbiterHandle, inbox: driver::Inbox, vital: Vital) -> Result<Started, StartError> {
-        let seed = clock::entropy()?;
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         spawn_on(arbiter, move || async move {
-            let driver = match self.build(seed) {
+            let driver = match self.build() {
                 Ok(driver) => driver,
                 Err(fault) => return drop(ready.send(Err(fault))),
             };
@@ -298,21 +293,25 @@ impl Core {
         Ok((is_ready, ended))
     }
 
-    fn build(self, seed: [u8; 32]) -> Result<Driver, StoreFault> {
-        let identity = self.store.identity();
+    fn build(self) -> Result<Driver, StoreFault> {
+        let Self { config, advertised, store, clock, transfers, lan } = self;
         let config = gossip_cdn_protocol::node::Config {
-            cluster: self.config.cluster.clone(),
-            address: self.advertised,
-            bootstraps: self.config.bootstraps(),
-            heartbeats: self.lan.is_some(),
-            found: self.config.found,
+            bootstraps: config.bootstraps(),
+            cluster: config.cluster,
+            address: advertised,
+            heartbeats: lan.is_some(),
+            found: config.found,
         };
-        let own =
-            gossip_cdn_protocol::node::Identity { key: gossip_cdn_protocol::PublicKey(identity.public), incarnation: identity.incarnation };
-        let (members, contacts) = (self.store.members()?, self.store.contacts()?);
-        let node = Node::new(config, own, members, contacts, self.store.clone(), seed, self.clock.now())?;
-        let lan = self.lan.map(Lan::start).transpose().map_err(|error| StoreFault(format!("the local network: {error}")))?;
-        Ok(Driver::new(node, self.clock, self.store, Peers::new(), self.transfers, lan))
+        let read = store.clone();
+        let node = move || {
+            let identity = read.identity();
+            let identity = gossip_cdn_protocol::node::Identity { key: PublicKey(identity.public), incarnation: identity.incarnation };
+            let (members, contacts) = (read.members()?, read.contacts()?);
+            let seed = clock::entropy().map_err(|error| StoreFault(error.to_string()))?;
+            Node::new(config.clone(), identity, members, contacts, read.clone(), seed, clock.now())
+        };
+        let lan = lan.map(Lan::start).transpose().map_err(|error| StoreFault(format!("the local network: {error}")))?;
+        Driver::new(Box::new(node), clock, store, Peers::new(), transfers, lan)
     }
 }
 

@@ -3,7 +3,8 @@
 //! 1. Everything about the core happens in one task on one thread; others reach it through [`Handle`], a bounded channel.
 //! 2. Actions under way are futures that this task polls itself, so nothing is spawned and nothing outlives the driver.
 //! 3. Persists are handed to the writer in the order in which the core asked for them.
-//! 4. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
+//! 4. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
+//! 5. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
 mod changes;
 
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::changes::Change;
 use self::changes::Changes;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::lan::RunningLan;
 use crate::peers::{Peers, Transfers};
 use crate::store::Store;
@@ -173,9 +174,13 @@ impl Handle {
     }
 }
 
+/// Builds a core over the store, for who this node is by now.
+pub type Build = Box<dyn Fn() -> Result<Node<Store>, StoreFault>>;
+
 /// Performs what the core wants done, until it has left or its store failed.
 pub struct Driver {
     node: Node<Store>,
+    build: Build,
     clock: Clock,
     store: Store,
     peers: Peers,
@@ -188,6 +193,7 @@ pub struct Driver {
     next_call: u64,
     leaving: bool,
     failed: Option<StoreFault>,
+    key_taken: bool,
     delivered: Option<watch::Sender<u64>>,
     changes: Changes,
 }
@@ -195,12 +201,20 @@ pub struct Driver {
 type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
 
 impl Driver {
-    /// A driver of `node`, which reads from `store` and, where there is a `lan`, hears and is heard there.
-    pub fn new(node: Node<Store>, clock: Clock, store: Store, peers: Peers, transfers: Transfers, lan: Option<RunningLan>) -> Self {
+    /// A driver of the core that `build` gives, which reads from `store` and, where there is a `lan`, hears and is heard there.
+    pub fn new(
+        build: Build,
+        clock: Clock,
+        store: Store,
+        peers: Peers,
+        transfers: Transfers,
+        lan: Option<RunningLan>,
+    ) -> Result<Self, StoreFault> {
         // Nobody hears them before `run` brings the feed of the handles.
         let changes = Changes { feed: Feed::default(), me: store.identity().id };
-        Self {
-            node,
+        Ok(Self {
+            node: build()?,
+            build,
             clock,
             store,
             peers,
@@ -213,9 +227,10 @@ impl Driver {
             next_call: 0,
             leaving: false,
             failed: None,
+            key_taken: false,
             delivered: None,
             changes,
-        }
+        })
     }
 
     /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
@@ -232,6 +247,11 @@ impl Driver {
         loop {
             if let Some(fault) = self.failed.take() {
                 return Err(fault);
+            }
+            if std::mem::take(&mut self.key_taken) {
+                submitting = None.into();
+                idle_submission = true;
+                self.take_key().await?;
             }
             if idle_submission && let Some(persist) = self.persists.pop_front() {
                 told = self.changes.of_persist(&persist);
@@ -265,6 +285,20 @@ impl Driver {
                 () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if self.leaving => return Ok(()),
             }
         }
+    }
+
+    /// Lets a core with a new key follow. The old one has waited for everything that it asked of the disk, so the new one sees it.
+    async fn take_key(&mut self) -> Result<(), StoreFault> {
+        self.actions.clear();
+        let secret = clock::entropy().map_err(|error| StoreFault(error.to_string()))?;
+        self.store.take_key(secret).await?;
+        let mut node = (self.build)()?;
+        node.follow(self.node.counters(), self.clock.now().instant);
+        tracing::info!(was = %self.node.id(), is = %node.id(), "goes on with a new key");
+        self.changes.me = node.id();
+        self.node = node;
+        self.handle(Input::Tick);
+        Ok(())
     }
 
     fn submit(&self, persist: Persist) -> Submission {
@@ -349,6 +383,12 @@ impl Driver {
                 log(&event);
             }
             Output::Stop(fault) => self.failed = Some(fault),
+            Output::IdentityTaken(conflict) => {
+                tracing::warn!(
+                    "{conflict}: the data folder was copied, or put back from a backup, without --restored; this node takes a new key and keeps its blobs"
+                );
+                self.key_taken = true;
+            }
         }
     }
 }

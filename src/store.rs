@@ -50,6 +50,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use gossip_cdn_protocol::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Persist, Record, StoreFault};
@@ -119,6 +120,14 @@ pub struct Identity {
     pub incarnation: u64,
 }
 
+impl Identity {
+    /// Of that key, in that life.
+    fn new(secret: [u8; 32], incarnation: u64) -> Self {
+        let public = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
+        Self { secret, public, id: NodeId::from_public_key(&public), incarnation }
+    }
+}
+
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").field("id", &self.id).field("incarnation", &self.incarnation).finish_non_exhaustive()
@@ -154,7 +163,7 @@ struct Shared {
     traffic: Traffic,
     opened: tokio::time::Instant,
     usage: Mutex<Usage>,
-    identity: Identity,
+    identity: Mutex<Identity>,
     hasher: ItemHasher,
     reserve: Reserve,
     database: Database,
@@ -182,9 +191,16 @@ impl Store {
         Ok((Self { shared: Arc::clone(&shared) }, Writer::new(shared, requests)))
     }
 
-    /// Who this node is, since this opening.
-    pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+    /// Who this node is: since this opening, or since it took another key.
+    pub fn identity(&self) -> Identity {
+        lock(&self.shared.identity).clone()
+    }
+
+    /// Takes another key, made from a seed of a good source, behind everything that is queued. It holds when this returns.
+    pub async fn take_key(&self, secret: [u8; 32]) -> Result<(), StoreFault> {
+        let (reply, durable) = oneshot::channel();
+        self.shared.queue.send(Request::Key(secret, reply)).await?;
+        durable.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))
     }
 
     /// The member claims that were persisted, in the order of node ids.

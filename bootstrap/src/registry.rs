@@ -2,8 +2,9 @@
 //!
 //! 1. A member's claim is its own word (alive or left). The registry's own judgement, dead, is shown to people but never told to nodes:
 //!    who cannot reach the bootstrap may be reached by everybody else, and a false death would spread.
-//! 2. A claim is replaced by one of a higher incarnation, or of the same one that has left or has a new address. An older claim, and one
-//!    that comes after its member left, changes nothing; its sender is told the newer claim about itself.
+//! 2. A claim is replaced by one of a higher incarnation, or of the same one that has left. An older claim, one that comes after its member
+//!    left, and one of the same incarnation from another address changes nothing; its sender is told the claim that is held about it. Two
+//!    processes of one key, which a copied data folder makes, find out that way.
 //! 3. The registry never holds more than [`MAX_MEMBERS`]. At the bound the longest unheard member that is not alive makes room; if all are
 //!    alive a newcomer is introduced and not remembered.
 //! 4. What must go to disk is named in `unsaved`, and nothing else is: new claims, deaths, departures, but no renewals.
@@ -237,9 +238,10 @@ impl Registry {
     }
 }
 
-/// Whether `claim` says nothing that `held` does not override.
+/// Whether `claim` says nothing that `held` does not override. A node has one address in each of its lives.
 fn is_stale(claim: &Member, held: &Member) -> bool {
-    (claim.incarnation, claim.state) < (held.incarnation, held.state)
+    let elsewhere = claim.incarnation == held.incarnation && claim.address != held.address;
+    elsewhere || (claim.incarnation, claim.state) < (held.incarnation, held.state)
 }
 
 fn remember_exchanges(exchanges: &mut BTreeMap<NodeId, Now>, now: Now, exchanged: BTreeSet<NodeId>) {
@@ -346,16 +348,27 @@ mod tests {
     }
 
     #[test]
-    fn a_new_incarnation_or_address_replaces_and_an_older_one_does_not() {
+    fn a_new_incarnation_replaces_and_an_older_one_does_not() {
         let (mut registry, node) = (registry(), member(1));
-        let second = Member { incarnation: 2, ..node.clone() };
-        let moved = Member { address: "http://10.0.0.1:80".to_owned(), ..second.clone() };
+        let moved = Member { incarnation: 2, address: "http://10.0.0.1:80".to_owned(), ..node.clone() };
         assert_eq!(registry.join(at(0), claim(&node)), Taken::New);
-        assert_eq!(registry.join(at(1), claim(&second)), Taken::Changed);
-        assert_eq!(registry.join(at(2), claim(&moved)), Taken::Changed);
-        assert_eq!(registry.join(at(3), claim(&node)), Taken::Stale);
-        assert_eq!(registry.shown(at(3).instant)[0].member, moved);
-        assert_eq!(registry.introduce(at(3).instant, &node, Taken::Stale), [moved], "it learns what is said of it");
+        assert_eq!(registry.join(at(1), claim(&moved)), Taken::Changed);
+        assert_eq!(registry.join(at(2), claim(&node)), Taken::Stale);
+        assert_eq!(registry.shown(at(2).instant)[0].member, moved);
+        assert_eq!(registry.introduce(at(2).instant, &node, Taken::Stale), [moved], "it learns what is said of it");
+    }
+
+    #[test]
+    fn of_two_that_claim_one_life_the_second_learns_of_the_first() {
+        let (mut registry, node) = (registry(), member(1));
+        let copy = Member { address: "http://10.0.0.1:80".to_owned(), ..node.clone() };
+        assert_eq!(registry.join(at(0), claim(&node)), Taken::New);
+        for state in [MemberState::Alive, MemberState::Left] {
+            let copy = Member { state, ..copy.clone() };
+            assert_eq!(registry.join(at(1), claim(&copy)), Taken::Stale);
+            assert_eq!(registry.introduce(at(1).instant, &copy, Taken::Stale), std::slice::from_ref(&node));
+        }
+        assert_eq!(registry.join(at(2), claim(&node)), Taken::Renewed);
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub enum Fault {
     Itself,
     /// The node at that address refused this one.
     OtherCluster(String),
+    /// This node takes another key.
+    KeyTaken,
     /// This node is stopping.
     Stopped,
     /// The store fails.
@@ -95,6 +97,7 @@ impl Fault {
             WriteFault::StampsExhausted => {
                 Self::Bad("stamps-exhausted", "A version of this blob bears the last stamp there is; write under another id.".to_owned())
             }
+            WriteFault::KeyTaken => Self::KeyTaken,
             WriteFault::Store(fault) => Self::Store(fault),
         }
     }
@@ -113,6 +116,7 @@ impl Fault {
     pub(super) fn of_saying(fault: SayFault) -> Self {
         match fault {
             SayFault::Full(full) => Self::NoMessages(full.to_string()),
+            SayFault::KeyTaken => Self::KeyTaken,
             SayFault::Store(fault) => Self::Store(fault),
         }
     }
@@ -122,6 +126,7 @@ impl Fault {
         match fault {
             AdoptFault::Unknown | AdoptFault::Current => Self::UnknownHistory(id),
             AdoptFault::Left => Self::LeftHistory(id),
+            AdoptFault::KeyTaken => Self::KeyTaken,
             AdoptFault::Store(fault) => Self::Store(fault),
         }
     }
@@ -226,6 +231,12 @@ impl Fault {
             ),
             Self::Itself => (StatusCode::CONFLICT, "itself", "This is the node itself; stop it, and let another node forget it.".into()),
             Self::OtherCluster(detail) => (StatusCode::CONFLICT, "other-cluster", format!("{detail}.").into()),
+            Self::KeyTaken => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "key-taken",
+                "This node finds that another has its key, or that its folder is not the latest, and takes a new key; nothing was written."
+                    .into(),
+            ),
             Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "This node is stopping.".into()),
             Self::Store(_) | Self::Disk(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -243,7 +254,7 @@ impl Fault {
             Self::Condition(Some(winner)) => problem.header("ETag", entity_tag(&winner)),
             Self::Range(size) => problem.header("Content-Range", format!("bytes */{size}")),
             Self::Unauthorised => problem.header("WWW-Authenticate", "Bearer realm=\"gossip-cdn\""),
-            Self::TooManyUploads | Self::Busy | Self::NoMessages(_) => problem.header("Retry-After", 1),
+            Self::TooManyUploads | Self::Busy | Self::KeyTaken | Self::NoMessages(_) => problem.header("Retry-After", 1),
             Self::NoHolder => problem.header("Retry-After", 2),
             Self::Stopped => problem.header("Retry-After", 5),
             Self::BodyCut(why) => problem.private(why),

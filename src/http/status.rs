@@ -299,6 +299,7 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         partitions_verified,
         summary_disagreements,
         summary_repairs,
+        keys_taken,
     } = *counters;
     vec![
         ("exchanges", exchanges),
@@ -342,5 +343,6 @@ pub(super) fn named(counters: &Counters) -> Vec<(&'static str, u64)> {
         ("partitions_verified", partitions_verified),
         ("summary_disagreements", summary_disagreements),
         ("summary_repairs", summary_repairs),
+        ("keys_taken", keys_taken),
     ]
 }

@@ -21,12 +21,12 @@ use futures_util::{Stream, StreamExt};
 use gossip_cdn_protocol::io::{Fetch, FetchFault};
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES, SMALL};
-use gossip_cdn_protocol::wire::{Envelope, PayloadRequest, PayloadsRequest};
+use gossip_cdn_protocol::wire::{Envelope, PayloadRequest, PayloadsRequest, VERSION};
 use gossip_cdn_protocol::{ContentHash, NodeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::store::{Next, Part, PutFault, ReceiveFault, Store};
+use crate::store::{Identity, Next, Part, PutFault, ReceiveFault, Store};
 
 /// A holder that sends nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(10);
@@ -82,14 +82,14 @@ pub struct Transfers {
 pub struct Courier {
     orders: mpsc::Receiver<Order>,
     store: Store,
-    head: Envelope<()>,
+    cluster: String,
 }
 
 impl Transfers {
-    /// The handle and the courier behind it. `head` is what this node's messages say of it.
-    pub fn new(store: Store, head: Envelope<()>) -> (Self, Courier) {
+    /// The handle and the courier behind it, for a node of that cluster.
+    pub fn new(store: Store, cluster: String) -> (Self, Courier) {
         let (sender, receiver) = mpsc::channel(gossip_cdn_protocol::transfer::MAX_RUNNING);
-        (Self { orders: sender }, Courier { orders: receiver, store, head })
+        (Self { orders: sender }, Courier { orders: receiver, store, cluster })
     }
 
     /// Fetches payloads; resolves when each is durable here or has failed.
@@ -107,6 +107,12 @@ impl Transfers {
 }
 
 impl Courier {
+    /// What this node's messages say of it.
+    fn head(&self) -> Envelope<()> {
+        let Identity { id, incarnation, .. } = self.store.identity();
+        Envelope { version: VERSION, cluster: self.cluster.clone(), sender: id, incarnation, body: () }
+    }
+
     /// Runs until every [`Transfers`] is gone. Must run on a thread with a local task set.
     pub async fn run(mut self) {
         let client = super::client();
@@ -114,7 +120,7 @@ impl Courier {
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
-                    Some((fetch, done)) => running.push(Box::pin(carry(client.clone(), self.store.clone(), self.head.clone(), fetch, done))),
+                    Some((fetch, done)) => running.push(Box::pin(carry(client.clone(), self.store.clone(), self.head(), fetch, done))),
                     None => return,
                 },
                 Some(()) = running.next() => {}

@@ -8,6 +8,7 @@ use crate::history::epoch::Epoch;
 use crate::history::message::{Body, Channel, MessageId};
 use crate::history::replica::Full;
 use crate::history::transaction::Transaction;
+use crate::identity::Conflict;
 use crate::ids::{BlobId, ContentHash, NodeId};
 use crate::item::{RecordKey, StateHash};
 use crate::lan::Heartbeat;
@@ -80,6 +81,8 @@ pub enum Output {
     Event(Event),
     /// This core is at its end: build a new one from the store.
     Stop(StoreFault),
+    /// This core is at its end, its identity with it: take a new key, durably, and build a new core with it from the store.
+    IdentityTaken(Conflict),
 }
 
 /// Outputs in the order in which they are to be performed.
@@ -254,6 +257,8 @@ pub struct Said {
 pub enum SayFault {
     /// Too many wait to be delivered, or the node is just joining a history.
     Full(Full),
+    /// The node gives up its key, which is not its own alone, and does not have another yet.
+    KeyTaken,
     /// The disk refused.
     Store(StoreFault),
 }
@@ -267,6 +272,8 @@ pub enum AdoptFault {
     Current,
     /// This node belonged to it before.
     Left,
+    /// The node gives up its key, which is not its own alone, and does not have another yet.
+    KeyTaken,
     /// The disk refused.
     Store(StoreFault),
 }
@@ -395,6 +402,8 @@ pub enum WriteFault {
     Busy,
     /// Some version of this blob bears the last stamp before the year 10000: nothing can be written after it.
     StampsExhausted,
+    /// The node gives up its key, which is not its own alone, and does not have another yet.
+    KeyTaken,
     /// The disk refused.
     Store(StoreFault),
 }
@@ -481,7 +490,7 @@ pub struct HistoryStatus {
     pub pages_sent: u64,
 }
 
-/// Counters since the start of a core.
+/// Counters since the start of the process: a core that follows another goes on with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Exchanges begun by this node.
@@ -566,6 +575,8 @@ pub struct Counters {
     pub summary_disagreements: u64,
     /// Times the summary was made anew because of that.
     pub summary_repairs: u64,
+    /// Times this node found that its key is not its own alone and took a new one.
+    pub keys_taken: u64,
 }
 
 /// A member as shown to people.

@@ -22,15 +22,17 @@
 //! 2. A [`Persist`] is made durable as a whole or not at all, in the order given, and reported with [`Input::Persisted`]. Until then
 //!    nothing of this node's own making that depends on it leaves the core: no reply, no version, no incarnation.
 //! 3. A persist that fails ends the core ([`Output::Stop`]); a new one is built from the store.
-//! 4. Payload bytes never pass through here: the core only says which hash to fetch from whom.
+//! 4. A core whose identity is used elsewhere ends ([`Output::IdentityTaken`]); a new one is built with a new key.
+//! 5. Payload bytes never pass through here: the core only says which hash to fetch from whom.
 //!
 //! # The rooms
 //!
 //! | values | machines | doors |
 //! |---|---|---|
-//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`snapshot`], [`verification`], [`transfer`], [`receipts`], [`lan`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
+//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`snapshot`], [`verification`], [`transfer`], [`receipts`], [`lan`], [`identity`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
 
 pub mod history;
+pub mod identity;
 pub mod ids;
 pub mod io;
 pub mod item;

@@ -15,6 +15,7 @@ mod exchanging;
 mod fetching;
 mod hearing;
 mod history;
+mod identity;
 mod meeting;
 mod merging;
 mod peers;
@@ -29,11 +30,13 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
+use self::identity::ending;
 use crate::history::replica::{Asked, Replica};
+use crate::identity::{Conflict, SETTLING, Uniqueness};
 use crate::ids::{NodeId, PublicKey};
 use crate::io::{
-    AdoptFault, ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall, PeerCall,
-    Persist, Refusal, Reply, SayFault, Token, WriteFault, Written,
+    AdoptFault, CallFault, ClientCall, Command, Counters, Event, ForgetFault, Input, Misbehaviour, NoHolder, Outbox, Output, OwnCall,
+    PeerCall, Persist, Refusal, Reply, SayFault, Token, WriteFault, Written,
 };
 use crate::item::{ItemHasher, RecordKey};
 use crate::lan::Lan;
@@ -158,6 +161,9 @@ pub struct Node<S> {
     telling: Telling,
     /// Calls about the history that brought no answer, not yet reported.
     unanswered: Vec<(NodeId, Asked)>,
+    uniqueness: Uniqueness,
+    /// Why this core ends as soon as the disk has what it was asked for.
+    renounced: Option<Conflict>,
     /// Only where heartbeats are exchanged.
     lan: Option<Lan>,
     probes: Probes,
@@ -224,6 +230,8 @@ impl<S: Store> Node<S> {
             cluster: config.cluster,
             clock: HybridClock::default(),
             membership: Membership::new(me, members, addresses, hasher, pauses, now.instant),
+            uniqueness: Uniqueness::new(identity.incarnation),
+            renounced: None,
             lan: config.heartbeats.then(|| Lan::new(now.instant)),
             probes: Probes::default(),
             vouches: Schedule::default(),
@@ -260,6 +268,12 @@ impl<S: Store> Node<S> {
         self.membership.me().id
     }
 
+    /// This core follows one that ended with its identity: it goes on counting, and keeps its new key for a while whatever others say.
+    pub fn follow(&mut self, counters: Counters, now: Instant) {
+        self.counters = counters;
+        self.uniqueness.settle(now + SETTLING);
+    }
+
     /// The record set, for the simulator's checks.
     pub fn records(&self) -> &Records<S> {
         &self.records
@@ -278,13 +292,18 @@ impl<S: Store> Node<S> {
     /// Takes an input; what follows is appended to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if let Some(fault) = &self.stopped {
-            refuse(fault, input, &self.cluster, out);
+            refuse(fault, false, input, &self.cluster, out);
             return;
         }
-        match self.take(now, input, out).and_then(|()| self.work(now, out)) {
+        let done = match &self.renounced {
+            Some(conflict) => self.wind_up(now, input, &ending(conflict), out),
+            None => self.take(now, input, out).and_then(|()| self.work(now, out)),
+        };
+        match done {
             Ok(()) => self.write_history(out),
             Err(fault) => self.stop(fault, out),
         }
+        self.end_identity(out);
         #[cfg(debug_assertions)]
         self.check();
     }
@@ -292,7 +311,7 @@ impl<S: Store> Node<S> {
     /// When [`Input::Tick`] is wanted at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         // One that is leaving begins nothing any more, so nothing becomes due.
-        if self.stopped.is_some() || self.leaving {
+        if self.stopped.is_some() || self.renounced.is_some() || self.leaving {
             return None;
         }
         let timers = [
@@ -319,7 +338,8 @@ impl<S: Store> Node<S> {
             Input::Command(call, command) => self.on_command(now, call, command, out),
             Input::Request(call, request) => {
                 let answer = self.on_request(now, call, request, out)?;
-                out.extend(answer.map(|answer| Output::Answer(call, answer)));
+                let ended = self.renounced.as_ref().map(|_| Refusal::Stopped { cluster: self.cluster.clone() });
+                out.extend(ended.map(Err).or(answer).map(|answer| Output::Answer(call, answer)));
                 Ok(())
             }
             Input::Answered(call, result) => self.on_answered(now, call, result, out),
@@ -356,7 +376,7 @@ impl<S: Store> Node<S> {
         }
         if let Some((call, written, key, copying)) = after.write {
             self.push_fresh(key, &[]);
-            if copying.wanted > 1 && !self.leaving {
+            if copying.wanted > 1 && !self.leaving && self.renounced.is_none() {
                 self.copies.wait(call, written, key, copying.wanted, now.instant, now.instant + copying.timeout);
             } else {
                 out.push(Output::Reply(call, Reply::Write(Ok(written))));
@@ -367,15 +387,24 @@ impl<S: Store> Node<S> {
 
     /// The core is at its end: who waits for the disk, a payload or copies is told.
     fn stop(&mut self, fault: StoreFault, out: &mut Outbox) {
-        self.telling.stop(&fault, out);
+        self.end(fault.clone(), Output::Stop(fault), out);
+    }
+
+    fn end(&mut self, fault: StoreFault, told: Output, out: &mut Outbox) {
+        self.telling.stop(&fault, matches!(told, Output::IdentityTaken(_)), out);
         for after in std::mem::take(&mut self.after).into_values() {
             after.fail(&fault, out);
+        }
+        for purpose in std::mem::take(&mut self.calls).into_values() {
+            if let Purpose::Introduction(_, Some(call)) = purpose {
+                out.push(Output::Reply(call, Reply::Introduce(Err(CallFault::Refused(fault.to_string())))));
+            }
         }
         self.let_go(out);
         for (call, search) in std::mem::take(&mut self.searches) {
             out.push(Output::Reply(call, Reply::Holders(Some(search.found))));
         }
-        out.push(Output::Stop(fault.clone()));
+        out.push(told);
         self.stopped = Some(fault);
     }
 
@@ -412,7 +441,7 @@ impl<S: Store> Node<S> {
     /// Asks for members to be persisted and reports how they are seen now.
     fn keep_members(&mut self, changed: Vec<Member>, refute: Option<u64>, out: &mut Outbox) {
         let refute = refute.filter(|_| !self.leaving);
-        if changed.is_empty() && refute.is_none() {
+        if self.renounced.is_some() || changed.is_empty() && refute.is_none() {
             return;
         }
         out.extend(changed.iter().map(|member| Output::Event(Event::MemberChanged(member.id, member.state))));
@@ -443,22 +472,29 @@ impl<S: Store> Node<S> {
     }
 }
 
-/// What a stopped core says.
-fn refuse(fault: &StoreFault, input: Input, cluster: &str, out: &mut Outbox) {
+/// What a stopped core says, or one that ends with its key.
+fn refuse(fault: &StoreFault, key_taken: bool, input: Input, cluster: &str, out: &mut Outbox) {
     match input {
-        Input::Command(call, Command::Write(_)) => out.push(Output::Reply(call, Reply::Write(Err(WriteFault::Store(fault.clone()))))),
+        Input::Command(call, Command::Write(_)) => {
+            let fault = if key_taken { WriteFault::KeyTaken } else { WriteFault::Store(fault.clone()) };
+            out.push(Output::Reply(call, Reply::Write(Err(fault))));
+        }
         Input::Command(call, Command::Want(_)) => out.push(Output::Reply(call, Reply::Want(Err(NoHolder)))),
         Input::Command(call, Command::Holders(_)) => out.push(Output::Reply(call, Reply::Holders(None))),
         Input::Command(call, Command::Leave) => out.push(Output::Reply(call, Reply::Left)),
         Input::Command(call, Command::Introduce(_)) => {
-            out.push(Output::Reply(call, Reply::Introduce(Err(crate::io::CallFault::Refused(fault.to_string())))));
+            out.push(Output::Reply(call, Reply::Introduce(Err(CallFault::Refused(fault.to_string())))));
         }
         Input::Command(call, Command::Forget(_)) => {
             out.push(Output::Reply(call, Reply::Forget(Err(ForgetFault::Store(fault.clone())))));
         }
-        Input::Command(call, Command::Say(_)) => out.push(Output::Reply(call, Reply::Say(Err(SayFault::Store(fault.clone()))))),
+        Input::Command(call, Command::Say(_)) => {
+            let fault = if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
+            out.push(Output::Reply(call, Reply::Say(Err(fault))));
+        }
         Input::Command(call, Command::AdoptHistory(_)) => {
-            out.push(Output::Reply(call, Reply::AdoptHistory(Err(AdoptFault::Store(fault.clone())))));
+            let fault = if key_taken { AdoptFault::KeyTaken } else { AdoptFault::Store(fault.clone()) };
+            out.push(Output::Reply(call, Reply::AdoptHistory(Err(fault))));
         }
         Input::Command(call, Command::Members) => out.push(Output::Reply(call, Reply::Members(vec![]))),
         Input::Request(call, _) => out.push(Output::Answer(call, Err(Refusal::Stopped { cluster: cluster.to_owned() }))),

@@ -22,7 +22,7 @@ use super::encoding;
 use super::indexes::Indexes;
 use super::pins::Pins;
 use super::tables::{self, KeyBytes, OwnerBytes, RetainedBytes, Tables};
-use super::{INLINE_MAX, Usage};
+use super::{INLINE_MAX, Identity, Usage};
 
 /// One commit in the making.
 pub(super) struct Batch<'txn, 'pins> {
@@ -36,11 +36,14 @@ pub(super) struct Batch<'txn, 'pins> {
     candidates: BTreeSet<ContentHash>,
     /// Payloads that are not missing any more.
     settled: Vec<ContentHash>,
+    identity: Option<Identity>,
 }
 
 /// What is to be done when the commit is on disk.
 pub(super) struct Outcome {
     pub(super) usage: Usage,
+    /// Who this node is from now on, if that changed.
+    pub(super) identity: Option<Identity>,
     /// Payloads that came, or that nobody misses any more.
     pub(super) settled: Vec<ContentHash>,
     /// Payloads removed.
@@ -51,7 +54,16 @@ pub(super) struct Outcome {
 
 impl<'txn, 'pins> Batch<'txn, 'pins> {
     pub(super) fn new(tables: Tables<'txn>, pins: &'pins Pins, usage: Usage, released: BTreeSet<ContentHash>) -> Self {
-        Self { tables, pins, usage, indexes: Indexes::default(), fresh: Vec::new(), candidates: released, settled: Vec::new() }
+        let (indexes, fresh, settled) = (Indexes::default(), Vec::new(), Vec::new());
+        Self { tables, pins, usage, indexes, fresh, candidates: released, settled, identity: None }
+    }
+
+    /// Another key, and the first life with it.
+    pub(super) fn take_key(&mut self, secret: [u8; 32]) -> Result<(), Error> {
+        let identity = Identity::new(secret, 1);
+        self.tables.write_identity(&identity)?;
+        self.identity = Some(identity);
+        Ok(())
     }
 
     /// Everything that is queued, as one change: what comes later in the list was queued later.
@@ -263,7 +275,7 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
             }
         }
         self.tables.meta.insert(tables::USAGE, tables::to_json(&[], &self.usage)?.as_slice())?;
-        Ok(Outcome { usage: self.usage, settled: self.settled, collected, files })
+        Ok(Outcome { usage: self.usage, identity: self.identity, settled: self.settled, collected, files })
     }
 }
 

@@ -9,9 +9,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use ed25519_dalek::SigningKey;
 use gossip_cdn_protocol::ContentHash;
-use gossip_cdn_protocol::NodeId;
 use gossip_cdn_protocol::item::ItemHasher;
 use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable};
 use tokio::sync::mpsc;
@@ -41,7 +39,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         traffic: Traffic::default(),
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
-        identity,
+        identity: identity.into(),
         hasher: ItemHasher::new(&options.cluster),
         reserve: options.reserve,
         database,
@@ -81,13 +79,11 @@ fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage
         }
         None => (options.fresh_key, 0),
     };
-    let public = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
-    let identity = Identity { secret, public, id: NodeId::from_public_key(&public), incarnation: lives.saturating_add(1) };
+    let identity = Identity::new(secret, lives.saturating_add(1));
     let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut usage: Usage = usage.unwrap_or_default();
     drop_unowned(&mut tables, &mut usage)?;
-    tables.meta.insert(tables::SECRET, &secret[..])?;
-    tables.meta.insert(tables::INCARNATION, tables::to_json(&[], &identity.incarnation)?.as_slice())?;
+    tables.write_identity(&identity)?;
     tables.meta.insert(tables::USAGE, tables::to_json(&[], &usage)?.as_slice())?;
     drop(tables);
     transaction.commit()?;
@@ -120,7 +116,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use gossip_cdn_protocol::{Record, Store as _};
+    use gossip_cdn_protocol::{NodeId, Record, Store as _};
 
     use super::super::Store;
     use super::super::fixture::{Fixture, blob, content, files, noise, options, persist, start, write};
@@ -182,7 +178,7 @@ mod tests {
     #[test]
     fn identity_stays_and_the_incarnation_grows_with_every_life() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |options| Store::open(dir.path(), options).unwrap().0.identity().clone();
+        let open = |options| Store::open(dir.path(), options).unwrap().0.identity();
         let first = open(options());
         let second = open(Options { fresh_key: [9; 32], ..options() });
         assert_eq!((first.incarnation, second.incarnation), (1, 2));
@@ -209,6 +205,23 @@ mod tests {
         drop((store, writer));
         let (store, _writer) = Store::open(dir.path(), Options { restored: true, ..options() }).unwrap();
         assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn another_key_is_taken_behind_what_is_queued_and_lasts() {
+        let fixture = Fixture::new();
+        let was = fixture.store.identity();
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let grown = gossip_cdn_protocol::Persist { incarnation: Some(40), ..persist(&[(blob(1), &record)]) };
+        let durable = fixture.store.persist(grown).await;
+        fixture.store.take_key([9; 32]).await.unwrap();
+        assert_eq!(durable.await.unwrap(), Ok(()));
+        let is = fixture.store.identity();
+        assert_eq!((is.secret, is.incarnation), ([9; 32], 1));
+        assert_ne!(is.id, was.id);
+        let crashed = fixture.after_a_crash();
+        assert_eq!((crashed.store.identity().id, crashed.store.identity().incarnation), (is.id, 2));
+        assert_eq!(crashed.store.blob(blob(1)).unwrap(), Some(record));
     }
 
     #[tokio::test]

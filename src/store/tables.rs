@@ -9,6 +9,8 @@ use gossip_cdn_protocol::{BlobId, ContentHash, Stamp};
 use redb::{Error, ReadTransaction, Table, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
+use super::Identity;
+
 /// A [`RecordKey`]: 8 bytes of hash, 16 of GUID.
 pub(super) type KeyBytes = [u8; 24];
 /// A stamp of 8 bytes and a GUID of 16.
@@ -96,6 +98,15 @@ impl<'txn> Tables<'txn> {
             members: transaction.open_table(MEMBERS)?,
             meta: transaction.open_table(META)?,
         })
+    }
+}
+
+impl Tables<'_> {
+    /// Who this node is, from this commit on.
+    pub(super) fn write_identity(&mut self, identity: &Identity) -> Result<(), Error> {
+        self.meta.insert(SECRET, &identity.secret[..])?;
+        self.meta.insert(INCARNATION, to_json(&[], &identity.incarnation)?.as_slice())?;
+        Ok(())
     }
 }
 

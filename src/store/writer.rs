@@ -42,6 +42,8 @@ pub(super) struct PayloadRow {
 pub(super) enum Request {
     Persist(Persist, Reply),
     Payload(PayloadRow, Option<Reply>),
+    /// This node takes that Ed25519 seed for a key and begins its lives anew.
+    Key([u8; 32], Reply),
     /// Some pin is gone: look at what it kept.
     Wake,
 }
@@ -51,13 +53,13 @@ impl Request {
         match self {
             Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
-            Self::Wake => 0,
+            Self::Key(..) | Self::Wake => 0,
         }
     }
 
     fn reply(self) -> Option<Reply> {
         match self {
-            Self::Persist(_, reply) => Some(reply),
+            Self::Persist(_, reply) | Self::Key(_, reply) => Some(reply),
             Self::Payload(_, reply) => reply,
             Self::Wake => None,
         }
@@ -167,6 +169,9 @@ impl Writer {
         match self.commit(&batch, released) {
             Ok(outcome) => {
                 lock(&self.shared.usage).clone_from(&outcome.usage);
+                if let Some(identity) = &outcome.identity {
+                    lock(&self.shared.identity).clone_from(identity);
+                }
                 outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(&self.shared, *hash));
                 // Unlinking gigabytes takes a while, so the answers go first.
                 self.answer_all(batch, &Ok(()));
@@ -186,16 +191,21 @@ impl Writer {
         transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
         let mut changes = Batch::new(Tables::open(&transaction)?, &self.shared.pins, usage, released);
-        let mut persists = Vec::new();
+        let (mut persists, mut key) = (Vec::new(), None);
         // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
         for request in batch {
             match request {
                 Request::Persist(persist, _) => persists.push(persist),
                 Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
+                Request::Key(secret, _) => key = Some(*secret),
                 Request::Wake => (),
             }
         }
         changes.persist(&persists)?;
+        // An incarnation that was raised before is that of the old key.
+        if let Some(secret) = key {
+            changes.take_key(secret)?;
+        }
         let outcome = changes.finish()?;
         history::write(&transaction, persists.iter().flat_map(|persist| &persist.history))?;
         transaction.commit()?;

@@ -20,6 +20,7 @@ mod fake_peer;
 mod faults;
 mod forget;
 mod gossip;
+mod identity;
 mod lan;
 mod lists;
 mod messages;

@@ -118,6 +118,9 @@ impl<S: Store> Node<S> {
             Answer::Records(answer) => {
                 let RecordsAnswer { give, seen } = answer.clone();
                 let changed = self.merge_records(now, peer, give, Via::Asked, out)?;
+                if self.renounced.is_some() {
+                    return Ok(());
+                }
                 self.reconciliation.on_records(step, &RecordsAnswer { give: answer.give, seen }, &changed, &self.records)?
             }
             Answer::Exchange(_)

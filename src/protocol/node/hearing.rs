@@ -19,8 +19,9 @@ impl<S: Store> Node<S> {
         };
         let claim = heartbeat.claim();
         let id = claim.id;
-        // This node's own come back to it.
         if id == self.id() {
+            // This node's own come back to it; others' are those of another holder of its key.
+            self.is_contradicted(now, &[claim]);
             return;
         }
         if self.membership.member(id).is_none() && !lan.has_room() {

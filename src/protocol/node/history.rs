@@ -13,7 +13,9 @@ use crate::history::message::MessageId;
 use crate::history::replica::{Asked, Effect, Network, Replica, World};
 use crate::history::talk::{Head, HistoryAnswer, HistoryCall};
 use crate::ids::NodeId;
-use crate::io::{AdoptFault, ClientCall, Event, HistoryStatus, Outbox, Output, PeerCall, Persist, Reply, Said, Say, SayFault, Token};
+use crate::io::{
+    AdoptFault, ClientCall, Event, HistoryStatus, Outbox, Output, PeerCall, Persist, Refusal, Reply, Said, Say, SayFault, Token,
+};
 use crate::membership::Membership;
 use crate::node::{After, Node, Purpose};
 use crate::store::{Store, StoreFault};
@@ -79,13 +81,15 @@ impl Telling {
     }
 
     /// The core is at its end: who waits for the disk is told that it failed, who waits for a delivery that it did not come.
-    pub(super) fn stop(&mut self, fault: &StoreFault, out: &mut Outbox) {
+    pub(super) fn stop(&mut self, fault: &StoreFault, key_taken: bool, out: &mut Outbox) {
         for (id, waiting) in std::mem::take(&mut self.waiting) {
-            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(SayFault::Store(fault.clone())) };
+            let fault = if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
+            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(fault) };
             out.push(Output::Reply(waiting.call, Reply::Say(result)));
         }
+        let fault = if key_taken { AdoptFault::KeyTaken } else { AdoptFault::Store(fault.clone()) };
         let adopting = self.adopting.take();
-        out.extend(adopting.map(|call| Output::Reply(call, Reply::AdoptHistory(Err(AdoptFault::Store(fault.clone()))))));
+        out.extend(adopting.map(|call| Output::Reply(call, Reply::AdoptHistory(Err(fault)))));
     }
 }
 
@@ -115,8 +119,9 @@ impl<S: Store> Node<S> {
                 None => self.unanswered.push((node, asked)),
             },
             Effect::Answer(call, answer) => {
-                let answer = self.envelope(Answer::History(Box::new(answer)));
-                out.push(Output::Answer(call, Ok(answer)));
+                let ended = self.renounced.as_ref().map(|_| Refusal::Stopped { cluster: self.cluster.clone() });
+                let answer = ended.map_or_else(|| Ok(self.envelope(Answer::History(Box::new(answer)))), Err);
+                out.push(Output::Answer(call, answer));
             }
             Effect::Accepted(id) => self.on_accepted(id, out),
             Effect::Delivered(place) => {
@@ -240,7 +245,10 @@ impl<S: Store> Node<S> {
     /// Asks for everything to be persisted that the input at hand changed of the history.
     pub(super) fn write_history(&mut self, out: &mut Outbox) {
         let persists = std::mem::take(&mut self.telling.persists);
-        if persists > 0 {
+        if self.renounced.is_some() {
+            // What still moves in this core comes to nothing, and nobody is told of it: the next one begins with what the disk has.
+            self.telling.changes.clear();
+        } else if persists > 0 {
             let persist = Persist { token: self.token(), history: std::mem::take(&mut self.telling.changes), ..Persist::default() };
             self.telling.under_way.push_back((persist.token, persists));
             self.after.insert(persist.token, After::default());

@@ -48,6 +48,9 @@ impl<S: Store> Node<S> {
 
     /// Merges claims; gives the members about whom they were news.
     fn take_members(&mut self, now: Now, claims: Vec<Member>, out: &mut Outbox) -> Vec<NodeId> {
+        if self.is_contradicted(now, &claims) {
+            return vec![];
+        }
         let lonely = self.membership.live_count() == 0;
         let merged = self.membership.merge(claims, now.instant);
         self.counters.suspicions_false += merged.cleared as u64;

@@ -64,6 +64,9 @@ impl<S: Store> Node<S> {
                 continue;
             }
             let before = if present.lacks(key) { Record::default() } else { self.records.record(key)? };
+            if self.is_outwritten(now, &before, &versions) {
+                return Ok(vec![]);
+            }
             let ground = if is_planted(Bug::StaleRumor) && via == Via::Rumor { &Record::default() } else { &before };
             let Some(record) = merged(ground, versions) else { continue };
             for version in record.versions() {

@@ -16,7 +16,7 @@ impl<S: Store> Node<S> {
         request: Envelope<Request>,
         out: &mut Outbox,
     ) -> Result<Option<Result<Envelope<Answer>, Refusal>>, StoreFault> {
-        if let Err(refusal) = self.admit(&request, out) {
+        if let Err(refusal) = self.admit(now, &request, out) {
             return Ok(Some(Err(refusal)));
         }
         let (from, incarnation) = (request.sender, request.incarnation);
@@ -58,12 +58,13 @@ impl<S: Store> Node<S> {
     }
 
     /// Refuses what is not for this node, or breaks a rule, before anything changes.
-    fn admit(&mut self, request: &Envelope<Request>, out: &mut Outbox) -> Result<(), Refusal> {
+    fn admit(&mut self, now: Now, request: &Envelope<Request>, out: &mut Outbox) -> Result<(), Refusal> {
         let (kind, refusal) = if request.version != VERSION {
             (Misbehaviour::Foreign, Refusal::UnknownVersion { ours: VERSION, theirs: request.version })
         } else if request.cluster != self.cluster {
             (Misbehaviour::Foreign, Refusal::OtherCluster { ours: self.cluster.clone(), theirs: request.cluster.clone() })
         } else if request.sender == self.id() {
+            self.on_request_from_self(now, &request.body);
             return Err(Refusal::FromSelf);
         } else if let Err(fault) = request.body.validate() {
             (Misbehaviour::Malformed, Refusal::Malformed(fault.to_string()))

@@ -25,7 +25,7 @@ const REFILL_PAGE: usize = 512;
 
 impl<S: Store> Node<S> {
     pub(super) fn work(&mut self, now: Now, out: &mut Outbox) -> Result<(), StoreFault> {
-        if self.leaving {
+        if self.leaving || self.renounced.is_some() {
             return Ok(());
         }
         self.notice_lateness(now);
@@ -49,6 +49,10 @@ impl<S: Store> Node<S> {
     }
 
     pub(super) fn call(&mut self, target: Target, request: Request, purpose: Purpose, out: &mut Outbox) {
+        // Nothing of this node's own leaves once it has renounced its identity.
+        if self.renounced.is_some() {
+            return;
+        }
         let call = OwnCall(self.number());
         self.calls.insert(call, purpose);
         out.push(Output::Call(call, target, self.envelope(request)));

@@ -105,7 +105,8 @@ impl Played {
                 | Output::Fetch(_)
                 | Output::Heartbeat(_)
                 | Output::Event(_)
-                | Output::Stop(_) => {}
+                | Output::Stop(_)
+                | Output::IdentityTaken(_) => {}
             }
         }
         out

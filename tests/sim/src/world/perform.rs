@@ -55,6 +55,7 @@ impl World {
             Output::Reply(call, reply) => self.on_reply(number, call, reply),
             Output::Persist(persist) => self.persist(number, persist, writing),
             Output::Fetch(fetch) => self.fetch(number, fetch),
+            Output::IdentityTaken(conflict) => self.checker.fail(format!("n{number} gives up its key: {conflict}")),
             // Its nodes are on no common segment: heartbeats are off.
             Output::Heartbeat(_) => {}
             Output::Event(event) => {
