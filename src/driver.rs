@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::{LocalBoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use gossip_cdn_protocol::history::disk::Founding;
+use gossip_cdn_protocol::history::message::{self, MessageId};
 use gossip_cdn_protocol::io::{
     AdoptFault, CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Said, Say, SayFault, Status, Write,
     WriteFault, Written,
@@ -141,6 +142,12 @@ impl Handle {
             Ok(Reply::Say(result)) => result,
             Ok(_) | Err(Stopped) => Err(SayFault::Store(StoreFault(Stopped.to_string()))),
         }
+    }
+
+    /// At most so many messages that are known here and not delivered, behind that one in the order of their names.
+    pub async fn undelivered(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<message::Message>, Stopped> {
+        let Reply::Undelivered(messages) = self.command(Command::Undelivered(after, limit)).await? else { return Err(Stopped) };
+        Ok(messages)
     }
 
     /// Leaves this node's history for that one, durably.

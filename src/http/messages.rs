@@ -252,7 +252,7 @@ pub(super) async fn list(wish: Query<Wish>, context: Data<Context>) -> Result<Ht
     let history = context.store.history().map_err(Fault::from)?;
     let (messages, next) = match wish.status.as_deref() {
         None | Some("delivered") => delivered(history.as_ref(), wish.after.as_deref(), limit, told.id)?,
-        Some("pending") => pending(history.as_ref(), wish.after.as_deref(), limit, told.id)?,
+        Some("pending") => pending(&context, wish.after.as_deref(), limit, told.id).await?,
         Some(_) => return Err(Fault::Bad("bad-query", "status is pending or delivered.".to_owned()).into()),
     };
     let page = HistoryPage { messages, next, synchronised: told.history.synchronised };
@@ -270,10 +270,10 @@ fn delivered(history: Option<&History>, after: Option<&str>, limit: usize, me: N
     Ok((page.into_iter().map(|(place, message)| MessageShown::new(message, Some(place), me)).collect(), next))
 }
 
-fn pending(history: Option<&History>, after: Option<&str>, limit: usize, me: NodeId) -> Result<PageOf, Fault> {
+async fn pending(context: &Context, after: Option<&str>, limit: usize, me: NodeId) -> Result<PageOf, Fault> {
     let after = after.map(str::parse::<MessageId>).transpose()?;
-    let Some(history) = history else { return Ok((vec![], None)) };
-    let page = history.pending(after, limit)?;
+    // Not from the disk: an ordered message of another node waits in memory only.
+    let page = context.driver.undelivered(after, limit).await?;
     let next = page.last().map(|message| message.id.to_string());
     Ok((page.into_iter().map(|message| MessageShown::new(message, None, me)).collect(), next))
 }
@@ -286,9 +286,12 @@ fn pending(history: Option<&History>, after: Option<&str>, limit: usize, me: Nod
 pub(super) async fn one(id: Path<String>, context: Data<Context>) -> Result<HttpResponse, Problem> {
     let id = id.parse::<MessageId>().map_err(Fault::from)?;
     let me = node_of(&context);
+    // In this order: what is delivered meanwhile is found afterwards.
+    let before = MessageId { sequence: id.sequence.saturating_sub(1), ..id };
+    let undelivered = context.driver.undelivered(Some(before), 1).await.map_err(Fault::from)?.pop().filter(|message| message.id == id);
     let history = context.store.history().map_err(Fault::from)?;
     let found = history.map(|history| history.find(id)).transpose().map_err(Fault::from)?.flatten();
-    let (message, place) = found.ok_or(Fault::UnknownMessage(id))?;
+    let (message, place) = found.or(undelivered.map(|message| (message, None))).ok_or(Fault::UnknownMessage(id))?;
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(MessageShown::new(message, place, me)))
 }
 

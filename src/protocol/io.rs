@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::history::disk::{Founding, Place};
 use crate::history::epoch::Epoch;
-use crate::history::message::{Body, Channel, MessageId};
+use crate::history::message::{Body, Channel, Message, MessageId};
 use crate::history::replica::Full;
 use crate::history::transaction::Transaction;
 use crate::identity::Conflict;
@@ -220,6 +220,8 @@ pub enum Command {
     Status,
     /// Take a message into the history.
     Say(Say),
+    /// Which messages are known here and not delivered? At most so many of those behind that one, in the order of their names.
+    Undelivered(Option<MessageId>, usize),
     /// Leave this node's history for that one, which another node belongs to.
     AdoptHistory(uuid::Uuid),
     /// Whom does this node know?
@@ -356,6 +358,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Command::Say`].
     Say(Result<Said, SayFault>),
+    /// To [`Command::Undelivered`].
+    Undelivered(Vec<Message>),
     /// To [`Command::AdoptHistory`]: done, durably.
     AdoptHistory(Result<Founding, AdoptFault>),
     /// To [`Command::Members`].

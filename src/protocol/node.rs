@@ -492,6 +492,7 @@ fn refuse(fault: &StoreFault, key_taken: bool, input: Input, cluster: &str, out:
             let fault = if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
             out.push(Output::Reply(call, Reply::Say(Err(fault))));
         }
+        Input::Command(call, Command::Undelivered(..)) => out.push(Output::Reply(call, Reply::Undelivered(vec![]))),
         Input::Command(call, Command::AdoptHistory(_)) => {
             let fault = if key_taken { AdoptFault::KeyTaken } else { AdoptFault::Store(fault.clone()) };
             out.push(Output::Reply(call, Reply::AdoptHistory(Err(fault))));

@@ -164,12 +164,6 @@ impl History {
         read().map_err(fault)
     }
 
-    /// At most `limit` messages kept here undelivered, after that one in the order of their names; see [`PAGE_BYTES`]: causal ones, and
-    /// ordered ones that this node took from its clients.
-    pub fn pending(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Message>, StoreFault> {
-        self.kept(after, limit, PAGE_BYTES).map_err(fault)
-    }
-
     /// A message that is known here, and its place once it is delivered.
     pub fn find(&self, id: MessageId) -> Result<Option<(Message, Option<Place>)>, StoreFault> {
         self.known(id).map_err(fault)
@@ -186,7 +180,7 @@ impl History {
             let (slot, accepted) = row?;
             remembered.accepted.insert(slot.value(), tables::from_json(accepted.value())?);
         }
-        remembered.kept = self.kept(None, usize::MAX, usize::MAX)?;
+        remembered.kept = self.kept()?;
         for row in self.table(&rows::LAST)?.iter()? {
             let (line, sequence) = row?;
             let ((origin, channel), sequence) = (rows::line_of(line.value())?, sequence.value());
@@ -247,21 +241,13 @@ impl History {
         self.known(id)?.map(|(message, _)| message).ok_or_else(|| rows::damaged("a message is gone"))
     }
 
-    fn kept(&self, after: Option<MessageId>, limit: usize, budget: usize) -> Result<Vec<Message>, Error> {
+    /// Messages kept here undelivered, in the order of their names: causal ones, and ordered ones that this node took from its clients.
+    fn kept(&self) -> Result<Vec<Message>, Error> {
         let (kept, messages) = (self.table(&rows::KEPT)?, self.table(&rows::MESSAGES)?);
-        let after = after.map(rows::name_bytes);
-        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut page, mut bytes) = (Vec::new(), 0);
-        for row in kept.range::<&rows::NameBytes>((start, Bound::Unbounded))?.take(limit) {
-            let (name, other) = row?;
-            let message = said(&messages, rows::name_of(name.value())?, other.value())?;
-            bytes += message.body.bytes().len();
-            if bytes > budget && !page.is_empty() {
-                break;
-            }
-            page.push(message);
-        }
-        Ok(page)
+        let message = |(name, other): (redb::AccessGuard<'_, &rows::NameBytes>, redb::AccessGuard<'_, &[u8]>)| {
+            said(&messages, rows::name_of(name.value())?, other.value())
+        };
+        kept.iter()?.map(|row| message(row?)).collect()
     }
 
     fn first_index_after(&self, slot: u64) -> Result<u64, Error> {

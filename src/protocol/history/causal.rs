@@ -18,6 +18,7 @@
 //! mark, which is passed on once like the message). With nothing pending nothing is sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -367,14 +368,26 @@ impl Causal {
         }
     }
 
+    /// A message that may be delivered. Of each origin only the next one can be, so only that is looked at.
     fn deliverable(&self) -> Option<Message> {
-        let may = |(id, pending): (&MessageId, &Pending)| {
-            let message = pending.message.as_ref()?;
-            let next = self.delivered.get(&id.origin).map_or(0, |last| *last) + 1;
-            let everywhere = pending.marked || pending.holders.iter().any(|(epoch, holders)| self.is_majority(*epoch, holders));
-            (id.sequence == next && everywhere && self.has(&message.frontier)).then(|| message.clone())
-        };
-        self.pending.iter().find_map(may)
+        let mut following = self.pending.first_key_value();
+        while let Some((MessageId { origin, .. }, _)) = following {
+            let sequence = self.delivered.get(origin).map_or(0, |last| *last) + 1;
+            let next = MessageId { origin: *origin, channel: Channel::Causal, sequence };
+            if let Some(message) = self.pending.get(&next).and_then(|pending| self.may_deliver(pending)) {
+                return Some(message.clone());
+            }
+            let end = MessageId { origin: *origin, channel: Channel::Causal, sequence: u64::MAX };
+            following = self.pending.range((Bound::Excluded(end), Bound::Unbounded)).next();
+        }
+        None
+    }
+
+    /// The message, if it is here, a majority has it, and its frontier is delivered.
+    fn may_deliver<'a>(&self, pending: &'a Pending) -> Option<&'a Message> {
+        let message = pending.message.as_ref()?;
+        let everywhere = pending.marked || pending.holders.iter().any(|(epoch, holders)| self.is_majority(*epoch, holders));
+        (everywhere && self.has(&message.frontier)).then_some(message)
     }
 
     fn is_majority(&self, epoch: u64, holders: &BTreeSet<NodeId>) -> bool {

@@ -53,6 +53,11 @@ impl Delivery {
         self.decided.len()
     }
 
+    /// The messages of slots that wait for what came before them.
+    pub(super) fn undelivered(&self) -> impl Iterator<Item = &Message> {
+        self.decided.iter().flat_map(|(_, batch)| batch.messages()).filter(|message| !self.is_delivered(message.id))
+    }
+
     /// Whether an ordered message is delivered here.
     pub(super) fn is_delivered(&self, id: MessageId) -> bool {
         self.ordered.get(&id.origin).is_some_and(|last| id.sequence <= *last)

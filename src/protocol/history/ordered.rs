@@ -50,7 +50,7 @@ pub const MAX_AHEAD: u64 = 64;
 /// Most decided slots in one Confirm; the rest is fetched as history.
 pub const MAX_REPORTED: usize = 8;
 /// How long a voter with messages waiting hears nothing from a coordinator before it starts a ballot. Jittered and doubled from
-/// one failed ballot to the next.
+/// one failed ballot to the next. A message that was handed over and waits still is handed over again after as long.
 pub const SILENCE: Duration = Duration::from_secs(1);
 /// Longest such wait.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(16);
@@ -79,9 +79,11 @@ pub enum Effect {
     Answer(PeerCall, Vote),
     /// Slots up to the one named are decided, and this node does not have them all: fetch them from that node.
     Behind(NodeId, u64),
+    /// A slot is decided, the next after the last one, and asked to be persisted as such: what it delivers may be durable together with it.
+    Reached(u64, Batch),
     /// A slot is decided, durably here; each is reported once, in order.
     Decided(u64, Batch),
-    /// Give these to that node, which coordinates or votes.
+    /// Give these to that node, which coordinates or votes; report with [`Ordered::on_handed_over`].
     HandOver(NodeId, Vec<Message>),
 }
 
@@ -137,6 +139,9 @@ pub struct Ordered {
     silence: Duration,
     ballot_at: Option<Instant>,
     hand_over_at: Option<Instant>,
+    /// When those that wait were handed over; and until when that is under way.
+    handed: BTreeMap<MessageId, Instant>,
+    handing: Option<Instant>,
     transaction: Transaction,
     disk: VecDeque<Vec<Then>>,
 }
@@ -162,6 +167,8 @@ impl Ordered {
             silence: SILENCE,
             ballot_at: None,
             hand_over_at: None,
+            handed: BTreeMap::new(),
+            handing: None,
             transaction: Transaction::default(),
             disk: VecDeque::new(),
         }
@@ -207,6 +214,11 @@ impl Ordered {
         self.waiting.values()
     }
 
+    /// Whether as many wait as may.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING
+    }
+
     /// Whether a message stands in the order.
     pub fn is_ordered(&self, id: MessageId) -> bool {
         self.ordered.get(&id.origin).is_some_and(|last| id.sequence <= *last)
@@ -220,10 +232,16 @@ impl Ordered {
         if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&message.id) {
             return false;
         }
+        if !self.wants() && self.epoch.voters.len() > 1 {
+            // Silence counts from when there is something to be said.
+            (self.heard, self.ballot_at) = (self.heard.max(now), None);
+        }
         if self.waiting.insert(message.id, message).is_none() {
             self.transaction.on_signal(Signal::IncomingMessageArrived);
+            if self.handing.is_none() {
+                self.hand_over_at = Some(now);
+            }
         }
-        self.hand_over_at.get_or_insert(now);
         true
     }
 
@@ -256,6 +274,7 @@ impl Ordered {
         self.accepted.retain(|accepted, _| *accepted > slot);
         for message in batch.messages() {
             self.waiting.remove(&message.id);
+            self.handed.remove(&message.id);
             let last = self.ordered.entry(message.id.origin).or_default();
             *last = (*last).max(message.id.sequence);
         }
@@ -274,7 +293,8 @@ impl Ordered {
                 coordinator.phase = Phase::Steady;
             }
         }
-        self.persist(vec![Change::Decide(slot, batch.clone())], vec![Then::Decided(slot, batch)], out);
+        self.persist(vec![Change::Decide(slot, batch.clone())], vec![Then::Decided(slot, batch.clone())], out);
+        out.push(Effect::Reached(slot, batch));
     }
 
     fn persist(&mut self, changes: Vec<Change>, then: Vec<Then>, out: &mut Vec<Effect>) {
@@ -337,7 +357,12 @@ impl Ordered {
         !self.waiting.is_empty() || self.wish.is_some()
     }
 
+    /// Hands over what was not handed over lately, as much as fits; one call of it is under way at a time.
     fn hand_over(&mut self, now: Instant, rng: &mut ChaCha8Rng, out: &mut Vec<Effect>) {
+        if let Some(until) = self.handing.filter(|until| *until > now) {
+            self.hand_over_at = Some(until);
+            return;
+        }
         self.hand_over_at = Some(now + SILENCE);
         let others = self.others();
         let to = self.followed.map(|ballot| ballot.node).filter(|node| *node != self.me);
@@ -348,13 +373,32 @@ impl Ordered {
             bytes += message.body.bytes().len();
             bytes <= BATCH_BUDGET + crate::history::message::MAX_BODY
         };
-        let messages: Vec<Message> = self.waiting.values().take(MAX_BATCH).take_while(fits).cloned().collect();
+        let due = |message: &&Message| self.handed.get(&message.id).is_none_or(|at| now.since(*at) >= SILENCE);
+        let messages: Vec<Message> = self.waiting.values().filter(due).take(MAX_BATCH).take_while(fits).cloned().collect();
+        if messages.is_empty() {
+            return;
+        }
+        self.handed.extend(messages.iter().map(|message| (message.id, now)));
+        self.handing = Some(now + SILENCE);
         out.push(Effect::HandOver(to, messages));
+    }
+
+    /// The call that handed messages over was answered, or will not be: what came meanwhile may follow.
+    pub fn on_handed_over(&mut self, now: Instant) {
+        self.handing = None;
+        self.hand_over_at = Some(now);
+    }
+
+    /// Somebody else may coordinate: all that waits is handed over anew.
+    fn hand_over_anew(&mut self, now: Instant) {
+        self.handed.clear();
+        self.on_handed_over(now);
     }
 
     /// What must hold at all times.
     pub fn check(&self) {
         assert!(self.waiting.len() <= MAX_WAITING && self.recent.len() <= MAX_REPORTED, "bounded");
+        assert!(self.handed.keys().all(|id| self.waiting.contains_key(id)), "only what waits was handed over");
         assert!(self.accepted.keys().all(|slot| *slot > self.decided), "what is decided is no longer open");
         assert!(self.promised <= self.seen, "what was promised was heard of");
         if let Some(coordinator) = &self.coordinator {

@@ -49,6 +49,8 @@ pub const FAN_OUT: usize = 4;
 const ASKED_BESIDE: usize = 4;
 /// An origin that sent nothing for so long is compared only when all are.
 const LATELY: Duration = Duration::from_secs(60);
+/// A list of undelivered messages ends once their bodies have so many bytes. It holds one in any case.
+pub const UNDELIVERED_BUDGET: usize = 4 << 20;
 /// No page is asked for while so many persists are under way, or so many slots wait for what came before them.
 const MAX_UNDER_WAY: usize = 32;
 
@@ -265,7 +267,21 @@ impl Replica {
 
     /// Messages known and not delivered.
     pub fn pending(&self) -> impl Iterator<Item = &Message> {
-        self.causal.pending().chain(self.ordered.waiting())
+        self.causal.pending().chain(self.delivery.undelivered()).chain(self.ordered.waiting())
+    }
+
+    /// At most `limit` of them behind that one, in the order of their names, and those on their way to the disk; see [`UNDELIVERED_BUDGET`].
+    pub fn undelivered(&self, after: Option<MessageId>, limit: usize) -> Vec<Message> {
+        let stored = self.disk.iter().filter_map(|then| if let Then::OwnOrdered(message) = then { Some(message) } else { None });
+        let behind = self.pending().chain(stored).filter(|message| after.is_none_or(|after| message.id > after));
+        let known: BTreeMap<MessageId, &Message> = behind.map(|message| (message.id, message)).collect();
+        let mut bytes = 0;
+        let fits = |message: &&Message| {
+            let first = bytes == 0;
+            bytes += message.body.bytes().len() + 1;
+            first || bytes <= UNDELIVERED_BUDGET
+        };
+        known.into_values().take(limit).take_while(fits).cloned().collect()
     }
 
     /// Whether a message is delivered here.
@@ -325,7 +341,7 @@ impl Replica {
                 id
             }
             Channel::Ordered => {
-                if self.ordered.waiting().count() >= ordered::MAX_WAITING {
+                if self.ordered.is_full() {
                     return Err(Full::Pending);
                 }
                 self.sent += 1;

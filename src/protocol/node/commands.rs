@@ -38,6 +38,9 @@ impl<S: Store> Node<S> {
                 out.push(Output::Reply(call, Reply::Status(Box::new(status))));
             }
             Command::Say(say) => self.on_say(now, call, say, out),
+            Command::Undelivered(after, limit) => {
+                out.push(Output::Reply(call, Reply::Undelivered(self.history().undelivered(after, limit))));
+            }
             Command::AdoptHistory(id) => self.on_adopt(now, call, id, out)?,
             Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
             Command::Forget(id) => self.on_forget(now, call, id, out),

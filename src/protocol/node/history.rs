@@ -3,7 +3,7 @@
 //! 1. All changes that one input brings about are one persist.
 //! 2. A client that said something is answered when that is durable, or, where it waits, when it is delivered or its time is over; never twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
@@ -56,6 +56,8 @@ pub(super) struct Telling {
     /// The persists on their way to the disk, and how many of the replica's each is.
     under_way: VecDeque<(Token, usize)>,
     waiting: BTreeMap<MessageId, Waiting>,
+    /// When the time of those is over whose messages are durable.
+    ends: BTreeSet<(Instant, MessageId)>,
     adopting: Option<ClientCall>,
     apart: BTreeMap<uuid::Uuid, Founding>,
     heard: Instant,
@@ -69,6 +71,7 @@ impl Telling {
             persists: 0,
             under_way: VecDeque::new(),
             waiting: BTreeMap::new(),
+            ends: BTreeSet::new(),
             adopting: None,
             apart: BTreeMap::new(),
             heard: now,
@@ -77,11 +80,12 @@ impl Telling {
 
     /// When a client's time is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting.values().filter(|waiting| waiting.durable).filter_map(|waiting| waiting.until).min()
+        self.ends.first().map(|(at, _)| *at)
     }
 
     /// The core is at its end: who waits for the disk is told that it failed, who waits for a delivery that it did not come.
     pub(super) fn stop(&mut self, fault: &StoreFault, key_taken: bool, out: &mut Outbox) {
+        self.ends.clear();
         for (id, waiting) in std::mem::take(&mut self.waiting) {
             let fault = if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
             let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(fault) };
@@ -145,13 +149,17 @@ impl<S: Store> Node<S> {
     fn on_accepted(&mut self, id: MessageId, out: &mut Outbox) {
         let Some(waiting) = self.telling.waiting.get_mut(&id) else { return };
         waiting.durable = true;
-        if waiting.until.is_none() {
-            self.tell_client(id, None, out);
+        match waiting.until {
+            Some(until) => drop(self.telling.ends.insert((until, id))),
+            None => self.tell_client(id, None, out),
         }
     }
 
     fn tell_client(&mut self, id: MessageId, place: Option<Place>, out: &mut Outbox) {
         if let Some(waiting) = self.telling.waiting.remove(&id) {
+            if let Some(until) = waiting.until {
+                self.telling.ends.remove(&(until, id));
+            }
             out.push(Output::Reply(waiting.call, Reply::Say(Ok(Said { id, place }))));
         }
     }
@@ -237,9 +245,10 @@ impl<S: Store> Node<S> {
         while let Some((node, asked)) = self.unanswered.pop() {
             self.with_history(now, out, |replica, world, out| replica.on_answer(world, node, asked, None, out));
         }
-        let over = |waiting: &Waiting| waiting.durable && waiting.until.is_some_and(|until| until <= now.instant);
-        let over: Vec<MessageId> = self.telling.waiting.iter().filter(|(_, waiting)| over(waiting)).map(|(id, _)| *id).collect();
-        over.into_iter().for_each(|id| self.tell_client(id, None, out));
+        while let Some((at, id)) = self.telling.ends.first().copied().filter(|(at, _)| *at <= now.instant) {
+            self.telling.ends.remove(&(at, id));
+            self.tell_client(id, None, out);
+        }
     }
 
     /// Asks for everything to be persisted that the input at hand changed of the history.

@@ -199,7 +199,7 @@ fn check(history: Option<History>, model: &MemoryHistory) {
     assert_eq!(pages, delivered);
     let bytes = delivered.iter().map(|(_, message)| message.body.bytes().len() as u64).sum();
     assert_eq!(history.size(), HistorySize { messages: delivered.len() as u64, bytes });
-    assert_eq!((history.founding(), history.pending(None, 99).unwrap()), (model.founding(), model.remembered().unwrap().kept));
+    assert_eq!((history.founding(), history.kept().unwrap()), (model.founding(), model.remembered().unwrap().kept));
 }
 
 /// What the core reads, against the model.
@@ -275,11 +275,11 @@ async fn what_was_taken_before_any_history_is_read_and_is_gone_from_there_with_t
     let fixture = Fixture::new();
     change(&fixture, vec![Change::Keep(causal(1, 1)), Change::Keep(ordered(1, 1))]).await;
     let history = fixture.store.history().unwrap().unwrap();
-    assert_eq!((history.founding(), history.pending(None, 9).unwrap()), (None, vec![causal(1, 1), ordered(1, 1)]));
+    assert_eq!((history.founding(), history.kept().unwrap()), (None, vec![causal(1, 1), ordered(1, 1)]));
     drop(history);
     change(&fixture, vec![Change::Join(founding(1)), Change::Keep(causal(1, 1))]).await;
     let history = fixture.store.history().unwrap().unwrap();
-    assert_eq!((history.founding(), history.pending(None, 9).unwrap()), (Some(founding(1)), vec![causal(1, 1)]));
+    assert_eq!((history.founding(), history.kept().unwrap()), (Some(founding(1)), vec![causal(1, 1)]));
     let tables: Vec<String> = history.transaction.list_tables().unwrap().map(|table| redb::TableHandle::name(&table).to_owned()).collect();
     assert!(tables.iter().all(|table| !table.starts_with(&Uuid::nil().to_string())), "{tables:?}");
     assert!(fixture.store.history_of(Uuid::nil()).unwrap().is_none());
@@ -299,7 +299,7 @@ async fn a_history_set_aside_stays_readable_as_it_was() {
     assert_eq!((aside.founding(), aside.size()), (Some(founding(1)), size));
     let page = aside.page(0, 9).unwrap();
     assert_eq!((page.len(), &page[0].1), (1, &first));
-    assert_eq!(aside.pending(None, 9).unwrap(), [second]);
+    assert_eq!(aside.kept().unwrap(), [second]);
     let current = fixture.store.history().unwrap().unwrap();
     assert_eq!(current.find(first.id).unwrap().unwrap().0, message(first.id, 9));
     assert!(fixture.store.history_of(founding(3).id).unwrap().is_none());
@@ -320,7 +320,7 @@ async fn a_message_is_found_with_what_became_of_it() {
     let place = |id, index, order| Place { id, index, order, delivered: WallTime(1000 + index) };
     assert_eq!(find(decided.id), Some((decided.clone(), Some(place(decided.id, 1, Some(order))))));
     assert_eq!(find(kept.id), Some((kept.clone(), Some(place(kept.id, 2, None)))));
-    assert_eq!(fixture.store.history().unwrap().unwrap().pending(None, 9).unwrap(), []);
+    assert_eq!(fixture.store.history().unwrap().unwrap().kept().unwrap(), []);
 }
 
 #[tokio::test]
@@ -347,12 +347,11 @@ async fn a_message_that_was_kept_decided_and_delivered_is_stored_once() {
 }
 
 #[tokio::test]
-async fn pages_end_at_their_bytes_and_pending_ones_go_on_after_a_name() {
+async fn pages_end_at_their_bytes() {
     let fixture = Fixture::new();
     let large = |sequence| Message { body: Body::of(vec![b'a'; PAGE_BYTES / 2]), ..causal(1, sequence) };
     let mut history = vec![Change::Join(founding(1))];
     history.extend((1..=5).map(|n| deliver(n, None, large(n))));
-    history.extend((6..=10).map(|n| Change::Keep(large(n))));
     change(&fixture, history).await;
     let history = fixture.store.history().unwrap().unwrap();
     let indexes = |after, limit| history.page(after, limit).unwrap().into_iter().map(|(place, _)| place.index).collect::<Vec<_>>();
@@ -360,11 +359,6 @@ async fn pages_end_at_their_bytes_and_pending_ones_go_on_after_a_name() {
         (indexes(0, 9), indexes(2, 9), indexes(2, 1), indexes(4, 9), indexes(5, 9)),
         (vec![1, 2], vec![3, 4], vec![3], vec![5], vec![])
     );
-    let pending = |after, limit| {
-        let after = (after > 0).then(|| id(1, Channel::Causal, after));
-        history.pending(after, limit).unwrap().into_iter().map(|message| message.id.sequence).collect::<Vec<_>>()
-    };
-    assert_eq!((pending(0, 9), pending(7, 9), pending(7, 1), pending(10, 9)), (vec![6, 7], vec![8, 9], vec![8], vec![]));
 }
 
 #[tokio::test]

@@ -173,6 +173,7 @@ impl Ordered {
         self.transaction.on_signal(Signal::RollbackSent);
         out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Rollback { ballot })));
         self.silence = (self.silence * 2).min(LONGEST_SILENCE);
-        (self.heard, self.ballot_at, self.hand_over_at) = (now, None, Some(now));
+        (self.heard, self.ballot_at) = (now, None);
+        self.hand_over_anew(now);
     }
 }

@@ -131,6 +131,7 @@ impl Net {
                 }
             }
             Effect::Behind(whom, slot) => self.parcels.push(Parcel::History { to: from, from: self.place_of(whom), slot }),
+            Effect::Reached(..) => {}
             Effect::Decided(slot, batch) => {
                 let here = &mut self.places[from];
                 assert_eq!(slot, here.told + 1, "each slot is reported once, in order");

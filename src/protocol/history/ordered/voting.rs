@@ -98,7 +98,7 @@ impl Ordered {
         self.seen = self.seen.max(Some(ballot));
         if self.followed != Some(ballot) {
             self.followed = Some(ballot);
-            self.hand_over_at = Some(now);
+            self.hand_over_anew(now);
         }
         (self.heard, self.silence, self.ballot_at) = (now, SILENCE, None);
     }

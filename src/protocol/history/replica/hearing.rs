@@ -108,7 +108,8 @@ impl Replica {
                 self.seats.on_holdings(&epoch, from, holdings);
                 self.take_seats(world, out);
             }
-            (Asked::Step | Asked::HandOver | Asked::Holdings(_), _) => {}
+            (Asked::HandOver, _) => self.ordered.on_handed_over(world.now.instant),
+            (Asked::Step | Asked::Holdings(_), _) => {}
         }
         self.advance(world, out);
     }

@@ -68,7 +68,8 @@ impl Replica {
                 ordered::Effect::Ask(voter, step) => self.ask(voter, Ask::Step(step), Asked::Step, out),
                 ordered::Effect::Answer(call, vote) => out.push(Effect::Answer(call, HistoryAnswer::Vote(vote))),
                 ordered::Effect::Behind(node, _) => self.asking.on_ahead(node),
-                ordered::Effect::Decided(slot, batch) => self.on_decided(world, slot, batch, out),
+                ordered::Effect::Reached(slot, batch) => self.delivery.on_decided(slot, batch),
+                ordered::Effect::Decided(slot, batch) => self.on_decided(world, slot, &batch, out),
                 ordered::Effect::HandOver(node, messages) => self.ask(node, Ask::HandOver(messages), Asked::HandOver, out),
             }
         }
@@ -88,10 +89,10 @@ impl Replica {
     }
 
     /// A slot is decided, durably here.
-    pub(super) fn on_decided(&mut self, world: &mut World<'_>, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
+    pub(super) fn on_decided(&mut self, world: &mut World<'_>, slot: u64, batch: &Batch, out: &mut Vec<Effect>) {
         if self.ordered.is_coordinator() {
             for peer in world.network.few(FAN_OUT, world.rng).into_iter().filter(|peer| !self.causal.epoch().voters.contains(peer)) {
-                self.letters.decided(peer, slot, &batch);
+                self.letters.decided(peer, slot, batch);
             }
         }
         if let Some(epoch) = batch.next_epoch(self.causal.epoch()) {
@@ -99,6 +100,5 @@ impl Replica {
             self.causal.on_epoch(epoch, &mut effects);
             self.route_causal(world, effects, &mut Tell::default(), None, out);
         }
-        self.delivery.on_decided(slot, batch);
     }
 }

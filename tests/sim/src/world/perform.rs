@@ -153,6 +153,7 @@ impl World {
                 Reply::Introduce(result) => format!("introduced: {}", result.is_ok()),
                 Reply::Status(status) => format!("status: {} records", status.root.count),
                 Reply::Say(result) => format!("said: {}", result.is_ok()),
+                Reply::Undelivered(messages) => format!("{} undelivered", messages.len()),
                 Reply::AdoptHistory(result) => format!("adopted: {}", result.is_ok()),
                 Reply::Members(members) => format!("{} members", members.len()),
                 Reply::Forget(result) => format!("forgotten: {}", result.is_ok()),
