@@ -47,6 +47,7 @@ mod writer;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -163,6 +164,8 @@ struct Shared {
     traffic: Traffic,
     opened: tokio::time::Instant,
     usage: Mutex<Usage>,
+    /// Since the start.
+    commits: AtomicU64,
     identity: Mutex<Identity>,
     hasher: ItemHasher,
     reserve: Reserve,
@@ -324,6 +327,11 @@ impl Store {
     /// How much room there is.
     pub fn disk(&self) -> io::Result<Disk> {
         self.shared.disk()
+    }
+
+    /// How many commits were made since the start. Each is synchronised to the disk.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
     }
 
     /// How much is stored.

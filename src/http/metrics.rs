@@ -65,6 +65,9 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
     gauges(&mut registry, &context, &status, &context.store.usage());
     core(&mut registry, &status);
     transfers(&mut registry, &context.store.traffic());
+    let commits = Count::default();
+    commits.inner().store(context.store.commits(), Ordering::Relaxed);
+    registry.register("commits", "Commits to the disk, each synchronised", commits);
     misbehaviour(&mut registry, &context, &status);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(Problem::internal)?;

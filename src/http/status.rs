@@ -229,7 +229,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         transaction: transaction(&told.history),
         epoch: epoch(&told.history, told.id),
         history: history(&told.history, &context.store).map_err(Fault::from)?,
-        counters: named(&told.counters).into_iter().collect(),
+        counters: named(&told.counters).into_iter().chain([("commits", context.store.commits())]).collect(),
         transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
         misbehaviour,
         disk: context.store.disk().ok().map(|disk| Disk { free: disk.free, reserve: disk.reserve }),

@@ -39,6 +39,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         traffic: Traffic::default(),
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
+        commits: 0.into(),
         identity: identity.into(),
         hasher: ItemHasher::new(&options.cluster),
         reserve: options.reserve,

@@ -5,9 +5,11 @@
 //! 3. After a fault nothing more is written: the batch and everything behind it get that fault, for redb refuses after an I/O error.
 //! 4. Files are unlinked only after the commit that removed their rows.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
+use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
 use redb::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +56,25 @@ impl Request {
             Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
             Self::Key(..) | Self::Wake => 0,
+        }
+    }
+
+    /// Whether it changes nothing but the message history.
+    fn is_history_alone(&self) -> bool {
+        match self {
+            Self::Persist(Persist { token: _, records, members, incarnation, contacts, history: _ }, _) => {
+                records.is_empty() && members.is_empty() && incarnation.is_none() && contacts.is_none()
+            }
+            Self::Payload(..) | Self::Key(..) => false,
+            Self::Wake => true,
+        }
+    }
+
+    /// What it changes of the message history.
+    fn history(&self) -> &[Change] {
+        match self {
+            Self::Persist(persist, _) => &persist.history,
+            Self::Payload(..) | Self::Key(..) | Self::Wake => &[],
         }
     }
 
@@ -168,6 +189,7 @@ impl Writer {
         }
         match self.commit(&batch, released) {
             Ok(outcome) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 lock(&self.shared.usage).clone_from(&outcome.usage);
                 if let Some(identity) = &outcome.identity {
                     lock(&self.shared.identity).clone_from(identity);
@@ -190,6 +212,13 @@ impl Writer {
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
+        let history = batch.iter().flat_map(Request::history);
+        // Most commits of a busy history touch nothing else: then the other tables are left alone.
+        if released.is_empty() && batch.iter().all(Request::is_history_alone) {
+            history::write(&transaction, history)?;
+            transaction.commit()?;
+            return Ok(Outcome { usage, identity: None, settled: vec![], collected: vec![], files: vec![] });
+        }
         let mut changes = Batch::new(Tables::open(&transaction)?, &self.shared.pins, usage, released);
         let (mut persists, mut key) = (Vec::new(), None);
         // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
@@ -207,7 +236,7 @@ impl Writer {
             changes.take_key(secret)?;
         }
         let outcome = changes.finish()?;
-        history::write(&transaction, persists.iter().flat_map(|persist| &persist.history))?;
+        history::write(&transaction, history)?;
         transaction.commit()?;
         Ok(outcome)
     }
