@@ -35,6 +35,13 @@ impl Client {
         Self::by(Box::new(|authority| TcpStream::connect(authority)), url)
     }
 
+    /// The same, for answers that may take so long.
+    pub(crate) fn patient(url: &str, patience: Duration) -> io::Result<Self> {
+        let client = Self::new(url)?;
+        client.stream.get_ref().set_read_timeout(Some(patience))?;
+        Ok(client)
+    }
+
     /// The same by other means.
     pub(crate) fn by(connect: Connect, url: &str) -> io::Result<Self> {
         let authority = url.strip_prefix("http://").unwrap_or(url).to_owned();

@@ -8,26 +8,36 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 mod agreement;
+mod assembly;
+mod chronicle;
 mod client;
 mod crowd;
 mod cut;
+mod decisions;
 mod differences;
+mod etcd;
 mod filling;
+mod histories;
 mod idle;
 mod interruption;
 mod lan;
+mod latecomer;
 mod namespaces;
 mod newcomer;
 mod pair;
 mod payload;
+mod processes;
 mod report;
 mod restored;
 mod spread;
 mod start;
+mod succession;
 mod tombstones;
+mod voices;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -118,6 +128,39 @@ enum What {
     },
     /// A node put back from an old copy of its folder, with and without --restored.
     Restored,
+    /// Messages at five nodes, of which two die and come back and one is cut off; what the five histories say afterwards. Needs root.
+    Chronicle {
+        /// How many clients, all nodes in turn.
+        #[arg(long, default_value_t = 20)]
+        clients: usize,
+        /// How long they speak, in seconds.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+    /// A sixth node joins when there is much to be read.
+    Latecomer {
+        /// How many messages.
+        #[arg(long, default_value_t = 100_000)]
+        messages: u64,
+    },
+    /// Ordered messages a second, and one client's latency, beside etcd. Needs etcd of the package etcd-server.
+    Decisions {
+        /// How many clients, all nodes in turn.
+        #[arg(long, default_value_t = 192)]
+        clients: usize,
+        /// How long they are counted, in seconds.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// How often each of the two has its turn.
+        #[arg(long, default_value_t = 3)]
+        turns: usize,
+    },
+    /// The coordinator of ordered messages is killed again and again.
+    Succession {
+        /// How often.
+        #[arg(long, default_value_t = 100)]
+        times: u64,
+    },
 }
 
 fn measure(what: What) -> Result<Report, Broken> {
@@ -133,6 +176,10 @@ fn measure(what: What) -> Result<Report, Broken> {
         What::Payload { mebibytes } => payload::measure(mebibytes),
         What::Lan { times } => lan::measure(times),
         What::Restored => restored::measure(),
+        What::Chronicle { clients, seconds } => chronicle::measure(clients, Duration::from_secs(seconds)),
+        What::Latecomer { messages } => latecomer::measure(messages),
+        What::Decisions { clients, seconds, turns } => decisions::measure(clients, Duration::from_secs(seconds), turns),
+        What::Succession { times } => succession::measure(times),
     }
 }
 

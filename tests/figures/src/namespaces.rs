@@ -161,6 +161,11 @@ impl Place {
         self.namespace.inside(|| Node::start_as(data, start))
     }
 
+    /// Starts the node there again, after it has ended.
+    pub(crate) fn restart(&self, node: &mut Node) -> Result<(), Broken> {
+        self.namespace.inside(|| node.restart())
+    }
+
     /// A connection to the node there, by its loopback.
     pub(crate) fn client(&self) -> Result<Client, Broken> {
         let namespace = self.namespace.file.try_clone()?;
