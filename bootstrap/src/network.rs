@@ -59,7 +59,7 @@ impl Network {
             (taken, registry.introduce(now.instant, &join.member, taken))
         };
         Change::of(&join, taken).into_iter().for_each(|change| self.changes.tell(change));
-        let body = MemberList { members };
+        let body = MemberList { members, fingerprint: None };
         // A bootstrap has no life that others could mistake: its incarnation stays 1.
         (taken, Envelope { version: VERSION, cluster: self.cluster.clone(), sender: self.id, incarnation: 1, body })
     }

@@ -51,8 +51,10 @@ const CALL_INTERVAL: Duration = Duration::from_secs(1);
 const TELLING_INTERVAL: Duration = Duration::from_secs(1);
 /// Claims that changed no longer ago are exchanged when fingerprints differ.
 pub const RECENT: Duration = Duration::from_secs(60);
-/// With a peer whose fingerprint differs so often in a row, everything is exchanged.
-const DIFFERENT_FOR_ALL: u8 = 3;
+/// Where recent changes, exchanged so often in a row with whomever, left lists apart, everything is exchanged.
+const APART_FOR_ALL: u8 = 3;
+/// Everything is exchanged at most so often: two who can never agree do it now and then, not always.
+const ALL_INTERVAL: Duration = RECENT;
 /// Most members kept. Beyond it newcomers are not taken in.
 pub const MAX_MEMBERS: usize = crate::wire::MAX_MEMBERS - 1;
 /// Up to so many members all of them are checked after every input; beyond, only what takes no walk.
@@ -68,13 +70,11 @@ struct Peer {
     suspicion: Option<Suspected>,
     /// When it was last told that it is believed dead, left or forgotten.
     told: Option<Instant>,
-    /// How many exchanges in a row found another fingerprint there.
-    differed: u8,
 }
 
 impl Peer {
     fn new(member: Member) -> Self {
-        Self { member, last_heard: None, address_taken: false, suspicion: None, told: None, differed: 0 }
+        Self { member, last_heard: None, address_taken: false, suspicion: None, told: None }
     }
 }
 
@@ -136,8 +136,12 @@ pub struct Membership {
     calls: Schedule<NodeId>,
     /// When each claim that changed within [`RECENT`] did.
     recent: Schedule<NodeId>,
-    /// Whether this node has had somebody's whole list in this life.
+    /// Whether this node has had somebody's whole list in this life, or met somebody with the very list it has.
     complete: bool,
+    /// How often in a row recent changes were exchanged, and the lists were not the same after it.
+    apart: u8,
+    /// Everything is not exchanged again before.
+    next_all: Instant,
     health: LocalHealth,
     contacts: Contacts,
     /// The greatest incarnation asked to be persisted; only later than `me`'s while the disk works on it.
@@ -160,6 +164,8 @@ impl Membership {
             calls: Schedule::default(),
             recent: Schedule::default(),
             complete: false,
+            apart: 0,
+            next_all: now,
             health: LocalHealth::default(),
             contacts: Contacts::new(addresses, now),
             refuted: me.incarnation,
@@ -416,23 +422,35 @@ impl Membership {
         self.health.multiplier()
     }
 
-    /// An exchange with `id` found the same fingerprint there.
-    pub fn on_agreed(&mut self, id: NodeId) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.differed = 0;
-        }
+    /// A peer has the same fingerprint, so its list is this one.
+    pub fn on_agreed(&mut self) {
+        self.complete = true;
+        self.apart = 0;
     }
 
-    /// An exchange with `id` found another fingerprint there; whether everything is to be exchanged, or the recent changes.
-    pub fn on_differed(&mut self, id: NodeId) -> bool {
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
-        peer.differed += 1;
-        let all = !self.complete || peer.differed >= DIFFERENT_FOR_ALL;
+    /// A peer has another fingerprint; whether everything is to be exchanged with it, or the recent changes.
+    pub fn on_differed(&mut self, now: Instant) -> bool {
+        if !self.complete {
+            return true;
+        }
+        let all = self.apart >= APART_FOR_ALL && now >= self.next_all;
         if all {
-            // Two who can never agree exchange everything now and then, not always.
-            peer.differed = 0;
+            self.apart = 0;
+            self.next_all = now + ALL_INTERVAL;
         }
         all
+    }
+
+    /// Recent changes were exchanged with a peer, whose fingerprint after it is this.
+    ///
+    /// That fingerprints differ for a while after each change is the way of things, and no reason to exchange everything; that they
+    /// differ when what is recent has just been exchanged is one, unless something changed in that moment.
+    pub fn on_changes_exchanged(&mut self, fingerprint: u64) {
+        if fingerprint == self.fingerprint {
+            self.on_agreed();
+        } else {
+            self.apart = self.apart.saturating_add(1);
+        }
     }
 
     /// Another node's whole list has been merged.
@@ -682,19 +700,41 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_in_the_last_minute_is_told_and_everything_at_first_and_at_the_third_difference() {
+    fn what_changed_in_the_last_minute_is_told_and_everything_where_that_does_not_do() {
         let other = member(2, 1, MemberState::Alive);
         let mut list = knowing(vec![other.clone()], &[]);
         let told = |list: &mut Membership, second: u64| list.recent_changes(Instant(second * SECOND)).len();
         assert_eq!(told(&mut list, 0), 1, "itself; what is known from earlier is no news");
         list.merge(vec![member(3, 1, MemberState::Alive)], Instant(10 * SECOND));
         assert_eq!((told(&mut list, 70), told(&mut list, 71)), (2, 1));
-        assert!(list.on_differed(other.id), "it has had nobody's whole list yet");
+        let (now, own) = (Instant(80 * SECOND), list.fingerprint());
+        assert!(list.on_differed(now), "it has had nobody's whole list yet");
         list.on_complete();
-        assert_eq!([0; 6].map(|_| list.on_differed(other.id)), [false, false, true, false, false, true]);
-        assert!(!list.on_differed(other.id));
-        list.on_agreed(other.id);
-        assert_eq!([0; 3].map(|_| list.on_differed(other.id)), [false, false, true], "in a row");
+        let apart = |list: &mut Membership, at: Instant| {
+            list.on_changes_exchanged(!own);
+            list.on_differed(at)
+        };
+        let later = now + ALL_INTERVAL;
+        assert_eq!([0; 4].map(|_| apart(&mut list, now)), [false, false, true, false]);
+        assert_eq!([0; 4].map(|_| apart(&mut list, now)), [false; 4], "not again within a minute");
+        assert!(apart(&mut list, later));
+        assert_eq!([0; 2].map(|_| apart(&mut list, later + ALL_INTERVAL)), [false; 2]);
+        list.on_changes_exchanged(own);
+        assert_eq!([0; 3].map(|_| apart(&mut list, later + ALL_INTERVAL)), [false, false, true], "in a row");
+    }
+
+    #[test]
+    fn who_meets_the_very_list_it_has_needs_nobodys() {
+        let mut list = knowing(vec![member(2, 1, MemberState::Alive)], &[]);
+        list.on_agreed();
+        assert!(!list.on_differed(Instant(0)));
+    }
+
+    #[test]
+    fn that_lists_differ_is_no_reason_to_exchange_them_whole() {
+        let mut list = knowing(vec![member(2, 1, MemberState::Alive)], &[]);
+        list.on_complete();
+        assert!((0..100).all(|second| !list.on_differed(Instant(second * SECOND))));
     }
 
     #[test]

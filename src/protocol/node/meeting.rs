@@ -76,10 +76,10 @@ impl<S: Store> Node<S> {
     pub(super) fn compare_members(&mut self, now: Now, target: &Target, equal: bool, out: &mut Outbox) {
         let Some(peer) = target.id else { return };
         if equal {
-            self.membership.on_agreed(peer);
+            self.membership.on_agreed();
             return;
         }
-        let full = self.membership.on_differed(peer);
+        let full = self.membership.on_differed(now.instant);
         let members = if full { self.membership.list() } else { self.membership.recent_changes(now.instant) };
         self.call(target.clone(), Request::Members(MembersRequest { members, full }), Purpose::Members(peer, full), out);
     }

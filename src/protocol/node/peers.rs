@@ -42,7 +42,7 @@ impl<S: Store> Node<S> {
             Request::Members(MembersRequest { members, full }) => {
                 self.merge_members(now, from, members, out);
                 let members = if full { self.membership.list() } else { self.membership.recent_changes(now.instant) };
-                Answer::Members(MemberList { members })
+                Answer::Members(MemberList { members, fingerprint: Some(self.membership.fingerprint()) })
             }
             Request::Rumors(rumors) => {
                 self.on_rumors(now, from, rumors, out)?;
@@ -146,8 +146,10 @@ impl<S: Store> Node<S> {
             (Purpose::Vouch(_, peer_call), Answer::Probe(_)) => self.vouch(peer_call, true, out),
             (Purpose::Members(_, full), Answer::Members(list)) => {
                 self.merge_members(now, envelope.sender, list.members, out);
-                if full {
-                    self.membership.on_complete();
+                match list.fingerprint {
+                    _ if full => self.membership.on_complete(),
+                    Some(fingerprint) => self.membership.on_changes_exchanged(fingerprint),
+                    None => {}
                 }
             }
             (Purpose::Farewell, Answer::Members(_)) => {}
@@ -197,18 +199,18 @@ impl<S: Store> Node<S> {
     fn is_judged(&self, purpose: &Purpose, peer: NodeId) -> bool {
         match purpose {
             // Its probe has taken the silence into account, or has ended well since by another's word.
-            Purpose::Exchange(_) => self.probes.contains(peer),
+            Purpose::Exchange(_) | Purpose::Probe(_) => self.probes.contains(peer),
             // One asked on a peer's behalf is that peer's to judge: else a dead node would be probed by those who probe for others, and so on.
-            Purpose::Vouch(..) => false,
+            // And the silence of one asked to help may be that of the one it was asked about, or of a path: where a call in ten gets no
+            // answer, each probe would bring about the next. Whether it lives is found by an exchange, as with everybody.
+            Purpose::Vouch(..) | Purpose::Ask(..) => false,
+            // What is said because something happened to somebody: else one suspicion, told to all, would raise the next ones.
+            Purpose::Rumors(_) | Purpose::Members(..) => false,
             Purpose::Reconcile(..)
             | Purpose::Snapshot(..)
-            | Purpose::Members(..)
             | Purpose::History(..)
-            | Purpose::Rumors(_)
             | Purpose::Receipts(_)
             | Purpose::Holds(..)
-            | Purpose::Probe(_)
-            | Purpose::Ask(..)
             | Purpose::Warning(_)
             | Purpose::Introduction(..)
             | Purpose::Farewell

@@ -73,6 +73,8 @@ struct Played {
     vouched: bool,
     /// What every peer says its member list is like; as the core's own, without.
     fingerprint: Option<u64>,
+    /// What it says of it when changes were exchanged.
+    afterwards: Option<u64>,
     /// Persists that are not done yet; done at once, without.
     disk: Option<Vec<Persist>>,
 }
@@ -85,7 +87,7 @@ impl Played {
         let members = (2..=last).map(member).collect();
         let core = Node::new(config, identity, members, vec![], Empty, [7; 32], Now::default()).expect("an empty disk can be read");
         let (made, coming, silent) = (vec![], BTreeMap::new(), BTreeSet::new());
-        Self { core, now: 0, made, coming, silent, vouched: false, fingerprint: None, disk: None }
+        Self { core, now: 0, made, coming, silent, vouched: false, fingerprint: None, afterwards: None, disk: None }
     }
 
     /// Gives the core an input now, and plays what follows from it at once.
@@ -120,7 +122,7 @@ impl Played {
                 let alive = probe.id == to || self.vouched || !self.silent.contains(&probe.id);
                 Answer::Probe(Probed { alive })
             }
-            Request::Members(_) => Answer::Members(MemberList { members: vec![] }),
+            Request::Members(_) => Answer::Members(MemberList { members: vec![], fingerprint: self.afterwards }),
             Request::Cells(_)
             | Request::Partitions(_)
             | Request::Sketches(_)
@@ -314,13 +316,34 @@ fn news_of_a_member_is_pushed_to_four_once_and_not_back() {
 }
 
 #[test]
-fn where_fingerprints_differ_everything_is_told_at_first_and_at_each_third_time_and_else_what_is_recent() {
+fn where_fingerprints_differ_what_is_recent_is_told_and_everything_at_first_and_where_that_did_not_do() {
     let mut node = Played::knowing(2);
-    node.fingerprint = Some(1);
+    (node.fingerprint, node.afterwards) = (Some(1), Some(1));
+    let full = |node: &Played| -> Vec<bool> {
+        node.made.iter().filter_map(|made| if let Request::Members(list) = &made.request { Some(list.full) } else { None }).collect()
+    };
     node.pass(7500);
-    let full: Vec<bool> =
-        node.made.iter().filter_map(|made| if let Request::Members(list) = &made.request { Some(list.full) } else { None }).collect();
-    assert_eq!(full.get(..7), Some([true, false, false, true, false, false, true].as_slice()));
+    assert_eq!(full(&node).get(..7), Some([true, false, false, false, true, false, false].as_slice()));
+    node.pass(40_000);
+    assert_eq!(full(&node).iter().filter(|full| **full).count(), 2, "who never agree tell everything once a minute");
+    node.made.clear();
+    node.afterwards = Some(node.core.membership().fingerprint());
+    node.pass(200_000);
+    assert!(full(&node).len() > 100 && !full(&node).contains(&true), "what was recent was all that was missing");
+}
+
+#[test]
+fn the_silence_of_one_who_is_asked_to_help_brings_about_no_probe() {
+    let mut node = Played::knowing(9);
+    node.silent = (2..=9).map(id).collect();
+    node.pass(1500);
+    node.silent.clear();
+    let of = |node: &Played, chosen: fn(&Request) -> bool| BTreeSet::from_iter(node.calls(chosen).into_iter().map(|(_, to)| to));
+    let called = of(&node, |request| matches!(request, Request::Exchange(_)));
+    let asked = of(&node, |request| matches!(request, Request::Probe(_)));
+    let helpers: Vec<u8> = (2..=9).filter(|n| asked.contains(&id(*n)) && !called.contains(&id(*n))).collect();
+    node.pass(10_000);
+    assert!(!helpers.is_empty() && helpers.iter().all(|n| node.probes(*n).is_empty()));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::hex::hex64_option;
 use super::{BadMessage, MAX_MEMBERS, at_most};
 use crate::ids::NodeId;
 use crate::member::{BadMember, Member, is_base_url};
 use crate::summary::Root;
 
-/// Opens an exchange of members: answered by a [`MemberList`] of the same extent.
+/// Opens an exchange of members: answered by a [`MemberList`] of the same extent, after the claims were taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersRequest {
     /// The claims: all of the sender's, or those that changed in the last minute.
@@ -39,6 +40,9 @@ pub struct Probed {
 pub struct MemberList {
     /// The claims.
     pub members: Vec<Member>,
+    /// The fingerprint of all that the sender knows, where it has one: a bootstrap node has none.
+    #[serde(default, with = "hex64_option", skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<u64>,
 }
 
 impl MemberList {
