@@ -22,11 +22,12 @@
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
-//! | `opening` | the first transaction: identity, incarnation, sweep |
+//! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
 mod arrivals;
 mod arriving;
 mod commit;
+mod counting;
 mod encoding;
 #[cfg(test)]
 mod fixture;
@@ -45,7 +46,7 @@ mod upload;
 mod writer;
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,7 +54,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use gossip_cdn_protocol::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
+use gossip_cdn_protocol::sketch::SketchHasher;
 use gossip_cdn_protocol::store::Missing;
+use gossip_cdn_protocol::summary::Summary;
 use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Persist, Record, StoreFault};
 use redb::{Database, Error, ReadableDatabase};
 use serde::{Deserialize, Serialize};
@@ -372,6 +375,25 @@ impl gossip_cdn_protocol::Store for Store {
                 .collect()
         };
         read().map_err(fault)
+    }
+
+    fn scan(&self, partitions: RangeInclusive<u8>, each: &mut dyn FnMut(Item)) -> Result<(), StoreFault> {
+        let (first, last) = (KeyHash::first_of(*partitions.start()), KeyHash::last_of(*partitions.end()));
+        let first = tables::key_bytes(RecordKey { hash: first, blob: BlobId(Uuid::nil()) });
+        let last = tables::key_bytes(RecordKey { hash: last, blob: BlobId(Uuid::max()) });
+        let mut read = || -> Result<(), Error> {
+            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            for row in table.range::<&[u8; 24]>(&first..=&last)? {
+                let (key, value) = row?;
+                each(Item { key: tables::key_of(key.value()).hash, state: StateHash(encoding::state_of(value.value())?) });
+            }
+            Ok(())
+        };
+        read().map_err(fault)
+    }
+
+    fn count(&self, hasher: &SketchHasher) -> Result<Summary, StoreFault> {
+        counting::count(self, hasher)
     }
 
     fn records(&self, from: RecordKey, limit: usize, budget: usize) -> Result<Vec<(RecordKey, Record)>, StoreFault> {

@@ -24,6 +24,11 @@ impl KeyHash {
     pub fn first_of(partition: u8) -> Self {
         Self(u64::from(partition) << 56)
     }
+
+    /// The last key hash of a partition.
+    pub fn last_of(partition: u8) -> Self {
+        Self(Self::first_of(partition).0 | u64::MAX >> 8)
+    }
 }
 
 impl fmt::Debug for KeyHash {

@@ -21,7 +21,7 @@ use crate::summary::Summary;
 pub const MAX_PENDING: usize = 8192;
 
 /// How many items a scan of the store takes at a time.
-const SCAN_PAGE: usize = 4096;
+pub(crate) const SCAN_PAGE: usize = 4096;
 
 #[derive(Debug)]
 struct Pending {
@@ -62,10 +62,8 @@ impl std::fmt::Debug for ItemHasher {
 impl<S: Store> Records<S> {
     /// Takes over a store; counts its items once.
     pub fn open(store: S, hasher: ItemHasher) -> Result<Self, StoreFault> {
-        let summary = Summary::new(hasher.sketch().clone());
-        let mut records = Self { store, hasher, pending: BTreeMap::new(), reserved: 0, summary };
-        records.summary = records.count_afresh()?;
-        Ok(records)
+        let summary = store.count(hasher.sketch())?;
+        Ok(Self { store, hasher, pending: BTreeMap::new(), reserved: 0, summary })
     }
 
     fn count_afresh(&self) -> Result<Summary, StoreFault> {

@@ -148,6 +148,14 @@ impl Sketch {
         }
     }
 
+    /// Puts in all items of another sketch of the same length, none of which is in.
+    pub fn join(&mut self, other: &Self) {
+        for (cell, more) in self.cells.iter_mut().zip(&other.cells) {
+            cell.toggle(more.items, more.checks);
+            cell.count = cell.count.wrapping_add(more.count);
+        }
+    }
+
     /// What hashes its items.
     pub fn hasher(&self) -> &SketchHasher {
         &self.hasher

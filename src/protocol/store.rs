@@ -2,10 +2,15 @@
 //!
 //! Only reads are here. Writing is an output with a completion ([`crate::Output::Persist`]), so the core never waits for a disk.
 
+use std::ops::RangeInclusive;
+
 use crate::history::disk::{HistoryStore, NoHistory};
 use crate::ids::ContentHash;
 use crate::item::{Item, KeyHash, RecordKey};
 use crate::record::Record;
+use crate::records::{SCAN_PAGE, first_key, next_key};
+use crate::sketch::SketchHasher;
+use crate::summary::Summary;
 
 /// The store cannot be read. The core stops; a new one is built from a store opened anew.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +38,25 @@ pub trait Store {
 
     /// At most `limit` committed items from `from` on, in the order of their keys. Reads no record.
     fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault>;
+
+    /// Shows the committed items of these partitions, each once. Reads no record.
+    fn scan(&self, partitions: RangeInclusive<u8>, each: &mut dyn FnMut(Item)) -> Result<(), StoreFault> {
+        let mut from = Some(first_key(KeyHash::first_of(*partitions.start())));
+        while let Some(start) = from {
+            let page = self.items(start, SCAN_PAGE)?;
+            let inside = page.iter().take_while(|(key, _)| key.hash.partition() <= *partitions.end());
+            from = if inside.clone().count() < SCAN_PAGE { None } else { page.last().and_then(|(key, _)| next_key(*key)) };
+            inside.for_each(|(_, item)| each(*item));
+        }
+        Ok(())
+    }
+
+    /// Counts all committed items: the summary of the set as it is now.
+    fn count(&self, hasher: &SketchHasher) -> Result<Summary, StoreFault> {
+        let mut summary = Summary::new(hasher.clone());
+        self.scan(0..=u8::MAX, &mut |item| summary.add(item))?;
+        Ok(summary)
+    }
 
     /// Committed records from `from` on, in the order of their keys: at most `limit`, and no more once about `budget` bytes were
     /// read. None only where there is none.
@@ -93,7 +117,7 @@ pub(crate) mod tests {
 
         fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
             let rows = self.0.borrow();
-            Ok(rows.range(crate::records::first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
+            Ok(rows.range(first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
         }
 
         fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {

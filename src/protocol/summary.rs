@@ -35,6 +35,11 @@ impl Root {
         self.count += 1;
     }
 
+    fn join(&mut self, other: Self) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.count += other.count;
+    }
+
     fn remove(&mut self, item: Item) {
         debug_assert!(self.count > 0, "an item leaves a set that is empty");
         self.sum = self.sum.wrapping_sub(item.bits());
@@ -98,6 +103,13 @@ impl Summary {
         self.total.remove(item);
     }
 
+    /// Counts in all items of a set that has none of those counted so far.
+    pub fn join(&mut self, other: &Self) {
+        self.sketch.join(&other.sketch);
+        self.partitions.iter_mut().zip(other.partitions.iter()).for_each(|(ours, theirs)| ours.join(*theirs));
+        self.total.join(other.total);
+    }
+
     /// The root of the whole set.
     pub fn root(&self) -> Root {
         self.total
@@ -133,6 +145,13 @@ mod tests {
             items[removed..].iter().rev().for_each(|item| afresh.add(*item));
             prop_assert_eq!(&maintained, &afresh);
             prop_assert_eq!(maintained.root().to_string().parse(), Ok(afresh.root()));
+            let mut joined = Summary::new(SketchHasher::new("test"));
+            for share in items[removed..].chunks(3) {
+                let mut summary = Summary::new(SketchHasher::new("test"));
+                share.iter().for_each(|item| summary.add(*item));
+                joined.join(&summary);
+            }
+            prop_assert_eq!(&joined, &afresh);
         }
     }
 }
