@@ -17,8 +17,9 @@ use crate::record::Record;
 use crate::store::{Missing, Store, StoreFault};
 use crate::summary::Summary;
 
-/// Most records whose persisting is under way at once. A guess: about sixteen full batches of the writer.
-pub const MAX_PENDING: usize = 8192;
+/// Most records whose persisting is under way at once: two full batches of the node's writer, one being committed, one behind it. The keys of a
+/// batch are anywhere in the indexes, so the larger it is the more of them share a page that is written; beyond, a client's write would wait long.
+pub const MAX_PENDING: usize = 32_768;
 
 /// How many items a scan of the store takes at a time.
 pub(crate) const SCAN_PAGE: usize = 4096;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::noise;
+use gossip_cdn_protocol::records::MAX_PENDING;
 use gossip_cdn_protocol::wire::{Entry, Envelope, MAX_RECORDS, VERSION};
 use gossip_cdn_protocol::{BlobId, Content, ContentHash, NodeId, Payload, Record, Sha256Digest, Stamp, Version, WallTime};
 
@@ -19,7 +20,7 @@ use crate::report::{Broken, claim, remark};
 /// The node takes 256 uploads at once unless told otherwise.
 const CLIENTS: usize = 240;
 /// How many messages are given before it is asked whether they were taken: as many as may wait for the disk.
-const MESSAGES: u64 = 16;
+const MESSAGES: u64 = (MAX_PENDING / MAX_RECORDS) as u64;
 /// The day from which records are stamped, a millisecond each: 1 January 2026.
 const DAY: u64 = 1_767_225_600_000;
 /// SHA-256 of nothing.

@@ -11,6 +11,7 @@ mod agreement;
 mod assembly;
 mod chronicle;
 mod client;
+mod cost;
 mod crowd;
 mod cut;
 mod decisions;
