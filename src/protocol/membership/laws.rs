@@ -159,12 +159,14 @@ proptest! {
             probes.check();
         }
         now = now + probing::PROBE_TIMEOUT;
-        while let Some(due) = probes.due(now) {
-            if let probing::Due::Ask(id) = due {
-                probes.on_asked(id, 3, 1, now);
+        for _ in 0..probing::ROUNDS {
+            while let Some(due) = probes.due(now) {
+                if let probing::Due::Ask(id) = due {
+                    probes.on_asked(id, 3, 1, now);
+                }
             }
+            now = now + probing::ROUND;
         }
-        now = now + probing::INDIRECT_TIMEOUT;
         while let Some(due) = probes.due(now) {
             let missed = matches!(due, probing::Due::Missed { .. });
             prop_assert!(missed);

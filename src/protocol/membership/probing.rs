@@ -1,11 +1,14 @@
 //! Probes: does a member answer, me or anybody?
 //!
 //! SWIM (section 3.1): who does not answer a direct probe in time is probed by k others on this node's behalf, so that one lossy path
-//! alone makes nobody suspect. The exchange is the direct probe; with the others this node tries once more itself.
+//! alone makes nobody suspect. The exchange is the direct probe; with the others this node tries once more itself. As long as nobody has
+//! said anything, others are asked up to [`ROUNDS`] times in the time that there is: where messages are lost, each round that finds
+//! nothing makes it less likely by far that only messages were lost, and costs nothing where the first one ends the probe.
 //!
 //! 1. A member is under one probe at a time, whatever calls to it are under way.
 //! 2. Any message from the member, or one other's word that it answers, ends its probe well.
 //! 3. A probe ends badly only when the time is up, or when everybody who was asked, this node included, failed to reach it.
+//! 4. At most [`ROUNDS`] times [`HELPERS`] others are asked for one probe.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +19,10 @@ use crate::time::Instant;
 
 /// How long a direct probe waits for its answer.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the others have.
-pub const INDIRECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// After how long others are asked: what asking takes there and back where nodes are 100 ms apart, and some.
+pub const ROUND: Duration = Duration::from_millis(500);
+/// How often others are asked. With the last round the time of all of them is up.
+pub const ROUNDS: u32 = 3;
 /// k: how many others are asked.
 pub const HELPERS: usize = 3;
 
@@ -27,6 +32,8 @@ enum Stage {
         since: Instant,
     },
     Indirect {
+        /// How often others were asked.
+        round: u32,
         /// How many of those asked have not said yet that they do not reach it; this node is one of them.
         open: usize,
         /// Whether anybody but this node was asked and nobody has said a word.
@@ -80,13 +87,17 @@ impl Probes {
 
     /// So many others were asked, and the member itself once more.
     pub(crate) fn on_asked(&mut self, id: NodeId, helpers: usize, patience: u32, now: Instant) {
-        self.stages.insert(id, Stage::Indirect { open: helpers + 1, alone: helpers > 0 });
-        self.deadlines.set(id, now + INDIRECT_TIMEOUT * patience);
+        let (round, open, alone) = match self.stages.get(&id) {
+            Some(Stage::Indirect { round, open, alone }) => (*round, *open, *alone),
+            Some(Stage::Direct { .. }) | None => (0, 0, helpers > 0),
+        };
+        self.stages.insert(id, Stage::Indirect { round: round + 1, open: open + helpers + 1, alone });
+        self.deadlines.set(id, now + ROUND * patience);
     }
 
     /// One of those asked does not reach it: a helper that said so, or one that said nothing, or this node.
     pub(crate) fn on_unreached(&mut self, id: NodeId, said: bool) -> Option<Due> {
-        let Some(Stage::Indirect { open, alone }) = self.stages.get_mut(&id) else { return None };
+        let Some(Stage::Indirect { open, alone, .. }) = self.stages.get_mut(&id) else { return None };
         *open = open.saturating_sub(1);
         *alone &= !said;
         let (open, alone) = (*open, *alone);
@@ -102,11 +113,13 @@ impl Probes {
     /// Whose time is up.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Due> {
         let id = self.deadlines.pop_due(now)?;
-        if let Some(Stage::Indirect { alone, .. }) = self.stages.get(&id).copied() {
-            self.stages.remove(&id);
-            return Some(Due::Missed { id, alone });
+        match self.stages.get(&id).copied() {
+            Some(Stage::Indirect { round: ROUNDS.., alone, .. }) => {
+                self.stages.remove(&id);
+                Some(Due::Missed { id, alone })
+            }
+            Some(Stage::Indirect { .. } | Stage::Direct { .. }) | None => Some(Due::Ask(id)),
         }
-        Some(Due::Ask(id))
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -132,10 +145,15 @@ mod tests {
         assert!(!probes.begin(node(1), 1, Instant(500 * MS)), "one probe at a time");
         assert_eq!(probes.due(Instant(999 * MS)), None);
         assert_eq!(probes.due(Instant(1000 * MS)), Some(Due::Ask(node(1))));
-        probes.on_asked(node(1), 3, 1, Instant(1000 * MS));
-        probes.check();
-        assert!(!probes.on_failed(node(1), Instant(1500 * MS)), "they are asked already");
-        assert_eq!(probes.due(Instant(2499 * MS)), None);
+        for asked in [1000, 1500, 2000] {
+            probes.on_asked(node(1), 3, 1, Instant(asked * MS));
+            probes.check();
+            assert!(!probes.on_failed(node(1), Instant(asked * MS)), "they are asked already");
+            assert_eq!(probes.due(Instant((asked + 499) * MS)), None);
+            if asked < 2000 {
+                assert_eq!(probes.due(Instant((asked + 500) * MS)), Some(Due::Ask(node(1))));
+            }
+        }
         assert_eq!(probes.due(Instant(2500 * MS)), Some(Due::Missed { id: node(1), alone: true }));
         assert!(!probes.end(node(1)));
     }
@@ -159,6 +177,18 @@ mod tests {
         assert_eq!(probes.on_unreached(node(1), true), None);
         assert_eq!(probes.on_unreached(node(1), false), Some(Due::Missed { id: node(1), alone: false }));
         assert_eq!(probes.deadline(), None);
+    }
+
+    #[test]
+    fn of_those_asked_twice_all_have_to_fail_and_one_word_is_a_word() {
+        let mut probes = Probes::default();
+        probes.on_failed(node(1), Instant(0));
+        probes.on_asked(node(1), 1, 1, Instant(0));
+        assert_eq!(probes.on_unreached(node(1), true), None);
+        assert_eq!(probes.due(Instant(500 * MS)), Some(Due::Ask(node(1))));
+        probes.on_asked(node(1), 1, 1, Instant(500 * MS));
+        assert_eq!((probes.on_unreached(node(1), false), probes.on_unreached(node(1), false)), (None, None));
+        assert_eq!(probes.on_unreached(node(1), false), Some(Due::Missed { id: node(1), alone: false }));
     }
 
     #[test]
