@@ -9,7 +9,7 @@
 //!    small ones. A want whose holders are all busy waits for the end of a transfer, not for a time. A further holder is sought
 //!    [`WIDENING`] after the one before, behind every want that is due by then.
 //! 3. A want ends when the bytes are here, or when no record names them any more; otherwise it is tried for ever, at a growing
-//!    pause once every candidate has failed. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them
+//!    pause once every candidate has failed, which ends when a candidate that was away is back. At most [`MAX_WANTS`] are held in memory; the store's list of missing payloads refills them
 //!    as soon as few of them are [at hand](Transfers::is_short). Those that pause make way: payloads whose holders are away keep none
 //!    from being fetched whose holders are not.
 //! 4. Small payloads go in batches: one call, many hashes. A stranger is asked for all that nobody likelier can be asked for.
@@ -358,6 +358,19 @@ impl Transfers {
         waiters
     }
 
+    /// A member is live again: what it may hold, and nobody else brought, waits no longer. Else all that two halves of a network have to
+    /// give each other would wait for pauses that began before they knew that they are one again.
+    pub fn on_returned(&mut self, id: NodeId, now: Instant) {
+        let pausing = self.ready.iter().rev().take_while(|(at, ..)| *at > now).map(|(.., hash)| *hash);
+        let held = |hash: &ContentHash| self.wants.get(hash).is_some_and(|want| want.running.is_empty() && want.candidates.contains(&id));
+        for hash in pausing.filter(held).collect::<Vec<_>>() {
+            if let Some(want) = self.wants.get_mut(&hash) {
+                want.pause = FIRST_PAUSE;
+            }
+            self.defer(hash, now);
+        }
+    }
+
     /// The holder of a running transfer.
     pub fn holder(&self, transfer: TransferId) -> Option<NodeId> {
         self.running.get(&transfer).map(|running| running.from)
@@ -599,6 +612,27 @@ mod tests {
         assert!(transfers.want(wanted.clone(), &[node(2)], None, Instant(1)));
         assert_eq!(transfers.len(), MAX_WANTS);
         assert_eq!(start(&mut transfers, &members, Instant(1)).map(|fetch| fetch.wants), Some(vec![wanted]));
+    }
+
+    #[test]
+    fn a_candidate_that_is_back_is_asked_at_once() {
+        let mut members = members(2);
+        let claim =
+            |members: &Membership, incarnation, state| Member { incarnation, state, ..members.member(node(1)).expect("known").clone() };
+        let dead = claim(&members, 1, MemberState::Dead);
+        members.merge(vec![dead], Instant(0));
+        let mut transfers = Transfers::default();
+        (0..2).for_each(|n| _ = transfers.want(one_of_many(n), &[node(1 + u8::from(n > 0))], None, Instant(0)));
+        while let Some(fetch) = start(&mut transfers, &members, Instant(0)) {
+            transfers.on_ended(fetch.transfer, Instant(0));
+        }
+        let back = claim(&members, 2, MemberState::Alive);
+        members.merge(vec![back], Instant(1));
+        assert_eq!(start(&mut transfers, &members, Instant(1)), None, "it pauses");
+        transfers.on_returned(node(1), Instant(1));
+        let fetch = start(&mut transfers, &members, Instant(1)).expect("the pause is over");
+        assert_eq!((fetch.from.id, fetch.wants), (Some(node(1)), vec![one_of_many(0)]));
+        assert_eq!(start(&mut transfers, &members, Instant(1)), None, "what it is no candidate for pauses on");
     }
 
     /// Starts what can be started now and a while later, again and again.

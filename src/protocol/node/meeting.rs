@@ -55,6 +55,9 @@ impl<S: Store> Node<S> {
         let merged = self.membership.merge(claims, now.instant);
         self.counters.suspicions_false += merged.cleared as u64;
         let changed = merged.changed.iter().map(|member| member.id).collect();
+        for member in merged.changed.iter().filter(|member| member.state.is_live()) {
+            self.transfers.on_returned(member.id, now.instant);
+        }
         self.keep_members(merged.changed, merged.refute, out);
         if lonely && self.membership.live_count() > 0 {
             self.next_exchange = now.instant;
