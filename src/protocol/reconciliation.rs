@@ -21,6 +21,8 @@
 //!    and nothing else.
 //! 4. Every step but the last may fail to decode, the last cannot: two nodes that keep talking become equal.
 //! 5. Who is refused does not come back at once: it exchanges without wanting cells, for a growing and jittered while.
+//! 6. A reconciliation that has found everything, and that only waits for a few records, gives way to another peer's when they do not come: what
+//!    one lost message would hold up for the patience of a large call, another peer gives at once. Whatever comes late is merged all the same.
 
 mod finding;
 mod serving;
@@ -36,6 +38,7 @@ use crate::item::{KeyHash, RecordKey};
 use crate::planted::{Bug, is_planted};
 use crate::records::Records;
 use crate::sketch::{Cell, Side};
+use crate::spread::MAX_PUSHED_ON;
 use crate::store::{Store, StoreFault};
 use crate::summary::Root;
 use crate::time::Instant;
@@ -50,6 +53,10 @@ pub const MAX_CALLS: u32 = 4096;
 pub const MAX_CALLS_AT_ONCE: usize = 4;
 /// Most records found in one reconciliation; the next one finds the others. 2 MiB of key hashes.
 pub const MAX_FOUND: usize = 1 << 18;
+
+/// Who waits so long for at most [`MAX_PUSHED_ON`] records may ask another. A guess: what a call takes to the other end of the world, and some; it
+/// must be over when the next exchange begins.
+const GIVES_WAY: Duration = Duration::from_millis(500);
 
 /// After a refusal a node wants no cells of that peer for about so long, twice as long after each further one ...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -97,6 +104,10 @@ struct Session {
     /// Calls under way.
     open: usize,
     calls: u32,
+    /// How many differences it found.
+    differences: usize,
+    /// When it last asked something.
+    asked: Instant,
     /// The records it brought that changed something, as long as they are few enough to be pushed on.
     brought: Vec<RecordKey>,
 }
@@ -119,7 +130,15 @@ pub struct Reconciliation {
 impl Reconciliation {
     /// Whether cells of that peer would be of no use now.
     pub fn is_occupied(&self, peer: NodeId, now: Instant) -> bool {
-        self.session.is_some() || self.pauses.get(&peer).is_some_and(|pause| now < pause.until)
+        self.session.is_some() && !self.gives_way(now) || self.pauses.get(&peer).is_some_and(|pause| now < pause.until)
+    }
+
+    /// Whether the reconciliation under way has waited long for few records.
+    pub fn gives_way(&self, now: Instant) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            let few = session.finding.is_over() && session.differences <= MAX_PUSHED_ON;
+            few && session.open > 0 && now.since(session.asked) >= GIVES_WAY
+        })
     }
 
     /// Begins with a peer whose root differs, from the first cells of the sketch it keeps under that number.
@@ -131,6 +150,7 @@ impl Reconciliation {
         theirs: Root,
         (sketch, cells): (u32, &[Cell]),
         records: &Records<S>,
+        now: Instant,
         counters: &mut Counters,
     ) {
         if self.session.is_some() {
@@ -149,6 +169,8 @@ impl Reconciliation {
             give: VecDeque::new(),
             open: 0,
             calls: 0,
+            differences: 0,
+            asked: now,
             brought: vec![],
         };
         let found = session.finding.on_cells(cells, counters);
@@ -174,6 +196,7 @@ impl Reconciliation {
     pub fn next_call<S: Store>(
         &mut self,
         records: &Records<S>,
+        now: Instant,
         counters: &mut Counters,
     ) -> Result<Option<(Target, Request, Step)>, StoreFault> {
         let Some(session) = &mut self.session else { return Ok(None) };
@@ -187,6 +210,7 @@ impl Reconciliation {
         } else {
             session.page(records)?
         };
+        session.asked = now;
         session.open += 1;
         session.calls += 1;
         counters.reconciliation_calls += 1;
@@ -251,7 +275,7 @@ impl Reconciliation {
                 }
             }
         }
-        let room = (crate::spread::MAX_PUSHED_ON + 1).saturating_sub(session.brought.len());
+        let room = (MAX_PUSHED_ON + 1).saturating_sub(session.brought.len());
         session.brought.extend(changed.iter().take(room));
         Ok(Ok(()))
     }
@@ -278,7 +302,7 @@ impl Reconciliation {
             // Counted with the pause that follows.
             Outcome::Refused => {}
         }
-        if session.brought.len() <= crate::spread::MAX_PUSHED_ON { session.brought } else { vec![] }
+        if session.brought.len() <= MAX_PUSHED_ON { session.brought } else { vec![] }
     }
 
     /// What must hold at all times.
@@ -294,6 +318,7 @@ impl Session {
     /// Queues what was found: a record that both sides have in different states is asked for, and given back where it then differs.
     fn found(&mut self, found: Vec<(KeyHash, Side)>, counters: &mut Counters) {
         counters.differences_found += found.len() as u64;
+        self.differences += found.len();
         let mut theirs: Vec<KeyHash> = found.iter().filter(|(_, side)| *side == Side::Theirs).map(|(hash, _)| *hash).collect();
         theirs.sort_unstable();
         theirs.dedup();

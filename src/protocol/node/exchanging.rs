@@ -61,7 +61,10 @@ impl<S: Store> Node<S> {
         }
         match theirs.sketch {
             Some(number) => {
-                self.reconciliation.begin(target, root, (number, &theirs.cells), &self.records, &mut self.counters);
+                if self.reconciliation.gives_way(now.instant) {
+                    self.end_reconciliation(Outcome::Broken);
+                }
+                self.reconciliation.begin(target, root, (number, &theirs.cells), &self.records, now.instant, &mut self.counters);
             }
             None if self.reconciliation.is_occupied(peer, now.instant) => {}
             None => self.reconciliation.pause(peer, now.instant, &mut self.rng, &mut self.counters),
@@ -156,10 +159,12 @@ impl<S: Store> Node<S> {
     }
 
     /// Makes the calls of the reconciliation under way that can be made now.
-    pub(super) fn reconcile(&mut self, out: &mut Outbox) -> Result<(), StoreFault> {
+    pub(super) fn reconcile(&mut self, now: Now, out: &mut Outbox) -> Result<(), StoreFault> {
         // Records beyond what the disk keeps up with would be dropped, so they are asked for when it has.
         while self.after.len() <= MAX_RECONCILED_AT_ONCE && self.records.has_room(MAX_CALLS_AT_ONCE * MAX_RECORDS) {
-            let Some((target, request, step)) = self.reconciliation.next_call(&self.records, &mut self.counters)? else { break };
+            let Some((target, request, step)) = self.reconciliation.next_call(&self.records, now.instant, &mut self.counters)? else {
+                break;
+            };
             let Some(peer) = target.id else { break };
             self.call(target, request, Purpose::Reconcile(peer, step), out);
         }

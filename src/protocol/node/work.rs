@@ -37,7 +37,7 @@ impl<S: Store> Node<S> {
         self.exchange(now, out);
         self.served.expire(now.instant);
         self.take_snapshot(now, out);
-        self.reconcile(out)?;
+        self.reconcile(now, out)?;
         self.verify(now, out)?;
         self.keep_history(now, out);
         self.refill(now)?;

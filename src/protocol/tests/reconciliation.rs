@@ -318,6 +318,27 @@ fn a_change_while_cells_are_on_their_way_does_not_mix_instants() {
 }
 
 #[test]
+fn a_few_records_that_do_not_come_are_asked_for_again_and_many_are_waited_for() {
+    for (there, again) in [(1, true), (10, true), (100, false)] {
+        let mut pair = apart(0, there);
+        pair.now = Instant(2_000_000);
+        let mut open = Pair::calls(pair.ours.take(pair.now, Input::Tick));
+        while let Some((call, request)) = open.pop() {
+            // Whoever is asked for records says nothing, and the call is still open.
+            if request.body.kind() != Kind::Records {
+                let answer = pair.ask(request).expect("not refused");
+                open.extend(Pair::calls(pair.ours.take(pair.now, Input::Answered(call, Ok(answer)))));
+            }
+        }
+        assert!(!pair.is_equal());
+        for _ in 0..3 {
+            pair.exchange();
+        }
+        assert_eq!(pair.is_equal(), again, "{there} records");
+    }
+}
+
+#[test]
 fn who_finds_no_place_keeps_exchanging_and_comes_back_later() {
     let mut pair = apart(1, 0);
     // Four others hold the places.
