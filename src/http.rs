@@ -54,7 +54,7 @@ use actix_web::middleware::Next;
 use actix_web::web::{Data, ServiceConfig};
 use gossip_cdn_protocol::WallTime;
 use gossip_cdn_shell::events::Streams;
-use gossip_cdn_shell::{problem, request, service};
+use gossip_cdn_shell::{assets, problem, request, service};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder, Paths};
@@ -188,12 +188,13 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
         // Any path of one segment takes a PUT. For the wrong method elsewhere that is no help: who mistypes /status wants a 404.
         api.paths.paths.remove(upload::NAMED);
         let known = service::routes(&api).and(problem::Routes::new(peers::routes()));
-        config.app_data(Data::new(known)).app_data(context.clone());
+        config.app_data(Data::new(known)).app_data(Data::new(page::ASSETS)).app_data(context.clone());
     }
 }
 
 fn mount(routes: &mut Routes<'_>) {
     routes.add(page::page);
+    routes.add(assets::asset);
     routes.add(list::list);
     routes.add(upload::post);
     routes.add(download::download);

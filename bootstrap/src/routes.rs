@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use actix_web::web::{Bytes, Data, Json, PayloadConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, get, post};
 use gossip_cdn_protocol::MemberState;
 use gossip_cdn_protocol::wire::{Envelope, Head, Join, VERSION};
 use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::problem::Problem;
-use gossip_cdn_shell::service;
+use gossip_cdn_shell::{assets, service};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::events::Shown;
@@ -51,7 +50,9 @@ pub fn configure(context: &Context) -> impl Fn(&mut ServiceConfig<'_>) {
             .service(members)
             .service(network_map)
             .service(events)
+            .app_data(Data::new(page::ASSETS))
             .service(front)
+            .service(assets::asset)
             .service(service::healthz)
             .service(service::readyz)
             .service(service::metrics)
@@ -162,16 +163,9 @@ pub async fn events(context: Data<Context>) -> HttpResponse {
     context.streams.open(context.network.changes())
 }
 
-/// The map as a page, without script.
+/// The map as a page.
 #[utoipa::path(tag = "network", responses((status = 200, description = "The page", body = String, content_type = "text/html")))]
 #[get("/")]
-pub async fn front(context: Data<Context>) -> HttpResponse {
-    let map = Map::of(&context.network.shown());
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((CONTENT_SECURITY_POLICY, page::POLICY.as_str()))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((REFERRER_POLICY, "no-referrer"))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .body(page::render(context.network.cluster(), &map))
+pub async fn front(request: HttpRequest, context: Data<Context>) -> HttpResponse {
+    page::respond(&request, context.network.cluster(), &Map::of(&context.network.shown()))
 }

@@ -42,6 +42,9 @@ pub(super) struct Described {
     /// Present and true of a deleted blob.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
+    /// Present and true of a blob with concurrent versions.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    conflict: bool,
     /// On how many nodes it is known to be durable; where `?copies` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     copies: Option<usize>,
@@ -62,6 +65,7 @@ impl Described {
             sha256: payload.map(|payload| payload.sha256.to_string()),
             created: rfc3339(version.stamp),
             deleted: payload.is_none(),
+            conflict: false,
             copies: None,
         }
     }
@@ -69,6 +73,11 @@ impl Described {
     /// Says on how many nodes it is known to be durable, if that was asked.
     pub(super) fn copies(self, copies: Option<usize>) -> Self {
         Self { copies, ..self }
+    }
+
+    /// Says whether it has concurrent versions.
+    pub(super) fn conflict(self, conflict: bool) -> Self {
+        Self { conflict, ..self }
     }
 
     /// Its link.

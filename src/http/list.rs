@@ -32,6 +32,8 @@ pub(super) struct Wish {
     limit: Option<usize>,
     /// Deleted blobs instead of live ones, newest first.
     deleted: Option<String>,
+    /// Only blobs with concurrent versions. No index knows them, so a page may be short, or empty, though `next` is not null.
+    conflicts: Option<String>,
 }
 
 /// A page of blobs.
@@ -58,12 +60,13 @@ pub(super) async fn list(request: HttpRequest, wish: Query<Wish>, context: Data<
 /// Describes the winner of a blob; a record that is stored has one.
 pub(super) fn describe(origin: &str, blob: BlobId, record: &Record) -> Option<Described> {
     let winner = record.winner()?;
-    Some(Described::new(origin, blob, winner.id(), winner.content.payload()))
+    Some(Described::new(origin, blob, winner.id(), winner.content.payload()).conflict(record.versions().len() > 1))
 }
 
 fn query(wish: Wish) -> Result<ListQuery, Fault> {
     let bad = |detail: &str| Err(Fault::Bad("bad-query", detail.to_owned()));
     let deleted = wish.deleted.as_deref().is_some_and(is_set);
+    let conflicts = wish.conflicts.as_deref().is_some_and(is_set);
     let order = match wish.order.as_deref() {
         None if wish.name.is_some() => Order::Name,
         None | Some("newest") => Order::Newest,
@@ -81,7 +84,7 @@ fn query(wish: Wish) -> Result<ListQuery, Fault> {
         0 => return bad("limit is a number from 1."),
         limit => limit.min(MAX_LIMIT),
     };
-    Ok(ListQuery { order, name_prefix: wish.name, deleted, after: wish.after, limit })
+    Ok(ListQuery { order, name_prefix: wish.name, deleted, conflicts, after: wish.after, limit })
 }
 
 #[cfg(test)]

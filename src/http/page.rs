@@ -1,19 +1,17 @@
-//! The node's page: what it is, a form, the newest blobs, the members. No script.
+//! The node's page. What is sent is useful by itself: what the node is, a form, the newest blobs, the members. The modules of `src/web`
+//! put the live page in its place.
 //!
 //! 1. Names and types come from strangers; everything that is put into the page goes through [`Text`].
-//! 2. The page may load and run nothing: the one style sheet is named by its hash in the policy.
+//! 2. The page runs the embedded modules and nothing else ([`gossip_cdn_shell::page`]); together they have less than 150 KB.
 
 use std::fmt::{self, Write as _};
-use std::sync::LazyLock;
 
-use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use gossip_cdn_protocol::io::{MemberView, Status};
+use gossip_cdn_shell::assets::Assets;
+use gossip_cdn_shell::page::{Page, Size, Text};
 use gossip_cdn_shell::problem::Problem;
-use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use super::described::{Described, origin_of};
@@ -26,12 +24,15 @@ const NEWEST: usize = 20;
 /// How many members the page shows.
 const MEMBERS: usize = 50;
 
-const STYLE: &str = include_str!("../web/page.css");
+/// The module that begins.
+const SCRIPT: &str = "node.js";
 
-static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let style = STANDARD.encode(Sha256::digest(STYLE));
-    format!("default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-});
+/// The files of the page.
+pub(super) const ASSETS: Assets = Assets(gossip_cdn_shell::assets!("../web":
+    "page.css" "icon.svg" "node.js" "api.js" "blob.js" "blobs.js" "conflicts.js" "dom.js" "format.js" "live.js" "map.js" "marks.js"
+    "members.js" "messages.js" "network.js" "notices.js" "spread.js" "texts.js" "uploads.js"));
+
+const FOOT: &str = "<a href=\"/status\">Status</a><a href=\"/metrics\">Metrics</a><a href=\"/openapi.json\">API</a>";
 
 /// The node's page.
 #[utoipa::path(tag = "node", responses((status = 200, description = "The page", body = String, content_type = "text/html")))]
@@ -39,7 +40,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 pub(super) async fn page(request: HttpRequest, context: Data<Context>) -> Result<HttpResponse, Problem> {
     let status = context.driver.status().await.map_err(Fault::from)?;
     let members = context.driver.members().await.map_err(Fault::from)?;
-    let query = ListQuery { order: Order::Newest, name_prefix: None, deleted: false, after: None, limit: NEWEST };
+    let query = ListQuery { order: Order::Newest, limit: NEWEST, ..ListQuery::default() };
     let newest = context.store.list(&query).map_err(Fault::from)?;
     let origin = origin_of(&request, &context.settings.address);
     let blobs: Vec<Described> = newest.entries.iter().filter_map(|(blob, record)| describe(&origin, *blob, record)).collect();
@@ -52,36 +53,27 @@ pub(super) async fn page(request: HttpRequest, context: Data<Context>) -> Result
         blobs: &blobs,
         more: newest.next.is_some(),
     };
-    Ok(html(HttpResponse::Ok(), &view.render().map_err(Problem::internal)?))
+    let body = view.render().map_err(Problem::internal)?;
+    let host = origin.split_once("://").map_or(origin.as_str(), |(_, host)| host);
+    let whose = format!("{} · {host}", status.cluster);
+    Ok(respond(&request, HttpResponse::Ok(), "Gossip CDN", &whose, Some(SCRIPT), &body))
 }
 
 /// What a form is answered with: the links.
-pub(super) fn uploaded(answer: HttpResponseBuilder, blobs: &[Described]) -> HttpResponse {
-    let mut body = String::from("<header><h1>Stored</h1><p>On disk here, and on its way to every other node.</p></header><section>");
+pub(super) fn uploaded(request: &HttpRequest, answer: HttpResponseBuilder, blobs: &[Described]) -> HttpResponse {
+    let mut body =
+        String::from("<h1>Stored</h1><p class=\"lead\">On disk here, and on its way to every other node.</p><section class=\"card\">");
     // Writing to a String does not fail.
     let written = blob_list(&mut body, blobs).and_then(|()| body.write_str("</section><p><a href=\"/\">Back to the node</a></p>"));
     if written.is_err() {
         body.clear();
     }
-    html(answer, &document("Stored", &body))
+    respond(request, answer, "Stored · Gossip CDN", "", None, &body)
 }
 
-fn html(mut answer: HttpResponseBuilder, text: &str) -> HttpResponse {
-    answer
-        .content_type("text/html; charset=utf-8")
-        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY.as_str()))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::REFERRER_POLICY, "same-origin"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(text.to_owned())
-}
-
-fn document(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head><body><main>{body}</main></body></html>",
-        Text(title)
-    )
+/// A page around `body`, which is HTML; `script` makes it live.
+fn respond(request: &HttpRequest, answer: HttpResponseBuilder, title: &str, whose: &str, script: Option<&str>, body: &str) -> HttpResponse {
+    Page { title, whose, script, body, foot: FOOT }.respond(request, ASSETS, answer)
 }
 
 struct View<'a> {
@@ -101,18 +93,18 @@ impl View<'_> {
         self.form(&mut body)?;
         self.newest(&mut body)?;
         self.people(&mut body)?;
-        Ok(document("Gossip CDN node", &body))
+        Ok(body)
     }
 
     fn head(&self, body: &mut String) -> fmt::Result {
         let Status { id, cluster, payload_bytes, live_members, wanted, .. } = self.status;
         write!(
             body,
-            "<header><h1>Gossip CDN node</h1><p>One of the equal nodes of the cluster <b>{}</b>: what is uploaded to any of them can be downloaded \
-             from every one.</p><p>Node <code>{id}</code></p></header>",
+            "<h1>Gossip CDN node</h1><p class=\"lead\">One of the equal nodes of the cluster <b>{}</b>: what is uploaded to any of them can be \
+             downloaded from every one. Node <code>{id}</code></p>",
             Text(cluster)
         )?;
-        body.push_str("<section aria-label=\"Figures\"><dl>");
+        body.push_str("<dl class=\"figures\">");
         let figures = [
             ("Blobs", self.live.to_string()),
             ("Payloads here", Size(*payload_bytes).to_string()),
@@ -122,16 +114,16 @@ impl View<'_> {
         for (name, value) in figures {
             write!(body, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
         }
-        body.push_str("</dl></section>");
+        body.push_str("</dl>");
         Ok(())
     }
 
     fn form(&self, body: &mut String) -> fmt::Result {
-        body.push_str("<section><h2>Upload</h2>");
+        body.push_str("<section class=\"card\"><h2>Upload</h2>");
         if self.context.settings.write_token.is_none() {
             body.push_str(
                 "<form action=\"/blobs\" method=\"post\" enctype=\"multipart/form-data\"><label>Files\
-                 <input type=\"file\" name=\"file\" multiple required></label><button>Upload</button></form>",
+                 <input type=\"file\" name=\"file\" multiple required></label><p class=\"row\"><button>Upload</button></p></form>",
             );
             write!(body, "<p class=\"soft\">Or from a terminal: <code>curl -T FILE {}/</code></p></section>", Text(self.origin))
         } else {
@@ -142,7 +134,7 @@ impl View<'_> {
     }
 
     fn newest(&self, body: &mut String) -> fmt::Result {
-        body.push_str("<section><h2>Newest blobs</h2>");
+        body.push_str("<section class=\"card\"><h2>Newest blobs</h2>");
         blob_list(body, self.blobs)?;
         if self.more {
             body.push_str("<p class=\"soft\">All of them: <a href=\"/blobs\">/blobs</a></p>");
@@ -152,7 +144,7 @@ impl View<'_> {
     }
 
     fn people(&self, body: &mut String) -> fmt::Result {
-        body.push_str("<section><h2>Members</h2><ul>");
+        body.push_str("<section class=\"card\"><h2>Members</h2><ul>");
         for view in self.members.iter().take(MEMBERS) {
             let address = Text(&view.member.address);
             let state = view.member.state.name();
@@ -167,7 +159,7 @@ impl View<'_> {
         if self.members.len() > MEMBERS {
             write!(body, "<p class=\"soft\">All {}: <a href=\"/members\">/members</a></p>", self.members.len())?;
         }
-        body.push_str("</section><p class=\"soft\"><a href=\"/status\">Status</a> · <a href=\"/metrics\">Metrics</a> · <a href=\"/openapi.json\">API</a></p>");
+        body.push_str("</section>");
         Ok(())
     }
 }
@@ -187,65 +179,38 @@ fn blob_list(body: &mut String, blobs: &[Described]) -> fmt::Result {
     Ok(())
 }
 
-/// Text put into HTML, between tags or in a quoted attribute.
-struct Text<'a>(&'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Bytes for people.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.into_iter().find(|(unit, _)| self.0 >= *unit) {
-            Some((unit, name)) => {
-                let tenths = u128::from(self.0) * 10 / u128::from(unit);
-                write!(f, "{}.{} {name}", tenths / 10, tenths % 10)
-            }
-            None => write!(f, "{} bytes", self.0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The page of http.md in whole, compressed by nobody.
+    const BUDGET: usize = 150_000;
+
     #[test]
-    fn text_of_strangers_stays_text() {
-        let hostile = "<script>alert('x')</script>\" onclick=\"&";
-        let text = Text(hostile).to_string();
-        assert!(!text.contains(['<', '>', '"', '\'']), "{text}");
-        assert!(document(hostile, "").contains("&lt;script&gt;"));
+    fn the_page_is_small() {
+        let bytes: usize = ASSETS.0.iter().map(|asset| asset.body.len()).sum();
+        assert!(bytes < BUDGET, "{bytes}");
     }
 
     #[test]
-    fn sizes_are_for_people() {
-        assert_eq!(Size(0).to_string(), "0 bytes");
-        assert_eq!(Size(1023).to_string(), "1023 bytes");
-        assert_eq!(Size(1536).to_string(), "1.5 KiB");
-        assert_eq!(Size(u64::MAX).to_string(), "16777215.9 TiB");
+    fn modules_import_what_is_embedded_and_nothing_from_elsewhere() {
+        let known: Vec<&str> = ASSETS.0.iter().map(|asset| asset.name).collect();
+        for asset in ASSETS.0.iter().filter(|asset| asset.name.ends_with(".js")) {
+            for import in asset.body.lines().filter(|line| line.starts_with("import ")) {
+                let from = import.rsplit_once("from '").map_or(import, |(_, from)| from).trim_end_matches("';");
+                assert!(from.strip_prefix("./").is_some_and(|name| known.contains(&name)), "{}: {import}", asset.name);
+            }
+        }
     }
 
     #[test]
-    fn the_policy_names_the_style_and_allows_no_script() {
-        assert!(POLICY.contains("style-src 'sha256-") && POLICY.starts_with("default-src 'none'"));
-        assert!(!POLICY.contains("script-src") && !POLICY.contains("unsafe"));
-        assert!(!STYLE.contains("</"), "the sheet cannot end its element");
+    fn nothing_is_ever_made_of_markup() {
+        let makers =
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "srcdoc", "eval(", "Function(", "style="];
+        for asset in ASSETS.0.iter().filter(|asset| asset.name.ends_with(".js")) {
+            for maker in makers {
+                assert!(!asset.body.contains(maker), "{}: {maker}", asset.name);
+            }
+        }
     }
 }

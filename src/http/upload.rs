@@ -356,7 +356,7 @@ fn answer(request: &HttpRequest, context: &Context, written: &[Written], wish: W
     match (accept::form(request.headers()), written) {
         (accept::Form::Json, [written]) => answer.json(describe(written)),
         (accept::Form::Json, written) => answer.json(written.iter().map(describe).collect::<Vec<_>>()),
-        (accept::Form::Html, written) => page::uploaded(answer, &written.iter().map(describe).collect::<Vec<_>>()),
+        (accept::Form::Html, written) => page::uploaded(request, answer, &written.iter().map(describe).collect::<Vec<_>>()),
         (accept::Form::Link, written) => {
             let links: String = written.iter().map(|written| format!("{}\n", link(&origin, written.blob))).collect();
             answer.content_type("text/plain; charset=utf-8").body(links)

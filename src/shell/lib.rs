@@ -6,6 +6,7 @@
 //! | [`request`] | request ids, the line in the log, `HEAD` where a route knows only `GET` |
 //! | [`guard`] | which hosts and origins may talk to us from a browser |
 //! | [`service`] | `/healthz`, `/readyz`, `/metrics`, `/openapi.json` |
+//! | [`page`], [`assets`] | the frame of a page, what it may do, and its files |
 //! | [`events`] | what happens, as server-sent events |
 //! | [`serve`] | listening, and the settings of the HTTP server |
 //! | [`logging`], [`signals`] | the log on stderr; SIGINT and SIGTERM |
@@ -30,9 +31,11 @@
 //!
 //! The shell knows nothing of blobs, members and messages.
 
+pub mod assets;
 pub mod events;
 pub mod guard;
 pub mod logging;
+pub mod page;
 pub mod problem;
 pub mod request;
 pub mod serve;

@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use super::{encoding, fault, tables};
 
+/// Records looked at for a page of conflicts: some ten milliseconds.
+const LOOK: usize = 4096;
+
 /// In which order blobs are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -35,6 +38,9 @@ pub struct ListQuery {
     pub name_prefix: Option<String>,
     /// Deleted blobs instead of live ones; in the order [`Order::Newest`] only.
     pub deleted: bool,
+    /// Only those with several live versions. No index knows them: [`LOOK`] records are looked at for a page, and it may be empty though
+    /// there are more behind it.
+    pub conflicts: bool,
     /// The cursor that the page before gave.
     pub after: Option<String>,
     /// Most entries of the page; at least 1.
@@ -117,22 +123,32 @@ pub(super) fn page(transaction: &ReadTransaction, hasher: &ItemHasher, query: &L
     let index = Index::of(query)?;
     let after = query.after.as_deref().map(|cursor| index.key(cursor)).transpose()?;
     let limit = query.limit.max(1);
+    let look = if query.conflicts { LOOK } else { limit };
     let stored = |error: Error| ListFault::Store(fault(error));
     // One more than asked for tells whether there is a next page.
     let mut keys = match index {
-        Index::Newest => by_stamp(transaction, tables::NEWEST, after, limit + 1)?,
-        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, limit + 1)?,
-        Index::Id => by_id(transaction, after, limit + 1)?,
-        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, limit + 1)?,
+        Index::Newest => by_stamp(transaction, tables::NEWEST, after, look + 1)?,
+        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, look + 1)?,
+        Index::Id => by_id(transaction, after, look + 1)?,
+        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, look + 1)?,
     };
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
-    let mut entries = Vec::with_capacity(keys.len());
+    let more = keys.len() > look;
+    keys.truncate(look);
+    let mut next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
+    let last = keys.len();
+    let mut entries = Vec::with_capacity(limit.min(last));
     let records = transaction.open_table(tables::RECORDS).map_err(|error| stored(error.into()))?;
-    for (_, blob) in keys {
-        if let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? {
-            entries.push((blob, encoding::record_of(row.value()).map_err(stored)?));
+    for (place, (key, blob)) in keys.into_iter().enumerate() {
+        let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? else { continue };
+        let record = encoding::record_of(row.value()).map_err(stored)?;
+        if query.conflicts && record.versions().len() < 2 {
+            continue;
+        }
+        entries.push((blob, record));
+        if entries.len() == limit {
+            let behind = more || place + 1 < last;
+            next = behind.then(|| index.cursor(&key));
+            break;
         }
     }
     Ok(ListPage { entries, next })

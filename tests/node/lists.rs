@@ -182,3 +182,29 @@ fn the_code_of_a_link_is_an_svg_that_runs_nothing() {
     node.delete(&path);
     node.get(&format!("{path}/qr")).problem(410);
 }
+
+#[test]
+fn conflicts_are_listed_and_marked() {
+    let (one, two) = (Node::alone(), Node::alone());
+    one.upload("calm.txt", b"calm");
+    let ids = [GUID, "11111111-1111-4111-8111-111111111111"];
+    for id in ids {
+        one.put(&format!("/blobs/{id}?name=a.txt"), b"one");
+        two.put(&format!("/blobs/{id}?name=a.txt"), b"two");
+    }
+    one.introduce(&two);
+    let listed = |query: &str| one.get(&format!("/blobs{query}")).json();
+    eventually("the versions have met", || listed("?conflicts")["blobs"].as_array().unwrap().len() == 2);
+    let all = listed("");
+    let marked: Vec<bool> = all["blobs"].as_array().unwrap().iter().map(|blob| blob["conflict"] == true).collect();
+    assert_eq!(marked.iter().filter(|marked| **marked).count(), 2, "{all}");
+    let first = listed("?conflicts&limit=1");
+    let second = listed(&format!("?conflicts&limit=1&after={}", first["next"].as_str().unwrap()));
+    let id = |page: &Value| page["blobs"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(std::collections::BTreeSet::from([id(&first), id(&second)]), ids.map(str::to_owned).into());
+    one.put(&format!("/blobs/{}", ids[0]), b"settled");
+    assert_eq!(listed("?conflicts")["blobs"].as_array().unwrap().len(), 1);
+    let deleted = one.delete(&format!("/blobs/{}", ids[1]));
+    assert_eq!(deleted.status, 204);
+    assert_eq!(listed("?conflicts")["blobs"].as_array().unwrap().len(), 0);
+}

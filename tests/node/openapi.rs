@@ -6,10 +6,11 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 28] = [
     ("delete", "/blobs/{id}"),
     ("delete", "/members/{id}"),
     ("get", "/"),
+    ("get", "/assets/{name}"),
     ("get", "/blobs"),
     ("get", "/blobs/{id}"),
     ("get", "/blobs/{id}/holders"),
@@ -74,7 +75,7 @@ fn everything_described_is_answered_by_its_route() {
     for (method, path) in operations(&described(&node)) {
         // A stream has no end, unless it is refused.
         let query = if path.ends_with("/stream") { "?after=x" } else { "" };
-        let filled = path.replace("{id}", GUID).replace("{file_name}", "a.txt") + query;
+        let filled = path.replace("{id}", GUID).replace("{file_name}", "a.txt").replace("{name}", "page.css") + query;
         assert!(!filled.contains('{'), "a parameter that this test does not know: {path}");
         if path == "/events" {
             // It cannot be refused: one that is opened answers.

@@ -1,0 +1,69 @@
+// The page of a bootstrap node: the whole network, live.
+
+import { read } from './api.js';
+import { announce, h, show } from './dom.js';
+import { host } from './format.js';
+import { calmly, follow, onReachable } from './live.js';
+import { NetworkMap } from './map.js';
+import { figures, inOrder, memberTable } from './members.js';
+import { notice, problem } from './notices.js';
+import { general, network as texts } from './texts.js';
+
+const COLUMNS = ['incarnation', 'records', 'bytes', 'set', 'heard', 'exchange'];
+/** Nodes report what they exchanged every five seconds; its pulses are spread over that time. */
+const REPORT = 5000;
+
+const place = document.getElementById('page');
+const map = new NetworkMap(['exchange']);
+const numbers = h('div');
+const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-label': texts.table });
+const drawing = h('section', { className: 'card' }, map.element);
+let states = new Map();
+
+/** Marks who has the record set that most living members have; gives how many sets there are among them. */
+function compare(nodes) {
+  const sets = new Map();
+  for (const node of nodes) if (node.state === 'alive' && node.root) sets.set(node.root, (sets.get(node.root) ?? 0) + 1);
+  const most = [...sets].sort((a, b) => b[1] - a[1])[0]?.[0];
+  for (const node of nodes) node.same = node.root === most;
+  return sets.size;
+}
+
+async function refresh() {
+  try {
+    const { nodes, exchanges } = await read('/network');
+    const last = new Map();
+    for (const { from, to, last_seen: seen } of exchanges) for (const id of [from, to]) if (!(last.get(id) > seen)) last.set(id, seen);
+    for (const node of nodes) node.exchanged = last.get(node.id);
+    const sets = compare(nodes);
+    const counted = (state) => `${nodes.filter((node) => node.state === state).length}`;
+    show(numbers, figures([[texts.live, counted('alive')], [texts.dead, counted('dead')], [texts.left, counted('left')],
+      [texts.sets, `${sets}`, sets > 1 ? texts.disagree : sets === 1 ? texts.agree : '']]));
+    for (const node of nodes) {
+      const before = states.get(node.id);
+      if (before && before !== node.state) announce(texts.changed(host(node.address), node.state));
+    }
+    states = new Map(nodes.map((node) => [node.id, node.state]));
+    drawing.hidden = nodes.length === 0;
+    map.draw(nodes);
+    show(table, nodes.length ? memberTable(inOrder(nodes), COLUMNS) : notice(texts.empty, texts.emptyHint(location.origin), true));
+  } catch (error) { if (states.size === 0) show(table, problem(error, refresh)); }
+}
+
+place.replaceChildren(h('h1', null, texts.title), h('p', { className: 'lead' }, texts.leadMap), numbers, drawing,
+  h('section', { className: 'card' }, h('h2', null, texts.table), table));
+const banner = document.getElementById('banner');
+onReachable((reachable) => {
+  banner.hidden = reachable;
+  show(banner, reachable ? '' : general.offlineMap);
+});
+const soon = calmly(refresh);
+follow('/events', {
+  member: soon,
+  exchanges: ({ from, to }) => {
+    for (const other of to) setTimeout(() => map.pulse(from, other, 'exchange'), Math.random() * REPORT);
+    soon();
+  },
+}, soon);
+setInterval(() => { if (!document.hidden) refresh(); }, 5000);
+refresh();
