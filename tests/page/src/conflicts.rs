@@ -1,0 +1,29 @@
+//! Conflicts, seen and settled.
+
+use gossip_cdn_cluster::{Node, eventually};
+
+use crate::browser::Browser;
+
+#[test]
+fn a_conflict_made_by_two_nodes_is_seen_at_both_and_settled_by_a_press() {
+    let (one, two) = (Node::alone(), Node::alone());
+    let path = "/blobs/67e55044-10b1-426f-9247-bb680e5fe0c8";
+    for (node, text) in [(&one, "by one"), (&two, "by two")] {
+        node.put_with(&format!("{path}?name=plan.txt"), &[("content-type", "text/plain")], text.as_bytes());
+    }
+    one.introduce(&two);
+    let browser = Browser::at(&one.url("/#/conflicts"));
+    browser.eventually("two versions, side by side", "document.querySelectorAll('.version').length === 2");
+    browser.says(".conflict", "the greatest (stamp, origin) wins");
+    browser.says("#views", "Conflicts");
+    let winner = one.get(path).text();
+    let loser = if winner == "by one" { "by two" } else { "by one" };
+    browser.press("Make this the winner");
+    browser.says("main", "No conflicts");
+    for node in [&one, &two] {
+        eventually("the other one wins everywhere", || node.get(path).text() == loser);
+        let versions = node.get(&format!("{path}/versions")).json();
+        assert_eq!(versions["versions"].as_array().unwrap().len(), 1, "{versions}");
+    }
+    assert_eq!(one.get(path).header("content-type"), "text/plain", "with its type");
+}

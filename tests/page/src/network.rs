@@ -1,0 +1,71 @@
+//! The network, drawn and told: who lives, who is suspected, who is dead, and whether the node itself answers.
+
+use gossip_cdn_cluster::{Network, Node};
+
+use crate::browser::Browser;
+
+/// Writes down each state of each member that the table shows.
+const WATCH: &str = "window.states = new Set(); setInterval(() => { for (const row of document.querySelectorAll('tr[data-id]')) states.add(`${row.dataset.id} ${row.dataset.state}`); }, 20);";
+
+#[test]
+fn a_killed_node_is_seen_suspected_and_then_dead() {
+    let mut network = Network::of(4);
+    let browser = Browser::at(&network.nodes[0].url("/#/network"));
+    browser.eventually("all are drawn", "document.querySelectorAll('.map .node.alive').length === 4");
+    browser.eventually("an exchange pulses along an edge", "document.querySelectorAll('.map .edges path').length > 0");
+    browser.js(WATCH, vec![]);
+    let mut lost = network.nodes.pop().unwrap();
+    let id = lost.id().to_owned();
+    lost.server.kill();
+    for state in ["suspect", "dead"] {
+        browser.eventually(state, &format!("states.has('{id} {state}')"));
+    }
+    browser.eventually("it is drawn as dead", "document.querySelectorAll('.map .node.dead').length === 1");
+    browser.press("Forget");
+    browser.says("dialog", "Forget");
+    browser.js("[...document.querySelectorAll('dialog button')].find((button) => button.value === 'yes').click()", vec![]);
+    browser.eventually("it is gone", &format!("!document.querySelector('tr[data-id=\"{id}\"]')"));
+}
+
+#[test]
+fn the_bootstrap_node_shows_the_whole_network_live() {
+    let mut network = Network::of(3);
+    network.nodes[0].upload("a.txt", b"a");
+    network.converge();
+    let browser = Browser::at(&format!("{}/", network.bootstrap.url));
+    browser.eventually("all are drawn", "document.querySelectorAll('.map .node.alive').length === 3");
+    browser.eventually("exchanges pulse", "document.querySelectorAll('.map .edges path').length > 0");
+    browser.says(".figures", "all alive nodes agree");
+    let fourth = Node::joined(&network.bootstrap);
+    browser.eventually("a newcomer is drawn", &format!("document.querySelector('tr[data-id=\"{}\"]')", fourth.id()));
+    let id = network.nodes[2].id().to_owned();
+    network.nodes[2].server.kill();
+    browser.eventually("a silent one is dead", &format!("document.querySelector('tr[data-id=\"{id}\"]')?.dataset.state === 'dead'"));
+    network.bootstrap.kill();
+    browser.says("#banner", "does not answer");
+}
+
+#[test]
+fn a_node_is_introduced_by_its_address() {
+    let (one, two) = (Node::alone(), Node::alone());
+    let browser = Browser::at(&one.url("/#/network"));
+    browser.says("main", "This node knows no other");
+    browser.type_into("input[type=url]", &two.server.url);
+    browser.press("Introduce");
+    browser.eventually("it is a member", &format!("document.querySelector('tr[data-id=\"{}\"]')?.dataset.state === 'alive'", two.id()));
+}
+
+#[test]
+fn a_node_that_goes_away_is_missed_and_comes_back_by_itself() {
+    let mut node = Node::alone();
+    node.upload("before.txt", b"x");
+    let browser = Browser::at(&node.url("/"));
+    browser.says("table.blobs", "before.txt");
+    node.server.kill();
+    browser.says("#banner", "This node does not answer");
+    assert!(browser.text("table.blobs").contains("before.txt"), "what was there stays");
+    node.restart();
+    node.upload("after.txt", b"x");
+    browser.eventually("the banner goes", "document.getElementById('banner').hidden");
+    browser.says("table.blobs", "after.txt");
+}
