@@ -14,6 +14,7 @@
 //! | [`peers`] | calls of other nodes, transfers of payloads |
 //! | [`store`] | the database, the payload files, the one writer |
 //! | [`http`] | public routes and peer routes; [`http::errors`] alone knows status codes |
+//! | `src/web` | the page's modules, style and picture, embedded in node and bootstrap node |
 //! | `gossip_cdn_shell` (`src/shell`) | what node and bootstrap node share |
 //!
 //! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `lan`, `peers`, `store`; `peers` → `store`. Control goes through

@@ -58,7 +58,7 @@ export function blobView(place, id) {
     show(body,
       h('div', { className: 'title' }, h('h1', { tabIndex: -1 }, name), meter.element),
       found.versions.length > 1 ? h('p', { className: 'warning' }, texts.conflict(found.versions.length), ' ', h('a', { href: `#/conflicts/${id}` }, texts.compare)) : null,
-      h('div', { className: 'row' }, primary(copyButton(link, blobs.copyLink, general.copied, general.copyFailed)),
+      h('div', { className: 'row' }, copyButton(link, blobs.copyLink, ''),
         h('a', { className: 'button', href: `/blobs/${id}`, target: '_blank', rel: 'noopener' }, blobs.open),
         h('a', { className: 'button', href: `/blobs/${id}?download`, download: '' }, blobs.download), remove),
       h('div', { className: 'columns' },
@@ -76,16 +76,6 @@ export function blobView(place, id) {
     member: () => following?.ask(),
   }, soon);
   return () => { stop(); following?.stop(); };
-}
-
-function primary(button) {
-  button.className = '';
-  return button;
-}
-
-function small(button) {
-  button.className = 'quiet small';
-  return button;
 }
 
 function places(id, answer, members) {
@@ -112,7 +102,7 @@ function facts(blob, reason) {
 
 function commands(link, blob) {
   const lines = [`curl -OJ '${link}?download'`, `gossip-cdn get ${blob.id}`, `curl -T FILE ${link}`, `curl -X DELETE ${link}`];
-  return h('ul', { className: 'commands' }, lines.map((line) => h('li', null, h('code', { tabIndex: 0 }, line), small(copyButton(line, general.copy, general.copied, general.copyFailed)))));
+  return h('ul', { className: 'commands' }, lines.map((line) => h('li', null, h('code', { tabIndex: 0 }, line), copyButton(line, general.copy, 'quiet small'))));
 }
 
 /** What a blob looks like, made by elements that run nothing; texts are fetched and shown as text, whatever they say. */

@@ -2,7 +2,7 @@
 
 import { read } from './api.js';
 import { h, show } from './dom.js';
-import { called, size } from './format.js';
+import { called, isId, size } from './format.js';
 import { calmly, follow } from './live.js';
 import { when } from './members.js';
 import { notice, problem } from './notices.js';
@@ -10,7 +10,6 @@ import { blobs as texts } from './texts.js';
 import { askAgain, onUploaded, section, take } from './uploads.js';
 
 const PAGE = 50;
-const GUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/;
 
 export function blobsView(place) {
   const body = h('div', null);
@@ -33,7 +32,7 @@ export function blobsView(place) {
 
   async function page(after) {
     const text = search.value.trim();
-    if (GUID.test(text.toLowerCase())) return one(text.toLowerCase());
+    if (isId(text.toLowerCase())) return one(text.toLowerCase());
     const query = new URLSearchParams({ limit: String(PAGE) });
     if (text) query.set('name', text);
     query.set('order', text ? 'name' : order.value);

@@ -1,5 +1,7 @@
 // Elements, made from text and never from markup: whatever a stranger called a file stays text.
 
+import { general } from './texts.js';
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 function fill(element, properties, children) {
@@ -58,15 +60,15 @@ export function confirmed(title, text, yes, no) {
 }
 
 /** A button that copies a text and says so. */
-export function copyButton(text, name, done, failed) {
-  const button = h('button', { type: 'button', className: 'quiet' }, name);
+export function copyButton(text, name, className) {
+  const button = h('button', { type: 'button', className }, name);
   button.addEventListener('click', async () => {
     try {
       await copy(text);
-      show(button, done);
-      announce(done);
+      show(button, general.copied);
+      announce(general.copied);
     } catch {
-      toast(failed);
+      toast(general.copyFailed);
     }
     setTimeout(() => show(button, name), 2000);
   });

@@ -41,4 +41,7 @@ export const brief = (id) => (id.length > 13 ? `${id.slice(0, 8)}…` : id);
 /** A file name on one line: control characters and those that turn the reading direction around are shown, not obeyed. */
 export const tame = (name) => name.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\u{fffd}');
 
+/** Whether a text is a GUID as the node writes it. */
+export const isId = (text) => /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(text);
+
 export const called = (blob) => (blob.file_name ? tame(blob.file_name) : blob.id);

@@ -1,7 +1,7 @@
 // The network as a live drawing: members on rings, and a pulse along the edge for each call of one to another.
 //
-// Anything may be in it: a node on the ring is found by its id, and its place follows from the order of ids, so it stays where it is
-// while others come and go in state. Above LABELS members only the one that is pointed at has its name shown.
+// A member's place follows from the order of ids alone, so it stays where it is when states change. Above LABELS members only the one that is
+// pointed at has its name shown.
 
 import { h, show, svg } from './dom.js';
 import { host } from './format.js';

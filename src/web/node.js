@@ -5,13 +5,13 @@ import { blobView } from './blob.js';
 import { blobsView } from './blobs.js';
 import { conflictsView } from './conflicts.js';
 import { announce, h, show } from './dom.js';
+import { isId } from './format.js';
 import { onReachable } from './live.js';
 import { messagesView } from './messages.js';
 import { networkView } from './network.js';
 import { blobs, conflicts, general, messages, network, token } from './texts.js';
 import { receive } from './uploads.js';
 
-const GUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/;
 const VIEWS = [
   ['', blobs.title, blobsView], ['conflicts', conflicts.title, conflictsView], ['network', network.title, networkView], ['messages', messages.title, messagesView],
 ];
@@ -32,7 +32,7 @@ function go() {
   shown = location.hash;
   leave();
   place.replaceChildren();
-  const known = GUID.test(id ?? '') ? id : undefined;
+  const known = isId(id ?? '') ? id : undefined;
   const index = name === 'blob' ? 0 : Math.max(0, VIEWS.findIndex(([view]) => view === name));
   links.forEach((link, at) => (at === index ? link.setAttribute('aria-current', 'page') : link.removeAttribute('aria-current')));
   document.title = `${VIEWS[index][1]} · Gossip CDN`;

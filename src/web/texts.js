@@ -57,7 +57,6 @@ export const blobs = {
   notFound: (text) => `No blob has a name that begins with “${text}”.`, notFoundHint: 'Capital letters count. A whole id works too.',
   fresh: (number) => `${plural(number, 'change', 'changes')}: show`,
   conflict: 'conflict',
-  leave: 'Uploads are running.',
 };
 
 export const spread = {
@@ -78,7 +77,7 @@ export const blob = {
   tooLong: (bytes) => `The first ${size(bytes)}.`,
   size: 'Size', type: 'Type', written: 'Written', by: 'by node', id: 'Id', blake3: 'BLAKE3', sha256: 'SHA-256',
   version: 'Version', clock: 'Vector clock', why: 'Why this version',
-  facts: 'Facts', links: 'Links', elsewhere: 'The same blob at every node', commands: 'From a terminal',
+  facts: 'Facts', commands: 'From a terminal',
   remove: 'Delete', removeTitle: (name) => `Delete ${name}?`, removeText: 'It is deleted on every node, for good. There is no way back.',
   removed: (name) => `${name} is deleted, here and soon everywhere`, keep: 'Keep it',
   conflict: (number) => `There are ${number} versions of this blob, written without knowing of each other.`,
@@ -126,7 +125,7 @@ export const messages = {
   none: 'No message yet.', noneHint: 'Say something: every node will have it.',
   say: 'Message', post: 'Post', channel: 'Order',
   causal: 'causal: after what it answers', ordered: 'ordered: numbered alike everywhere',
-  pending: 'pending', delivered: 'delivered', ordered1: (number) => `number ${number}`,
+  pending: 'pending', ordered1: (number) => `number ${number}`,
   accepted: 'Accepted: it is on this node’s disk, and pending until a majority has it.',
   arrived: 'Delivered.',
   waiting: 'Pending: a majority of the voters must have it first.',
@@ -135,5 +134,4 @@ export const messages = {
   from: 'from node', earlier: 'Earlier messages', binary: (bytes) => `${size(bytes)} of data`,
   history: 'History', status: (voters, role) => `${plural(voters, 'voter', 'voters')}; this node is a ${role}`,
   empty: 'Write something first.',
-  live: 'live',
 };

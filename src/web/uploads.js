@@ -24,7 +24,7 @@ export const section = h('section', { className: 'card', hidden: true }, h('h2',
 /** Calls `listener` after each upload. */
 export const onUploaded = (listener) => { done = listener; };
 
-export const isBusy = () => running + waiting.length > 0;
+const isBusy = () => running + waiting.length > 0;
 
 /** What became of the blobs of this page may have changed: asks who holds them. */
 export function askAgain(id) {
@@ -136,18 +136,13 @@ function resultCard(blob) {
       h('span', { className: 'name' }, name), h('span', { className: 'soft' }, size(blob.size)), meter.element),
     h('code', { className: 'link', tabIndex: 0 }, blob.url),
     h('div', { className: 'row' },
-      primary(copyButton(blob.url, texts.copyLink, general.copied, general.copyFailed)), qr,
+      copyButton(blob.url, texts.copyLink, ''), qr,
       h('a', { className: 'button', href: `/blobs/${blob.id}`, target: '_blank', rel: 'noopener' }, texts.open),
       h('a', { className: 'button', href: `/blobs/${blob.id}?download`, download: '' }, texts.download),
       h('a', { className: 'button', href: `#/blob/${blob.id}` }, texts.details),
       h('button', { type: 'button', className: 'quiet bare', 'aria-label': texts.dismissOne(name), onclick: () => { following.stop(); meters.delete(entry); remove(item); } }, texts.dismiss)),
     code);
   return item;
-}
-
-function primary(button) {
-  button.className = '';
-  return button;
 }
 
 /** Takes what is dropped anywhere on the page, and pasted files. `arrived` is called first, to show where they are. */
