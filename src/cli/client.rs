@@ -83,7 +83,17 @@ impl Client {
         request: awc::ClientRequest,
         body: impl MessageBody + 'static,
     ) -> Result<ClientResponse, Fault> {
-        request.timeout(HEAD).send_body(body).await.map_err(|error| Fault::of_send(node, &error))
+        Self::send_within(node, request, body, HEAD).await
+    }
+
+    /// The same, where the node was asked to take its time.
+    pub(crate) async fn send_within(
+        node: &NodeUrl,
+        request: awc::ClientRequest,
+        body: impl MessageBody + 'static,
+        patience: Duration,
+    ) -> Result<ClientResponse, Fault> {
+        request.timeout(patience).send_body(body).await.map_err(|error| Fault::of_send(node, &error))
     }
 
     /// Reads JSON.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::address::NodeUrl;
-use super::client::{Client, chunk, collect, parse, refusal};
+use super::client::{Client, HEAD, chunk, collect, parse, refusal};
 use super::fault::{Fault, Tally};
 use super::screen::{Screen, printable};
 use super::{Connection, Outcome};
@@ -84,10 +84,11 @@ pub(crate) async fn say(screen: &Screen, arguments: SayArgs) -> Outcome {
     let (client, node) = connection.client();
     let body = if text == "-" { standard_input()? } else { text.into_bytes() };
     let channel = if ordered { "ordered" } else { "causal" };
+    let patience = HEAD + std::time::Duration::try_from_secs_f64(wait.unwrap_or_default()).unwrap_or_default();
     let wait = wait.map(|seconds| format!("&wait=delivered&timeout={seconds}")).unwrap_or_default();
     let request =
         client.write(Method::POST, &node, &format!("/messages?channel={channel}{wait}")).insert_header((header::CONTENT_TYPE, media_type));
-    let response = client.send_any(&node, request, body).await?;
+    let response = Client::send_within(&node, request, body, patience).await?;
     let delivered = response.status() == StatusCode::CREATED;
     if !response.status().is_success() {
         return Err(refusal(response).await);

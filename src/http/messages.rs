@@ -188,6 +188,10 @@ pub(super) async fn say(
     let declared = content_type(request.headers())?.filter(|declared| essence(declared) != "application/x-www-form-urlencoded");
     let media_type = declared.map_or_else(|| Ok("text/plain; charset=utf-8".to_owned()), |declared| media_type(Some(declared), None))?;
     let (channel, wait) = understand(&manner)?;
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BODY) {
+        return Err(Fault::MessageTooLarge.into());
+    }
     let body = Body::of(read(body, context.settings.body_idle).await?);
     if matches!(body, Body::Base64(_)) && claims_text(&media_type) {
         return Err(Fault::Bad("not-text", format!("The body is not UTF-8, though {media_type} is text.")).into());
