@@ -16,7 +16,7 @@ const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ended {
+pub(crate) struct Ended {
     code: i32,
     out: Vec<u8>,
     said: String,
@@ -24,34 +24,34 @@ struct Ended {
 
 impl Ended {
     /// Asserts the exit code. A failure says on standard error why.
-    fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}", self.said);
         assert!(code == 0 || !self.said.is_empty() || !self.out.is_empty(), "it says why it failed");
         self
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         str::from_utf8(&self.out).unwrap()
     }
 
-    fn lines(&self) -> Vec<&str> {
+    pub(crate) fn lines(&self) -> Vec<&str> {
         self.text().lines().collect()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.out).unwrap_or_else(|fault| panic!("{fault}: {}", self.text()))
     }
 }
 
 /// A command for the node at `url`.
-fn command(url: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(node_binary());
     command.args(arguments).env("GOSSIP_CDN_NODE", url).env_remove("GOSSIP_CDN_TOKEN").env_remove("GOSSIP_CDN_BOOTSTRAP");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn run(url: &str, arguments: &[&str]) -> Ended {
+pub(crate) fn run(url: &str, arguments: &[&str]) -> Ended {
     ended(command(url, arguments).spawn().unwrap())
 }
 
@@ -62,7 +62,7 @@ fn ended(child: Child) -> Ended {
 }
 
 /// Runs a command that reads `input`.
-fn feed(url: &str, arguments: &[&str], input: &[u8]) -> Ended {
+pub(crate) fn feed(url: &str, arguments: &[&str], input: &[u8]) -> Ended {
     let mut child = command(url, arguments).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -73,7 +73,7 @@ fn feed(url: &str, arguments: &[&str], input: &[u8]) -> Ended {
 }
 
 /// A node's URL, for short.
-fn at(node: &Node) -> &str {
+pub(crate) fn at(node: &Node) -> &str {
     &node.server.url
 }
 

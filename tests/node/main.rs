@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod cli;
+mod cli_messages;
 mod conditional;
 mod curl;
 mod demo;

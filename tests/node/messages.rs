@@ -1,5 +1,7 @@
 //! The message history: what one node is told, every node delivers, once, in an order that makes sense.
 
+use std::time::Duration;
+
 use gossip_cdn_cluster::{Answer, Events, Node, Server, bootstrap, eventually};
 use serde_json::Value;
 
@@ -58,11 +60,24 @@ fn without_a_majority_a_message_stays_pending_and_is_delivered_when_one_is_back(
     let said = say(&nodes[0], "patience", "?wait=delivered&timeout=0.5");
     assert_eq!((said.status, said.json()["status"].as_str()), (202, Some("pending")));
     assert_eq!(say(&nodes[0], "order", "?channel=ordered").status, 202);
-    let pending = nodes[0].get("/messages?status=pending").json();
-    assert_eq!(pending["messages"].as_array().map(Vec::len), Some(2), "{pending}");
-    assert!(bodies(&nodes[0]).is_empty(), "no minority delivers");
+    let waits = |node: &Node| {
+        let shown = pending(node);
+        assert_eq!(shown.len(), 2, "{shown:?}");
+        for message in shown {
+            assert!(message["status"] == "pending" && message["number"].is_null() && message["delivered"].is_null(), "{message}");
+            let path = format!("/messages/{}", message["id"].as_str().expect("named"));
+            assert_eq!(node.get(&path).json()["status"], "pending");
+        }
+        let status = node.status();
+        assert_eq!((&status["history"]["pending"], status["synchronised"].as_bool()), (&2.into(), Some(false)), "{status}");
+    };
     nodes[0].server.kill();
     nodes[0].restart();
+    waits(&nodes[0]);
+    let ballots = |node: &Node| node.status()["transaction"]["signals"]["RollbackSent"].as_u64().unwrap_or_default();
+    eventually("it has tried to order it, and given up", || ballots(&nodes[0]) >= 2);
+    waits(&nodes[0]);
+    assert!(bodies(&nodes[0]).is_empty(), "no minority delivers");
     nodes[1].restart();
     for node in &nodes[..2] {
         eventually("both are delivered", || history(node).len() == 2);
@@ -71,6 +86,51 @@ fn without_a_majority_a_message_stays_pending_and_is_delivered_when_one_is_back(
     eventually("who was away has both and knows that nothing is missing", || {
         history(&nodes[2]).len() == 2 && nodes[2].status()["synchronised"] == true
     });
+}
+
+/// What a node knows and has not delivered.
+fn pending(node: &Node) -> Vec<Value> {
+    node.get("/messages?status=pending").json()["messages"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn an_ordered_message_of_another_node_is_shown_as_pending_too() {
+    let (mut nodes, _bootstrap, _folder) = founded(5);
+    assert_eq!(say(&nodes[0], "first", "?channel=ordered&wait=delivered").status, 201);
+    let coordinator = nodes[0].status()["epoch"]["coordinator"].as_str().expect("one coordinates").to_owned();
+    nodes.sort_by_key(|node| node.id() != coordinator);
+    nodes[2..].iter_mut().for_each(|node| node.server.kill());
+    let said = say(&nodes[1], "waits", "?channel=ordered").json();
+    let id = said["id"].as_str().expect("named");
+    eventually("it was handed over", || pending(&nodes[0]).iter().any(|message| message["id"] == id && message["body"] == "waits"));
+    let path = format!("/messages/{id}");
+    assert_eq!(nodes[0].get(&path).json()["status"], "pending", "a node that has it in memory only shows it");
+    assert_eq!(pending(&nodes[1]).len(), 1);
+    nodes[2].restart();
+    for node in &nodes[..3] {
+        eventually("it is delivered", || node.get(&path).json()["number"] == 2);
+        eventually("nothing is pending", || pending(node).is_empty());
+    }
+}
+
+#[test]
+fn pending_messages_are_listed_in_pages() {
+    let (bootstrap, _folder) = bootstrap();
+    let node = Node::joined(&bootstrap);
+    let said: Vec<String> = (0..7).map(|n| say(&node, &n.to_string(), "").json()["id"].as_str().expect("named").to_owned()).collect();
+    let (mut listed, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/messages?status=pending&limit=3{after}")).json();
+        let ids: Vec<String> =
+            page["messages"].as_array().expect("a list").iter().filter_map(|message| Some(message["id"].as_str()?.to_owned())).collect();
+        assert!(ids.len() <= 3);
+        listed.extend(ids);
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(listed, said);
+    node.get("/messages?status=pending&after=x").problem(400);
+    node.get("/messages?status=lost").problem(400);
 }
 
 #[test]
@@ -121,6 +181,33 @@ fn a_reader_of_the_stream_misses_nothing_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_reader_of_the_stream_that_takes_nothing_is_cut_and_goes_on_where_it_was() {
+    let (nodes, _bootstrap, _folder) = founded(1);
+    let node = &nodes[0];
+    // More than all buffers between a node and a reader.
+    let bodies: Vec<String> = (0..300).map(|n| format!("{n:05}{}", "x".repeat(60 << 10))).collect();
+    for body in &bodies {
+        assert_eq!(say(node, body, "").status, 202);
+    }
+    eventually("all are delivered", || node.status()["history"]["messages"] == 300);
+    let mut lazy = Events::open(&node.server, "/messages/stream?after=0", None);
+    let mut last = lazy.next("message").0;
+    let start = std::time::Instant::now();
+    while lazy.is_open_at_the_server() {
+        assert!(start.elapsed() < Duration::from_secs(90), "the connection is still open");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(start.elapsed() >= Duration::from_secs(25), "it was given its time: {:?}", start.elapsed());
+    let mut again = Events::open(&node.server, "/messages/stream", Some(&last));
+    for body in &bodies[1..] {
+        let (id, shown) = again.next("message");
+        assert_eq!(shown["body"].as_str(), Some(body.as_str()), "the next one, each once");
+        last = id;
+    }
+    assert!(last.starts_with("300."), "{last}");
+}
+
+#[test]
 fn what_is_wrong_is_said_and_changes_nothing() {
     let (nodes, _bootstrap, _folder) = founded(1);
     let node = &nodes[0];
@@ -134,6 +221,16 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     let foreign = "1.53290693-da69-84b6-a0ea-0d38b50f5431";
     assert!(node.get(&format!("/messages?after={foreign}")).problem(400).contains("53290693"), "it names the node");
     node.get("/messages?after=x").problem(400);
+    for (query, last) in [(format!("?after={foreign}"), None), (String::new(), Some(foreign))] {
+        let headers: Vec<(&str, &str)> = last.map(|last| ("last-event-id", last)).into_iter().collect();
+        let detail = node.get_with(&format!("/messages/stream{query}"), &headers).problem(400);
+        assert!(detail.contains("53290693") && detail.contains(node.id()), "it names both nodes: {detail}");
+    }
+    let json = node.post_with("/messages", &[("content-type", "application/json")], b"{\"a\": \xff}").problem(400);
+    assert!(json.contains("UTF-8"), "{json}");
+    say(node, "x", "?status=new&channel=").problem(400);
+    let head = format!("POST /messages HTTP/1.1\r\nhost: {}\r\ncontent-length: 99999999\r\n\r\n", node.server.authority());
+    assert!(gossip_cdn_cluster::send_raw(node.server.authority(), head.as_bytes()).starts_with("HTTP/1.1 413"), "before it is read");
     node.get("/messages/nothing").problem(400);
     node.get("/messages/c1.53290693-da69-84b6-a0ea-0d38b50f5431").problem(404);
     eventually("the one that was right is delivered", || history(node).len() == 1);

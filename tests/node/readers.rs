@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gossip_cdn_cluster::{Node, noise};
+use gossip_cdn_cluster::{Node, is_open_at_the_server, noise};
 
 /// More than all buffers between a node and a reader.
 const LARGE: usize = 64 << 20;
@@ -17,19 +17,6 @@ fn ask(node: &Node, path: &str) -> TcpStream {
     stream
 }
 
-/// Whether the node's end of a connection is open, as the system tells: what the node gave up, its reader need not notice.
-fn is_open_at_the_node(stream: &TcpStream) -> bool {
-    const ESTABLISHED: &str = "01";
-    let local = format!(":{:04X}", stream.peer_addr().unwrap().port());
-    let remote = format!(":{:04X}", stream.local_addr().unwrap().port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (Some(own), Some(other), Some(state)) = (fields.next(), fields.next(), fields.next()) else { return false };
-        own.ends_with(&local) && other.ends_with(&remote) && state == ESTABLISHED
-    })
-}
-
 #[test]
 fn a_reader_that_takes_nothing_for_half_a_minute_is_cut() {
     let node = Node::alone();
@@ -39,8 +26,8 @@ fn a_reader_that_takes_nothing_for_half_a_minute_is_cut() {
     let mut first = [0; 12];
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
-    assert!(is_open_at_the_node(&stream));
-    while is_open_at_the_node(&stream) {
+    assert!(is_open_at_the_server(&stream));
+    while is_open_at_the_server(&stream) {
         assert!(start.elapsed() < Duration::from_secs(90), "the connection is still open");
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -414,6 +414,11 @@ impl Events {
         }
     }
 
+    /// Whether the server's end of the connection is open, as the system tells: what it gave up, a reader that does not read need not notice.
+    pub fn is_open_at_the_server(&self) -> bool {
+        is_open_at_the_server(&self.connection)
+    }
+
     /// Reads until the server ends the stream; gives what was not asked for.
     pub fn end(mut self) -> String {
         while self.read() > 0 {}
@@ -426,6 +431,19 @@ impl Events {
         self.text += &String::from_utf8_lossy(&bytes[..count]);
         count
     }
+}
+
+/// Whether the server's end of a connection is open, as the system tells.
+pub fn is_open_at_the_server(stream: &TcpStream) -> bool {
+    const ESTABLISHED: &str = "01";
+    let local = format!(":{:04X}", stream.peer_addr().unwrap().port());
+    let remote = format!(":{:04X}", stream.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (Some(own), Some(other), Some(state)) = (fields.next(), fields.next(), fields.next()) else { return false };
+        own.ends_with(&local) && other.ends_with(&remote) && state == ESTABLISHED
+    })
 }
 
 /// Waits until `claim` holds.

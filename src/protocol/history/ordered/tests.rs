@@ -311,6 +311,39 @@ fn without_faults_a_coordinator_starts_once() {
 }
 
 #[test]
+fn after_a_silence_a_message_is_handed_over_and_not_fought_for() {
+    let (epoch, at) = (Epoch { number: 1, voters: (0..3).map(id).collect() }, |millis: u64| Instant(millis * 1000));
+    let (mut machine, mut rng, mut out) = (Ordered::new(id(1), epoch, Durable::default(), at(0)), ChaCha8Rng::seed_from_u64(1), vec![]);
+    let ballot = Ballot { round: 1, node: id(0) };
+    machine.on_step(at(1), id(0), PeerCall(1), Step::Start { ballot, slot: 1 }, &mut out);
+    machine.on_persisted(at(2), &any_frontier, &mut out);
+    let mut handed = |machine: &mut Ordered, now: Instant| -> Vec<u64> {
+        out.clear();
+        machine.on_deadline(now, &mut rng, &mut out);
+        assert!(
+            out.iter().all(|effect| matches!(effect, Effect::HandOver(to, _) if *to == id(0))),
+            "nothing but to the coordinator: {out:?}"
+        );
+        out.iter()
+            .flat_map(|effect| if let Effect::HandOver(_, messages) = effect { &messages[..] } else { &[] })
+            .map(|message| message.id.sequence)
+            .collect()
+    };
+    // A quiet hour later.
+    let hour = 3_600_000;
+    machine.on_message(message(1, Channel::Ordered, 1, &[]), at(hour));
+    assert_eq!((machine.deadline(), handed(&mut machine, at(hour))), (Some(at(hour)), vec![1]));
+    machine.on_message(message(1, Channel::Ordered, 2, &[]), at(hour + 1));
+    assert!(machine.deadline() > Some(at(hour + 1)) && handed(&mut machine, at(hour + 1)).is_empty(), "one call at a time");
+    machine.on_handed_over(at(hour + 2));
+    assert_eq!((machine.deadline(), handed(&mut machine, at(hour + 2))), (Some(at(hour + 2)), vec![2]), "what came meanwhile");
+    machine.on_handed_over(at(hour + 3));
+    assert_eq!(handed(&mut machine, at(hour + 3)), Vec::<u64>::new());
+    assert_eq!(handed(&mut machine, at(hour + 1003)), vec![1, 2], "again, for they wait still");
+    assert!(machine.deadline() <= Some(at(hour + 2000)), "nobody is waited for in vain");
+}
+
+#[test]
 fn a_batch_that_a_majority_has_survives_its_coordinator() {
     let mut net = Net::new(1, 3, 3);
     net.say(0, 1);

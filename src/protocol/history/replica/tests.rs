@@ -377,6 +377,36 @@ fn a_newcomer_fetches_the_history_and_the_next_source_when_one_dies() {
 }
 
 #[test]
+fn a_slot_is_delivered_with_its_decision_in_one_persist() {
+    let mut net = founded(5, 1);
+    net.say(0, Channel::Ordered);
+    let decides = |changes: &Vec<Change>| changes.iter().any(|change| matches!(change, Change::Decide(..)));
+    while !net.hosts[0].unsynced.iter().any(decides) {
+        net.step();
+    }
+    // Of the same input, which is one persist of the node.
+    let behind: Vec<&Vec<Change>> = net.hosts[0].unsynced.iter().skip_while(|changes| !decides(changes)).collect();
+    assert!(matches!(behind[1][..], [Change::Deliver(..), Change::Reach(_)]), "{behind:?}");
+}
+
+#[test]
+fn what_is_known_and_not_delivered_is_listed_in_the_order_of_its_names() {
+    let mut net = founded(6, 3);
+    net.crash(1);
+    net.crash(2);
+    let mut said: Vec<MessageId> = (0..6).filter_map(|n| net.say(0, if n % 2 == 0 { Channel::Ordered } else { Channel::Causal })).collect();
+    said.sort_unstable();
+    let listed = |net: &Net, after, limit| -> Vec<MessageId> {
+        let replica = net.hosts[0].replica.as_ref().expect("up");
+        replica.undelivered(after, limit).into_iter().map(|message| message.id).collect()
+    };
+    assert_eq!(listed(&net, None, 99), said, "on their way to the disk");
+    (0..2000).for_each(|_| net.step());
+    assert_eq!(listed(&net, None, 99), said);
+    assert_eq!((listed(&net, Some(said[1]), 2), listed(&net, Some(said[5]), 2)), (said[2..4].to_vec(), vec![]));
+}
+
+#[test]
 fn no_minority_delivers_and_a_majority_that_is_back_does() {
     let mut net = founded(9, 3);
     net.crash(1);
