@@ -1,7 +1,10 @@
 //! What one commit changes of the history: all changes that are queued, in their order, in the transaction of the commit.
 //!
 //! 1. Slots are decided, and messages delivered, without gaps and in order; a change that says otherwise fails its batch, and the writer ends.
-//! 2. What stood under the nil id is gone once the node belongs to a history: [`Change::Join`] comes with it anew.
+//! 2. What a commit does over and over it does once: a message is decided and delivered together, and of each origin the last one counts.
+//! 3. What stood under the nil id is gone once the node belongs to a history: [`Change::Join`] comes with it anew.
+
+use std::collections::BTreeMap;
 
 use gossip_cdn_protocol::history::disk::{Change, Founding, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
@@ -10,7 +13,7 @@ use gossip_cdn_protocol::history::ordered::{Accepted, Ballot, Batch, Entry};
 use redb::{Error, ReadableTable, Table, WriteTransaction};
 use uuid::Uuid;
 
-use super::rows::{self, Said, State};
+use super::rows::{self, LineBytes, NameBytes, Said, State};
 use crate::store::tables;
 
 /// What a change weighs in a batch beside its bodies: about its rows.
@@ -48,7 +51,7 @@ pub(in crate::store) fn write<'a>(transaction: &WriteTransaction, changes: impl 
 }
 
 /// A history in a write transaction.
-struct Changing<'txn> {
+struct Changing<'txn, 'changes> {
     transaction: &'txn WriteTransaction,
     id: Uuid,
     state: State,
@@ -60,9 +63,15 @@ struct Changing<'txn> {
     indexes: Table<'txn, &'static [u8; 25], u64>,
     firsts: Table<'txn, u64, u64>,
     last: Table<'txn, &'static [u8; 17], u64>,
+    /// The messages that this commit found, or put, under their names.
+    said: BTreeMap<NameBytes, &'changes Message>,
+    /// The last message delivered of each origin and channel, where this commit moves it.
+    moved: BTreeMap<LineBytes, u64>,
+    /// The slot of which a message was delivered last.
+    first: Option<u64>,
 }
 
-impl<'txn> Changing<'txn> {
+impl<'txn, 'changes> Changing<'txn, 'changes> {
     fn open(transaction: &'txn WriteTransaction, id: Uuid) -> Result<Self, Error> {
         let histories = transaction.open_table(tables::HISTORIES)?;
         let state = histories.get(id.as_bytes())?.map(|row| tables::from_json(row.value())).transpose()?;
@@ -78,10 +87,16 @@ impl<'txn> Changing<'txn> {
             indexes: rows::INDEXES.make(transaction, id)?,
             firsts: rows::FIRSTS.make(transaction, id)?,
             last: rows::LAST.make(transaction, id)?,
+            said: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            first: None,
         })
     }
 
-    fn close(self) -> Result<(), Error> {
+    fn close(mut self) -> Result<(), Error> {
+        for (line, sequence) in std::mem::take(&mut self.moved) {
+            self.last.insert(&line, sequence)?;
+        }
         let mut histories = self.transaction.open_table(tables::HISTORIES)?;
         histories.insert(self.id.as_bytes(), tables::to_json(&[], &self.state)?.as_slice())?;
         Ok(())
@@ -99,7 +114,7 @@ impl<'txn> Changing<'txn> {
         Ok(joined)
     }
 
-    fn apply(&mut self, change: &Change) -> Result<(), Error> {
+    fn apply(&mut self, change: &'changes Change) -> Result<(), Error> {
         match change {
             // It changes which history this is: see `write`.
             Change::Join(_) => {}
@@ -115,16 +130,24 @@ impl<'txn> Changing<'txn> {
 
     /// Sees to it that a message stands under its name. What a row must say beside that name: nothing, or the message, if another one
     /// has the name already.
-    fn say(&mut self, message: &Message) -> Result<Vec<u8>, Error> {
-        let (name, bytes) = (rows::name_bytes(message.id), tables::to_json(&[], message)?);
+    fn say(&mut self, message: &'changes Message) -> Result<Vec<u8>, Error> {
+        let name = rows::name_bytes(message.id);
+        if self.said.get(&name).is_some_and(|said| *said == message) {
+            return Ok(Vec::new());
+        }
+        let bytes = tables::to_json(&[], message)?;
         let same = self.messages.get(&name)?.map(|row| row.value() == bytes);
         if same.is_none() {
             self.messages.insert(&name, bytes.as_slice())?;
         }
-        Ok(if same == Some(false) { bytes } else { Vec::new() })
+        if same == Some(false) {
+            return Ok(bytes);
+        }
+        self.said.insert(name, message);
+        Ok(Vec::new())
     }
 
-    fn keep(&mut self, message: &Message) -> Result<(), Error> {
+    fn keep(&mut self, message: &'changes Message) -> Result<(), Error> {
         let other = self.say(message)?;
         self.kept.insert(&rows::name_bytes(message.id), other.as_slice())?;
         Ok(())
@@ -141,7 +164,7 @@ impl<'txn> Changing<'txn> {
         Ok(())
     }
 
-    fn decide(&mut self, slot: u64, batch: &Batch, epoch: &Epoch) -> Result<(), Error> {
+    fn decide(&mut self, slot: u64, batch: &'changes Batch, epoch: &Epoch) -> Result<(), Error> {
         if slot != self.state.decided + 1 {
             return Err(rows::damaged("a slot is decided out of its order"));
         }
@@ -159,9 +182,12 @@ impl<'txn> Changing<'txn> {
         Ok(())
     }
 
-    fn deliver(&mut self, place: &Place, message: &Message) -> Result<(), Error> {
-        let name = rows::name_bytes(message.id);
-        let last = self.last.insert(&rows::line_bytes(message.id.origin, message.id.channel), message.id.sequence)?.map(|row| row.value());
+    fn deliver(&mut self, place: &Place, message: &'changes Message) -> Result<(), Error> {
+        let (name, line) = (rows::name_bytes(message.id), rows::line_bytes(message.id.origin, message.id.channel));
+        let last = match self.moved.insert(line, message.id.sequence) {
+            Some(last) => Some(last),
+            None => self.last.get(&line)?.map(|row| row.value()),
+        };
         let next = last.unwrap_or(0) + 1;
         if place.index != self.state.index + 1 || place.id != message.id || message.id.sequence != next {
             return Err(rows::damaged("a message is delivered out of its order"));
@@ -171,7 +197,7 @@ impl<'txn> Changing<'txn> {
         self.indexes.insert(&name, place.index)?;
         self.kept.remove(&name)?;
         if let Some(order) = place.order {
-            if self.firsts.get(order.slot)?.is_none() {
+            if self.first.replace(order.slot) != Some(order.slot) && self.firsts.get(order.slot)?.is_none() {
                 self.firsts.insert(order.slot, place.index)?;
             }
             self.state.number = order.number;

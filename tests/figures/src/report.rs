@@ -69,6 +69,7 @@ impl Amount {
 impl Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Time(time) if time.as_micros() < 1000 => write!(f, "{} us", time.as_micros()),
             Self::Time(time) if time.as_millis() < 1000 => write!(f, "{:.1} ms", time.as_secs_f64() * 1e3),
             Self::Time(time) => write!(f, "{:.1} s", time.as_secs_f64()),
             Self::Bytes(bytes) if *bytes < 100.0 => write!(f, "{bytes:.1} B"),
