@@ -190,9 +190,9 @@ impl Causal {
         Frontier { slot: self.slot, newest: self.newest.clone() }
     }
 
-    /// Whether a message's word is durable here: it is kept on disk.
-    pub fn keeps(&self, id: MessageId) -> bool {
-        self.pending.get(&id).is_some_and(|pending| pending.message.is_some())
+    /// The undelivered messages that are on this node's disk. What another node delivered and this one only knows of is not among them.
+    pub fn kept(&self) -> impl Iterator<Item = MessageId> {
+        self.pending.iter().filter(|(_, pending)| pending.durable).map(|(id, _)| *id)
     }
 
     /// A client's message: gives its name, or `None` while too much is pending. [`Effect::Accepted`] follows when it is durable.
@@ -401,7 +401,7 @@ impl Causal {
         }
         let number = epoch.number;
         self.epochs.insert(number, epoch);
-        let held: Vec<MessageId> = self.pending.iter().filter(|(_, pending)| pending.durable).map(|(id, _)| *id).collect();
+        let held: Vec<MessageId> = self.kept().collect();
         held.iter().for_each(|id| self.count(*id, self.me, number));
         self.retell(out);
         self.try_deliver(out);

@@ -243,3 +243,30 @@ fn an_older_epochs_word_is_not_counted_in_a_later_one() {
     machine.on_tell(Instant(0), id(3), holds(2), &mut out);
     assert!(machine.is_delivered(name));
 }
+
+#[test]
+fn only_what_is_on_disk_is_said_to_be_kept() {
+    let epoch = Epoch { number: 1, voters: [0, 1, 2].map(id).into() };
+    let mut machine = Causal::new(id(0), epoch, Durable::default(), Instant(0));
+    let mut out = Vec::new();
+    let theirs = |sequence| Message {
+        id: MessageId { origin: id(1), channel: Channel::Causal, sequence },
+        frontier: Frontier::default(),
+        media_type: "text/plain".into(),
+        body: Body::of(vec![]),
+        sent: WallTime(0),
+    };
+    machine.on_history(vec![theirs(2)], &mut out);
+    assert!(machine.pending().count() == 1 && machine.kept().next().is_none(), "it is known, and waits for the first in memory alone");
+    machine.on_tell(Instant(0), id(2), Tell { epoch: 1, messages: vec![theirs(1)], ..Tell::default() }, &mut out);
+    assert!(machine.kept().next().is_none(), "it is on its way to the disk");
+    machine.on_persisted(&mut out);
+    assert_eq!(machine.kept().next(), None, "a majority has the first, so it was delivered, and the second with it");
+    assert!(machine.is_delivered(theirs(2).id));
+    let own = machine.on_local("text/plain".into(), Body::of(vec![]), WallTime(0), Instant(0), &mut out).expect("there is room");
+    // The two deliveries are on their way before it.
+    (0..2).for_each(|_| machine.on_persisted(&mut out));
+    assert_eq!(machine.kept().next(), None);
+    machine.on_persisted(&mut out);
+    assert_eq!(machine.kept().collect::<Vec<_>>(), [own]);
+}

@@ -9,9 +9,10 @@ use crate::history::talk::{Ask, Holdings};
 use crate::ids::NodeId;
 
 impl Replica {
+    /// What is on this node's disk, or will be when what is on its way there has arrived.
     pub(super) fn holdings(&self) -> Holdings {
-        let kept = self.causal.pending().map(|message| message.id).filter(|id| self.causal.keeps(*id)).collect();
-        Holdings { epoch: self.causal.epoch().number, slot: self.ordered.decided(), delivered: self.causal.delivered().clone(), kept }
+        let (epoch, slot) = (self.causal.epoch().number, self.ordered.decided());
+        Holdings { epoch, slot, delivered: self.causal.delivered().clone(), kept: self.causal.kept().collect() }
     }
 
     /// Whether this node is a learner that has caught up and might vote.
