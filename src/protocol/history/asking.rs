@@ -183,6 +183,8 @@ impl Asking {
         let Some(session) = self.current(id).filter(|session| session.source == Some(from)) else { return };
         session.sources.remove(&from);
         session.source = None;
+        // What it had is not here: its word counts for nothing.
+        session.answered.remove(&from);
     }
 
     /// The next page to ask for, if one may be; ends the session if there is nothing more to ask.
