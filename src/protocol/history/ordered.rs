@@ -31,7 +31,7 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::history::epoch::Epoch;
 use crate::history::message::{Frontier, Message, MessageId};
-use crate::history::transaction::{Signal, Transaction};
+use crate::history::transaction::{Line, Signal, Transaction};
 use crate::ids::NodeId;
 use crate::io::PeerCall;
 use crate::time::Instant;
@@ -43,7 +43,7 @@ pub use steps::{Accepted, Ballot, Batch, Entry, Step, Vote};
 pub const MAX_BATCH: usize = 1024;
 /// Bodies are added to a batch until it holds about so many bytes.
 pub const BATCH_BUDGET: usize = 1 << 20;
-/// Most messages waiting here to be ordered; beyond it no more are taken.
+/// Most messages of this node's clients that wait here to be ordered, and beyond so many in all none of other nodes is taken.
 pub const MAX_WAITING: usize = 8192;
 /// A voter takes batches so many slots beyond the last it knows decided; farther behind it fetches history first.
 pub const MAX_AHEAD: u64 = 64;
@@ -56,6 +56,8 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(16);
 /// How long a coordinator waits for a majority before it rolls back.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// A participant that hears no more of the transaction it is in for so long is in none: longer than a rollback takes to come.
+pub const PARTICIPATION: Duration = Duration::from_secs(4);
 
 /// Something to be made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +144,8 @@ pub struct Ordered {
     /// When those that wait were handed over; and until when that is under way.
     handed: BTreeMap<MessageId, Instant>,
     handing: Option<Instant>,
+    /// When the transaction that this node takes part in is given up for people's eyes. Votes do not depend on it.
+    participates_until: Option<Instant>,
     transaction: Transaction,
     disk: VecDeque<Vec<Then>>,
 }
@@ -169,6 +173,7 @@ impl Ordered {
             hand_over_at: None,
             handed: BTreeMap::new(),
             handing: None,
+            participates_until: None,
             transaction: Transaction::default(),
             disk: VecDeque::new(),
         }
@@ -194,9 +199,9 @@ impl Ordered {
         &self.transaction
     }
 
-    /// Something happened that the founding table has a name for.
-    pub fn on_signal(&mut self, signal: Signal) {
-        self.transaction.on_signal(signal);
+    /// An update was asked for or sent, which are lines of the same table.
+    pub(super) fn transaction_mut(&mut self) -> &mut Transaction {
+        &mut self.transaction
     }
 
     /// Whose ballot this node follows: itself where it coordinates.
@@ -214,22 +219,23 @@ impl Ordered {
         self.waiting.values()
     }
 
-    /// Whether as many wait as may.
-    pub fn is_full(&self) -> bool {
-        self.waiting.len() >= MAX_WAITING
-    }
-
     /// Whether a message stands in the order.
     pub fn is_ordered(&self, id: MessageId) -> bool {
         self.ordered.get(&id.origin).is_some_and(|last| id.sequence <= *last)
     }
 
-    /// A message to be ordered: a client's, durable here already, or one handed over. Returns whether it was taken.
+    /// How many messages of this node stand in the order.
+    pub fn own(&self) -> u64 {
+        self.ordered.get(&self.me).map_or(0, |last| *last)
+    }
+
+    /// A message to be ordered: a client's, durable here already, which is always taken, or one handed over. Returns whether it was taken.
     pub fn on_message(&mut self, message: Message, now: Instant) -> bool {
         if self.is_ordered(message.id) {
             return true;
         }
-        if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&message.id) {
+        let own = message.id.origin == self.me;
+        if !own && self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&message.id) {
             return false;
         }
         if !self.wants() && self.epoch.voters.len() > 1 {
@@ -265,6 +271,7 @@ impl Ordered {
     /// Somebody else's decision.
     fn decide(&mut self, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
         self.transaction.on_signal(Signal::CommitReceived);
+        self.participates_until = None;
         self.record(slot, batch, out);
     }
 
@@ -328,13 +335,17 @@ impl Ordered {
         let waits = self.wants() && self.coordinator.is_none();
         let ballot = self.ballot_at.or(Some(self.heard)).filter(|_| waits && self.epoch.voters.contains(&self.me));
         let hand_over = self.hand_over_at.filter(|_| waits && !self.waiting.is_empty());
-        [busy, ballot, hand_over].into_iter().flatten().min()
+        [busy, ballot, hand_over, self.participates_until].into_iter().flatten().min()
     }
 
     /// Time has passed: rolls back what found no majority, starts a ballot where nobody coordinates, hands messages over.
     pub fn on_deadline(&mut self, now: Instant, rng: &mut ChaCha8Rng, out: &mut Vec<Effect>) {
         if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.phase != Phase::Steady && coordinator.until <= now) {
             self.roll_back(now, out);
+        }
+        if self.participates_until.is_some_and(|until| until <= now) {
+            self.participates_until = None;
+            self.transaction.on_timeout(Line::Participant);
         }
         if !self.wants() || self.coordinator.is_some() {
             return;
@@ -397,7 +408,7 @@ impl Ordered {
 
     /// What must hold at all times.
     pub fn check(&self) {
-        assert!(self.waiting.len() <= MAX_WAITING && self.recent.len() <= MAX_REPORTED, "bounded");
+        assert!(self.waiting.len() <= 2 * MAX_WAITING && self.recent.len() <= MAX_REPORTED, "bounded");
         assert!(self.handed.keys().all(|id| self.waiting.contains_key(id)), "only what waits was handed over");
         assert!(self.accepted.keys().all(|slot| *slot > self.decided), "what is decided is no longer open");
         assert!(self.promised <= self.seen, "what was promised was heard of");

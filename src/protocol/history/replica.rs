@@ -341,7 +341,8 @@ impl Replica {
                 id
             }
             Channel::Ordered => {
-                if self.ordered.is_full() {
+                // Those on their way to the disk are among them.
+                if self.sent.saturating_sub(self.ordered.own()) >= ordered::MAX_WAITING as u64 {
                     return Err(Full::Pending);
                 }
                 self.sent += 1;

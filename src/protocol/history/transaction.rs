@@ -53,20 +53,22 @@ pub enum Signal {
     UpdateByRequestSent,
     /// This node asks for an update.
     UpdateMeRequestSent,
-    /// It has all it asked for, or nobody answers.
+    /// It has all it asked for.
     UpdateByRequestReceived,
+    /// What was awaited did not come. A coordinator's is a rollback, and counted as that.
+    Timeout,
 }
 
-/// The line that a signal concerns.
+/// One of the four things that may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+pub(super) enum Line {
     Coordinator,
     Participant,
     Asker,
     Sender,
 }
 
-/// What is under way at a node.
+/// What is under way at a node: each line moves by its signals, and by nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     /// As coordinator.
@@ -90,7 +92,7 @@ impl Default for Transaction {
 
 impl Signal {
     /// All signals.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StartTransactionReceived,
         Self::UpdateReceived,
         Self::CommitReceived,
@@ -104,17 +106,20 @@ impl Signal {
         Self::UpdateByRequestSent,
         Self::UpdateMeRequestSent,
         Self::UpdateByRequestReceived,
+        Self::Timeout,
     ];
 
-    fn line(self) -> Line {
-        match self {
+    /// The line that it concerns: `None` if it may be any.
+    fn line(self) -> Option<Line> {
+        Some(match self {
             Self::StartTransactionReceived | Self::UpdateReceived | Self::CommitReceived | Self::RollbackReceived => Line::Participant,
             Self::IncomingMessageArrived | Self::StartTransactionSent | Self::UpdateRemoteNodes | Self::RollbackSent | Self::CommitSent => {
                 Line::Coordinator
             }
             Self::UpdateMeRequestReceived | Self::UpdateByRequestSent => Line::Sender,
             Self::UpdateMeRequestSent | Self::UpdateByRequestReceived => Line::Asker,
-        }
+            Self::Timeout => return None,
+        })
     }
 
     /// Where it leads from `state`, on its line.
@@ -135,24 +140,43 @@ impl Signal {
             Self::UpdateRemoteNodes => UpdatingRemote,
             Self::UpdateMeRequestReceived => SendingUpdateByRequest,
             Self::UpdateMeRequestSent => WaitForUpdateByRequest,
-            Self::UpdateByRequestSent | Self::UpdateByRequestReceived => Connected,
+            Self::UpdateByRequestSent | Self::UpdateByRequestReceived | Self::Timeout => Connected,
         }
     }
 }
 
 impl Transaction {
-    /// Something happened.
-    pub fn on_signal(&mut self, signal: Signal) {
-        *self.signals.entry(signal).or_default() += 1;
-        let state = match signal.line() {
+    fn line(&mut self, line: Line) -> &mut State {
+        match line {
             Line::Coordinator => &mut self.coordinator,
             Line::Participant => &mut self.participant,
             Line::Asker => &mut self.asker,
             Line::Sender => &mut self.sender,
-        };
-        *state = signal.from(*state);
+        }
+    }
+
+    /// Something happened.
+    pub(super) fn on_signal(&mut self, signal: Signal) {
+        *self.signals.entry(signal).or_default() += 1;
+        if let Some(line) = signal.line() {
+            let state = self.line(line);
+            *state = signal.from(*state);
+        }
         // The slot that this node was about to decide, or had messages for, is decided.
         if signal == Signal::CommitReceived && self.coordinator != State::StartedTransaction {
+            self.coordinator = State::Connected;
+        }
+    }
+
+    /// What was awaited on that line did not come.
+    pub(super) fn on_timeout(&mut self, line: Line) {
+        self.on_signal(Signal::Timeout);
+        *self.line(line) = State::Connected;
+    }
+
+    /// A majority confirmed, and there is nothing to propose.
+    pub(super) fn on_nothing_to_propose(&mut self) {
+        if self.coordinator == State::StartedTransaction {
             self.coordinator = State::Connected;
         }
     }
@@ -163,3 +187,6 @@ impl Transaction {
         lines.into_iter().find(|state| *state != State::Connected).unwrap_or(State::Connected)
     }
 }
+
+#[cfg(test)]
+mod tests;

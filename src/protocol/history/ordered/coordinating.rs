@@ -132,7 +132,7 @@ impl Ordered {
         let ballot = coordinator.ballot;
         let batch = coordinator.reported.get(&slot).map_or_else(|| self.form(ready), |accepted| accepted.batch.clone());
         if batch.entries.is_empty() {
-            return;
+            return self.transaction.on_nothing_to_propose();
         }
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };

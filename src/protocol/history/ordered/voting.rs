@@ -1,6 +1,6 @@
 //! A voter: what it confirms and takes, by ballots alone.
 
-use super::{Accepted, Ballot, Batch, Change, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, SILENCE, Step, Then, Vote};
+use super::{Accepted, Ballot, Batch, Change, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, PARTICIPATION, SILENCE, Step, Then, Vote};
 use crate::history::transaction::Signal;
 use crate::ids::{ContentHash, NodeId};
 use crate::io::PeerCall;
@@ -19,13 +19,18 @@ impl Ordered {
             Step::Rollback { ballot } => {
                 if self.followed == Some(ballot) {
                     self.transaction.on_signal(Signal::RollbackReceived);
-                    self.followed = None;
+                    (self.followed, self.participates_until) = (None, None);
                 }
                 out.push(Effect::Answer(call, Vote::Taken));
             }
             // Nobody speaks for another coordinator.
             Step::Start { .. } | Step::Update { .. } => self.refuse(call, out),
         }
+    }
+
+    fn participate(&mut self, signal: Signal, now: Instant) {
+        self.transaction.on_signal(signal);
+        self.participates_until = Some(now + PARTICIPATION);
     }
 
     pub(super) fn refuse(&self, call: PeerCall, out: &mut Vec<Effect>) {
@@ -38,7 +43,7 @@ impl Ordered {
             return self.refuse(call, out);
         }
         self.follow(now, ballot, out);
-        self.transaction.on_signal(Signal::StartTransactionReceived);
+        self.participate(Signal::StartTransactionReceived, now);
         let accepted = self.accepted.range(slot.max(self.decided + 1)..).map(|(slot, accepted)| (*slot, accepted.clone())).collect();
         let decided = self.recent.range(slot..).take(MAX_REPORTED).map(|(slot, batch)| (*slot, batch.clone())).collect();
         let at_hand = slot > self.decided || self.recent.contains_key(&slot);
@@ -68,7 +73,7 @@ impl Ordered {
             out.push(Effect::Answer(call, Vote::Behind));
             return;
         }
-        self.transaction.on_signal(Signal::UpdateReceived);
+        self.participate(Signal::UpdateReceived, now);
         let accepted = Accepted { ballot, batch };
         self.promised = Some(ballot);
         self.accepted.insert(slot, accepted.clone());

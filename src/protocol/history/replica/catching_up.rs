@@ -38,7 +38,7 @@ impl Replica {
         for Question { to, ask, session } in questions {
             let asked = match &ask {
                 Ask::UpdateMe(_) => {
-                    self.ordered.on_signal(Signal::UpdateMeRequestSent);
+                    self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestSent);
                     Asked::Page(session)
                 }
                 Ask::Versions(_) | Ask::Tell(_) | Ask::Step(_) | Ask::HandOver(_) | Ask::Seat(_) | Ask::Settle(_) => {

@@ -6,7 +6,7 @@ use super::{Asked, Effect, FAN_OUT, Replica, Then, World};
 use crate::history::causal::Tell;
 use crate::history::sending;
 use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Letter, Piece};
-use crate::history::transaction::Signal;
+use crate::history::transaction::{Line, Signal};
 use crate::ids::NodeId;
 use crate::io::PeerCall;
 use crate::store::StoreFault;
@@ -39,10 +39,10 @@ impl Replica {
             }
             Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(&theirs, world.now.instant))),
             Ask::UpdateMe(request) => Some(if self.sending.admit(from, world.now.instant) {
-                self.ordered.on_signal(Signal::UpdateMeRequestReceived);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestReceived);
                 let update = sending::page(&request, world.store)?;
                 self.sending.on_sent(from, update.next.is_none());
-                self.ordered.on_signal(Signal::UpdateByRequestSent);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestSent);
                 HistoryAnswer::Update(update)
             } else {
                 HistoryAnswer::Busy
@@ -90,11 +90,11 @@ impl Replica {
             (Asked::Versions(session), _) => self.asking.on_versions(session, from, None),
             (Asked::Page(session), Some(HistoryAnswer::Update(update))) => {
                 update.pieces.into_iter().for_each(|piece| self.on_piece(world, piece, out));
-                self.ordered.on_signal(Signal::UpdateByRequestReceived);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestReceived);
                 self.asking.on_page(session, from, update.next);
             }
             (Asked::Page(session), _) => {
-                self.ordered.on_signal(Signal::UpdateByRequestReceived);
+                self.ordered.transaction_mut().on_timeout(Line::Asker);
                 self.asking.on_page_failed(session, from);
             }
             (Asked::Seat, Some(HistoryAnswer::Taken(coordinator))) => self.usher = coordinator,

@@ -1,0 +1,515 @@
+//! The founding table row by row, with the machines that walk through it: each row begins in its state, gets its signal, and does what the
+//! table says.
+
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::*;
+use crate::history::disk::Founding;
+use crate::history::epoch::Epoch;
+use crate::history::memory::MemoryHistory;
+use crate::history::message::tests::message;
+use crate::history::message::{Channel, Frontier, Message};
+use crate::history::ordered::{
+    Ballot, Batch, Change, Durable, Effect, Entry, LONGEST_SILENCE, Ordered, PARTICIPATION, SILENCE, Step, Vote,
+};
+use crate::history::replica::{self, Asked, Network, Replica, World};
+use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Known, Update, UpdateMe};
+use crate::ids::NodeId;
+use crate::io::PeerCall;
+use crate::record::tests::node;
+use crate::time::{Instant, Now, WallTime};
+
+/// One of three voters, with a disk that is done at once.
+struct Voter {
+    machine: Ordered,
+    now: Instant,
+    rng: ChaCha8Rng,
+    persisted: Vec<Change>,
+    did: Vec<Effect>,
+}
+
+const ME: u8 = 1;
+const OTHER: u8 = 2;
+const THIRD: u8 = 3;
+const CALL: PeerCall = PeerCall(7);
+
+fn ready(_: &Frontier) -> bool {
+    true
+}
+
+fn ballot(round: u64, place: u8) -> Ballot {
+    Ballot { round, node: node(place) }
+}
+
+fn batch(place: u8, sequence: u64) -> Batch {
+    Batch { entries: vec![Entry::Message(message(place, Channel::Ordered, sequence, &[]))] }
+}
+
+impl Voter {
+    fn new() -> Self {
+        let epoch = Epoch { number: 1, voters: [ME, OTHER, THIRD].map(node).into() };
+        let machine = Ordered::new(node(ME), epoch, Durable::default(), Instant(0));
+        Self { machine, now: Instant(0), rng: ChaCha8Rng::seed_from_u64(1), persisted: vec![], did: vec![] }
+    }
+
+    fn with(&mut self, act: impl FnOnce(&mut Ordered, Instant, &mut ChaCha8Rng, &mut Vec<Effect>)) -> Vec<Effect> {
+        self.did.clear();
+        let mut out = Vec::new();
+        act(&mut self.machine, self.now, &mut self.rng, &mut out);
+        while !out.is_empty() {
+            for effect in std::mem::take(&mut out) {
+                if let Effect::Persist(changes) = effect {
+                    self.persisted.extend(changes);
+                    self.machine.on_persisted(self.now, &ready, &mut out);
+                } else {
+                    self.did.push(effect);
+                }
+            }
+            self.machine.check();
+        }
+        std::mem::take(&mut self.did)
+    }
+
+    fn state(&self) -> State {
+        self.machine.transaction().state()
+    }
+
+    fn hears(&mut self, from: u8, step: Step) -> Vec<Effect> {
+        self.with(|machine, now, _, out| machine.on_step(now, node(from), CALL, step, out))
+    }
+
+    fn is_answered(&mut self, from: u8, vote: Vote) -> Vec<Effect> {
+        self.with(|machine, now, _, out| machine.on_vote(now, node(from), vote, &ready, out))
+    }
+
+    fn is_given(&mut self, message: Message) -> Vec<Effect> {
+        self.with(|machine, now, _, out| {
+            machine.on_message(message, now);
+            machine.on_progress(now, &ready, out);
+        })
+    }
+
+    /// Waits for the next deadline that makes it say or persist something, or changes its state.
+    fn waits(&mut self) -> Vec<Effect> {
+        let (before, persisted) = (self.state(), self.persisted.len());
+        for _ in 0..64 {
+            self.now = self.now.max(self.machine.deadline().expect("something is awaited"));
+            let did = self.with(|machine, now, rng, out| machine.on_deadline(now, rng, out));
+            let handed = did.iter().all(|effect| matches!(effect, Effect::HandOver(..)));
+            if !(did.is_empty() || handed) || self.state() != before || self.persisted.len() > persisted {
+                return did;
+            }
+        }
+        panic!("nothing happened in {before:?}");
+    }
+
+    /// In the state that the table begins a row with.
+    fn coordinating(state: State) -> Self {
+        let mut voter = Self::new();
+        voter.is_given(message(ME, Channel::Ordered, 1, &[]));
+        if state != State::IncomingMessageReceived {
+            voter.waits();
+        }
+        if state == State::UpdatingRemote {
+            voter.is_answered(OTHER, confirm(ballot(1, ME)));
+        }
+        assert_eq!(voter.state(), state);
+        voter
+    }
+
+    fn participating(state: State) -> Self {
+        let mut voter = Self::new();
+        if state != State::Connected {
+            voter.hears(OTHER, Step::Start { ballot: ballot(1, OTHER), slot: 1 });
+        }
+        if state == State::UpdatedByRemote {
+            voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1) });
+        }
+        assert_eq!(voter.state(), state);
+        voter
+    }
+}
+
+fn confirm(ballot: Ballot) -> Vote {
+    Vote::Confirm { ballot, accepted: BTreeMap::new(), decided: BTreeMap::new() }
+}
+
+/// What is said to both others, in the order of their ids.
+fn to_both(step: &Step) -> Vec<Effect> {
+    let others: std::collections::BTreeSet<NodeId> = [OTHER, THIRD].map(node).into();
+    others.into_iter().map(|voter| Effect::Ask(voter, step.clone())).collect()
+}
+
+fn is_decided(did: &[Effect], of: &Batch) -> bool {
+    did.iter().any(|effect| matches!(effect, Effect::Decided(1, batch) if batch == of))
+}
+
+const COORDINATING: [State; 3] = [State::IncomingMessageReceived, State::StartedTransaction, State::UpdatingRemote];
+const PARTICIPATING: [State; 3] = [State::Connected, State::InTransaction, State::UpdatedByRemote];
+
+#[test]
+fn without_a_signal_a_connected_node_stays_and_does_nothing() {
+    let voter = Voter::new();
+    assert_eq!((voter.state(), voter.machine.deadline()), (State::Connected, None));
+}
+
+#[test]
+fn start_received_is_promised_durably() {
+    let mut voter = Voter::participating(State::Connected);
+    let did = voter.hears(OTHER, Step::Start { ballot: ballot(1, OTHER), slot: 1 });
+    assert_eq!(did, [Effect::Answer(CALL, confirm(ballot(1, OTHER)))]);
+    assert_eq!(voter.persisted, [Change::Promise(ballot(1, OTHER))]);
+    assert_eq!(voter.state(), State::InTransaction);
+}
+
+#[test]
+fn update_received_is_stored_durably_and_acknowledged() {
+    let mut voter = Voter::participating(State::InTransaction);
+    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1) });
+    assert_eq!(did, [Effect::Answer(CALL, Vote::Received { ballot: ballot(1, OTHER), slot: 1 })]);
+    assert!(matches!(voter.persisted.last(), Some(Change::Accept(1, accepted)) if accepted.batch == batch(OTHER, 1)));
+    assert_eq!(voter.state(), State::UpdatedByRemote);
+}
+
+#[test]
+fn commit_received_fixes_the_slot() {
+    let mut voter = Voter::participating(State::UpdatedByRemote);
+    let (of, ballot) = (batch(OTHER, 1), ballot(1, OTHER));
+    let did = voter.hears(OTHER, Step::Commit { ballot, slot: 1, hash: of.hash() });
+    assert!(is_decided(&did, &of) && did.contains(&Effect::Answer(CALL, Vote::Taken)));
+    assert_eq!((voter.state(), voter.machine.decided()), (State::Connected, 1));
+}
+
+#[test]
+fn rollback_received_keeps_what_was_accepted_until_the_slot_is_decided() {
+    let mut voter = Voter::participating(State::UpdatedByRemote);
+    voter.hears(OTHER, Step::Rollback { ballot: ballot(1, OTHER) });
+    assert_eq!(voter.state(), State::Connected);
+    let did = voter.hears(THIRD, Step::Start { ballot: ballot(2, THIRD), slot: 1 });
+    let Some(Effect::Answer(CALL, Vote::Confirm { accepted, .. })) = did.last() else { panic!("{did:?}") };
+    assert_eq!(accepted[&1].batch, batch(OTHER, 1));
+}
+
+#[test]
+fn a_message_that_arrives_is_kept_for_the_update() {
+    let mut voter = Voter::new();
+    voter.is_given(message(ME, Channel::Ordered, 1, &[]));
+    assert_eq!((voter.state(), voter.machine.waiting().count()), (State::IncomingMessageReceived, 1));
+}
+
+#[test]
+fn start_sent_awaits_confirmations() {
+    let mut voter = Voter::coordinating(State::IncomingMessageReceived);
+    let did = voter.waits();
+    let start = Step::Start { ballot: ballot(1, ME), slot: 1 };
+    assert_eq!(did, to_both(&start));
+    assert_eq!(voter.persisted, [Change::Promise(ballot(1, ME))], "it confirms for itself, durably");
+    assert_eq!(voter.state(), State::StartedTransaction);
+    assert!(voter.now.0 >= u64::try_from(SILENCE.as_micros()).expect("short"), "not before a silence");
+}
+
+#[test]
+fn with_a_majority_of_confirmations_the_update_goes_out() {
+    let mut voter = Voter::coordinating(State::StartedTransaction);
+    let did = voter.is_answered(OTHER, confirm(ballot(1, ME)));
+    let update = Step::Update { ballot: ballot(1, ME), slot: 1, batch: batch(ME, 1) };
+    assert_eq!(did, to_both(&update));
+    assert_eq!(voter.state(), State::UpdatingRemote);
+}
+
+#[test]
+fn without_a_majority_in_time_it_rolls_back_and_tries_again_after_a_pause_that_grows() {
+    let mut voter = Voter::coordinating(State::UpdatingRemote);
+    let mut pauses = Vec::new();
+    for round in 1..=6 {
+        let did = voter.waits();
+        let rollback = to_both(&Step::Rollback { ballot: ballot(round, ME) });
+        assert!(did.starts_with(&rollback), "{did:?}");
+        assert_eq!((voter.state(), voter.machine.waiting().count()), (State::Connected, 1), "the message stays");
+        let since = voter.now;
+        voter.waits();
+        pauses.push(voter.now.since(since));
+        assert_eq!(voter.state(), State::StartedTransaction, "and is tried again");
+    }
+    assert!(pauses[0] >= 2 * SILENCE && pauses[4] >= LONGEST_SILENCE && pauses[5] < 2 * LONGEST_SILENCE, "{pauses:?}");
+}
+
+#[test]
+fn with_a_majority_of_acknowledgements_it_commits() {
+    let mut voter = Voter::coordinating(State::UpdatingRemote);
+    let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 1 });
+    let of = batch(ME, 1);
+    let commit = Effect::Ask(node(THIRD), Step::Commit { ballot: ballot(1, ME), slot: 1, hash: of.hash() });
+    assert!(is_decided(&did, &of) && did.contains(&commit), "{did:?}");
+    assert_eq!(voter.state(), State::Connected);
+}
+
+#[test]
+fn a_coordinator_gives_way_to_a_greater_ballot_and_hands_its_messages_over() {
+    for state in COORDINATING {
+        let mut voter = Voter::coordinating(state);
+        let did = voter.hears(OTHER, Step::Start { ballot: ballot(9, OTHER), slot: 1 });
+        let rolled_back = did.contains(&Effect::Ask(node(THIRD), Step::Rollback { ballot: ballot(1, ME) }));
+        assert_eq!(rolled_back, state != State::IncomingMessageReceived, "{state:?}");
+        assert!(
+            matches!(did.last(), Some(Effect::Answer(CALL, Vote::Confirm { ballot: confirmed, .. })) if *confirmed == ballot(9, OTHER))
+        );
+        assert_eq!(voter.machine.transaction().participant, State::InTransaction, "{state:?}");
+        let did = voter.with(|machine, now, rng, out| machine.on_deadline(now, rng, out));
+        assert_eq!(did, [Effect::HandOver(node(OTHER), vec![message(ME, Channel::Ordered, 1, &[])])], "{state:?}");
+    }
+}
+
+#[test]
+fn a_participant_follows_a_greater_ballot_and_reports_what_it_accepted() {
+    for state in [State::InTransaction, State::UpdatedByRemote] {
+        let mut voter = Voter::participating(state);
+        let did = voter.hears(THIRD, Step::Start { ballot: ballot(2, THIRD), slot: 1 });
+        let Some(Effect::Answer(CALL, Vote::Confirm { accepted, .. })) = did.last() else { panic!("{did:?}") };
+        assert_eq!(accepted.contains_key(&1), state == State::UpdatedByRemote);
+        assert_eq!(voter.state(), State::InTransaction);
+    }
+}
+
+#[test]
+fn an_older_ballot_is_refused_in_every_state_and_changes_nothing() {
+    let coordinating = COORDINATING.into_iter().skip(1).map(Voter::coordinating);
+    let participating = PARTICIPATING.into_iter().skip(1).map(Voter::participating);
+    for mut voter in coordinating.chain(participating) {
+        let (state, persisted) = (voter.state(), voter.persisted.len());
+        let promised = if COORDINATING.contains(&state) { ballot(1, ME) } else { ballot(1, OTHER) };
+        let older = ballot(0, THIRD);
+        for step in [Step::Start { ballot: older, slot: 1 }, Step::Update { ballot: older, slot: 1, batch: batch(THIRD, 1) }] {
+            let did = voter.hears(THIRD, step);
+            assert_eq!(did, [Effect::Answer(CALL, Vote::Refused { promised })], "{state:?}");
+        }
+        assert_eq!((voter.state(), voter.persisted.len()), (state, persisted));
+    }
+}
+
+#[test]
+fn an_update_of_the_ballot_followed_needs_no_start() {
+    let mut voter = Voter::participating(State::UpdatedByRemote);
+    voter.hears(OTHER, Step::Commit { ballot: ballot(1, OTHER), slot: 1, hash: batch(OTHER, 1).hash() });
+    assert_eq!(voter.state(), State::Connected);
+    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 2, batch: batch(OTHER, 2) });
+    assert_eq!(did, [Effect::Answer(CALL, Vote::Received { ballot: ballot(1, OTHER), slot: 2 })]);
+    assert_eq!(voter.state(), State::UpdatedByRemote);
+}
+
+#[test]
+fn a_commit_of_what_is_not_held_is_asked_for_in_every_state() {
+    for state in PARTICIPATING {
+        let mut voter = Voter::participating(state);
+        let did = voter.hears(OTHER, Step::Commit { ballot: ballot(1, OTHER), slot: 1, hash: batch(OTHER, 9).hash() });
+        assert!(did.contains(&Effect::Behind(node(OTHER), 1)) && voter.machine.decided() == 0, "{state:?}");
+        voter.with(|machine, _, _, out| machine.on_decided(1, batch(OTHER, 9), out));
+        assert_eq!((voter.state(), voter.machine.decided()), (State::Connected, 1), "{state:?}");
+    }
+}
+
+#[test]
+fn a_commit_of_another_ends_what_this_node_proposed_or_was_about_to() {
+    for state in [State::IncomingMessageReceived, State::UpdatingRemote] {
+        let mut voter = Voter::coordinating(state);
+        voter.with(|machine, _, _, out| machine.on_decided(1, batch(OTHER, 1), out));
+        assert_eq!((voter.state(), voter.machine.waiting().count()), (State::Connected, 1), "{state:?}");
+    }
+}
+
+#[test]
+fn a_start_without_a_majority_is_rolled_back() {
+    let mut voter = Voter::coordinating(State::StartedTransaction);
+    let did = voter.waits();
+    assert!(did.contains(&Effect::Ask(node(OTHER), Step::Rollback { ballot: ballot(1, ME) })));
+    assert_eq!(voter.state(), State::Connected);
+}
+
+#[test]
+fn a_refusal_is_a_rollback_and_the_next_ballot_is_greater() {
+    for state in [State::StartedTransaction, State::UpdatingRemote] {
+        let mut voter = Voter::coordinating(state);
+        voter.is_answered(OTHER, Vote::Refused { promised: ballot(5, THIRD) });
+        assert_eq!(voter.state(), State::Connected);
+        let did = voter.waits();
+        assert!(did.contains(&Effect::Ask(node(OTHER), Step::Start { ballot: ballot(6, ME), slot: 1 })), "{did:?}");
+    }
+}
+
+#[test]
+fn a_participant_whose_coordinator_is_silent_is_connected_again_and_still_bound() {
+    for state in [State::InTransaction, State::UpdatedByRemote] {
+        let mut voter = Voter::participating(state);
+        voter.waits();
+        assert_eq!((voter.state(), voter.now.since(Instant(0))), (State::Connected, PARTICIPATION));
+        assert_eq!(voter.machine.deadline(), None, "nothing is awaited any more");
+        assert_eq!(voter.machine.transaction().signals[&Signal::Timeout], 1);
+        let did = voter.hears(THIRD, Step::Start { ballot: ballot(0, THIRD), slot: 1 });
+        assert_eq!(did, [Effect::Answer(CALL, Vote::Refused { promised: ballot(1, OTHER) })], "a promise does not time out");
+    }
+}
+
+#[test]
+fn a_confirmed_ballot_without_anything_to_propose_waits_for_nothing() {
+    let mut voter = Voter::coordinating(State::StartedTransaction);
+    voter.with(|machine, _, _, out| machine.on_decided(1, batch(ME, 1), out));
+    voter.is_answered(OTHER, confirm(ballot(1, ME)));
+    assert_eq!((voter.state(), voter.machine.deadline()), (State::Connected, None));
+    assert!(voter.machine.is_coordinator(), "and is ready for the next message");
+}
+
+/// A node that belongs to a history founded by another.
+struct Member {
+    replica: Replica,
+    disk: MemoryHistory,
+    now: Instant,
+}
+
+/// Everybody is believed alive, and no rumor goes out.
+struct Everybody;
+
+impl Network for Everybody {
+    fn is_live(&self, _: NodeId) -> bool {
+        true
+    }
+
+    fn few(&self, _: usize, _: &mut ChaCha8Rng) -> Vec<NodeId> {
+        vec![]
+    }
+}
+
+fn founding() -> Founding {
+    Founding { id: uuid::Uuid::from_u128(1), founder: node(OTHER) }
+}
+
+fn call(ask: Ask) -> HistoryCall {
+    HistoryCall { history: founding().id, ask }
+}
+
+impl Member {
+    fn new() -> Self {
+        let mut disk = MemoryHistory::default();
+        disk.apply(crate::history::disk::Change::Join(founding()));
+        let replica = Replica::new(node(ME), &disk, Instant(0)).expect("opens");
+        Self { replica, disk, now: Instant(0) }
+    }
+
+    fn with(&mut self, act: impl FnOnce(&mut Replica, &mut World<'_>, &mut Vec<replica::Effect>)) -> Vec<replica::Effect> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let now = Now { instant: self.now, wall: WallTime(0) };
+        let mut did = Vec::new();
+        act(&mut self.replica, &mut World { now, rng: &mut rng, network: &Everybody, store: &self.disk }, &mut did);
+        self.replica.check();
+        did
+    }
+
+    /// Persists what was done, and what follows from that.
+    fn settles(&mut self, mut did: Vec<replica::Effect>) -> Vec<replica::Effect> {
+        let mut rest = Vec::new();
+        while !did.is_empty() {
+            for effect in std::mem::take(&mut did) {
+                if let replica::Effect::Persist(changes) = effect {
+                    changes.into_iter().for_each(|change| self.disk.apply(change));
+                    did.extend(self.with(|replica, world, out| replica.on_persisted(world, out).expect("reads")));
+                } else {
+                    rest.push(effect);
+                }
+            }
+        }
+        rest
+    }
+
+    fn is_answered(&mut self, asked: Asked, answer: Option<HistoryAnswer>) -> Vec<replica::Effect> {
+        let did = self.with(|replica, world, out| replica.on_answer(world, node(OTHER), asked, answer, out));
+        self.settles(did)
+    }
+
+    fn transaction(&self) -> &Transaction {
+        self.replica.transaction()
+    }
+
+    /// It has asked the founder for what it lacks, and waits: with what it asked.
+    fn waiting() -> (Self, Asked) {
+        let mut member = Self::new();
+        let did = member.with(|replica, world, out| replica.on_deadline(world, out));
+        let Some(replica::Effect::Call(_, _, versions)) = did.last().cloned() else { panic!("{did:?}") };
+        let known = Known { slot: 1, origins: BTreeMap::new(), full: true };
+        let did = member.is_answered(versions, Some(HistoryAnswer::Versions(known)));
+        let [replica::Effect::Call(to, asked_for, page)] = &did[..] else { panic!("{did:?}") };
+        assert_eq!((*to, asked_for), (node(OTHER), &call(Ask::UpdateMe(UpdateMe::default()))));
+        assert_eq!(member.transaction().state(), State::WaitForUpdateByRequest);
+        (member, *page)
+    }
+}
+
+#[test]
+fn an_update_asked_for_is_stored_and_delivered_when_it_comes() {
+    let (mut member, page) = Member::waiting();
+    let piece = crate::history::talk::Piece::Slot(1, batch(OTHER, 1));
+    let did = member.is_answered(page, Some(HistoryAnswer::Update(Update { pieces: vec![piece], next: None })));
+    assert!(
+        did.iter()
+            .any(|effect| matches!(effect, replica::Effect::Delivered(place) if place.id == message(OTHER, Channel::Ordered, 1, &[]).id))
+    );
+    assert_eq!((member.transaction().asker, member.replica.number()), (State::Connected, 1));
+}
+
+#[test]
+fn an_update_that_does_not_come_is_awaited_no_more_and_asked_for_again() {
+    let (mut member, page) = Member::waiting();
+    member.is_answered(page, None);
+    assert_eq!((member.transaction().asker, member.transaction().signals[&Signal::Timeout]), (State::Connected, 1));
+    assert!(!member.replica.is_synchronised());
+    member.now = member.replica.deadline().expect("it asks again");
+    let did = member.with(|replica, world, out| replica.on_deadline(world, out));
+    assert!(matches!(&did[..], [replica::Effect::Call(to, HistoryCall { ask: Ask::Versions(_), .. }, _)] if *to == node(OTHER)), "{did:?}");
+}
+
+#[test]
+fn a_request_for_an_update_is_served_and_over_with_its_answer() {
+    let mut member = Member::new();
+    let request = call(Ask::UpdateMe(UpdateMe::default()));
+    let did = member.with(|replica, world, out| replica.on_call(world, node(THIRD), CALL, request, out).expect("reads"));
+    assert!(did.contains(&replica::Effect::Answer(CALL, HistoryAnswer::Update(Update::default()))), "{did:?}");
+    let signals = &member.transaction().signals;
+    assert_eq!((signals[&Signal::UpdateMeRequestReceived], signals[&Signal::UpdateByRequestSent]), (1, 1), "it passed through both states");
+    assert_eq!(member.transaction().sender, State::Connected);
+}
+
+#[test]
+fn sending_is_a_state_between_its_two_signals() {
+    let mut transaction = Transaction::default();
+    transaction.on_signal(Signal::UpdateMeRequestReceived);
+    assert_eq!(transaction.state(), State::SendingUpdateByRequest);
+    transaction.on_signal(Signal::UpdateByRequestSent);
+    assert_eq!(transaction.state(), State::Connected);
+}
+
+#[test]
+fn of_several_things_under_way_the_coordinators_shows_first_and_the_senders_last() {
+    let mut transaction = Transaction::default();
+    let lines = [
+        (Signal::UpdateMeRequestReceived, State::SendingUpdateByRequest),
+        (Signal::UpdateMeRequestSent, State::WaitForUpdateByRequest),
+        (Signal::StartTransactionReceived, State::InTransaction),
+        (Signal::StartTransactionSent, State::StartedTransaction),
+    ];
+    for (signal, state) in lines {
+        transaction.on_signal(signal);
+        assert_eq!(transaction.state(), state);
+    }
+}
+
+#[test]
+fn an_own_message_is_taken_however_many_of_others_wait() {
+    let mut voter = Voter::new();
+    for sequence in 1..=crate::history::ordered::MAX_WAITING as u64 {
+        assert!(voter.machine.on_message(message(THIRD, Channel::Ordered, sequence, &[]), Instant(0)));
+    }
+    assert!(!voter.machine.on_message(message(OTHER, Channel::Ordered, 1, &[]), Instant(0)), "another's is left to who hands it over");
+    assert!(voter.machine.on_message(message(ME, Channel::Ordered, 1, &[]), Instant(0)));
+    voter.machine.check();
+}
