@@ -94,7 +94,8 @@ impl Store {
 
 impl HistoryStore for Store {
     fn remembered(&self) -> Result<Remembered, StoreFault> {
-        self.of_history(Remembered::default(), History::remembered)
+        let left = self.histories_set_aside()?.into_iter().map(|(founding, _)| founding.id).collect();
+        Ok(Remembered { left, ..self.of_history(Remembered::default(), History::remembered)? })
     }
 
     fn slots(&self, from: u64, limit: usize) -> Result<Vec<(u64, Batch)>, StoreFault> {
@@ -111,10 +112,6 @@ impl HistoryStore for Store {
 
     fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault> {
         self.of_history(None, |history| Ok(history.known(id)?.map(|(message, _)| message)))
-    }
-
-    fn has(&self, id: Uuid) -> Result<bool, StoreFault> {
-        Ok(self.history_of(id)?.is_some())
     }
 
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {

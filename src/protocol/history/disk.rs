@@ -4,7 +4,7 @@
 //! 2. A history has tables of its own, under its id: another one that is joined later leaves them as they are, to be read.
 //! 3. A message's index is its place 1, 2, 3, ... in the order in which this node delivered: without gaps, never used twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -78,6 +78,8 @@ pub struct Order {
 pub struct Remembered {
     /// `None` before any was joined.
     pub founding: Option<Founding>,
+    /// The histories that it left for another one.
+    pub left: BTreeSet<Uuid>,
     /// The greatest ballot confirmed.
     pub promised: Option<Ballot>,
     /// Accepted for slots that are not decided here.
@@ -125,10 +127,6 @@ impl HistoryStore for NoHistory {
         Ok(None)
     }
 
-    fn has(&self, _: Uuid) -> Result<bool, StoreFault> {
-        Ok(false)
-    }
-
     fn first_index_after(&self, _: u64) -> Result<u64, StoreFault> {
         Ok(1)
     }
@@ -150,9 +148,6 @@ pub trait HistoryStore {
 
     /// A message, delivered, decided or kept.
     fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault>;
-
-    /// Whether the node ever belonged to that history.
-    fn has(&self, id: Uuid) -> Result<bool, StoreFault>;
 
     /// The index of the first message delivered of a slot later than that; of the end if there is none.
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault>;

@@ -15,6 +15,7 @@ use crate::store::StoreFault;
 /// The tables of one history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Tables {
+    founding: Option<Founding>,
     promised: Option<Ballot>,
     accepted: BTreeMap<u64, Accepted>,
     slots: BTreeMap<u64, (Batch, Epoch)>,
@@ -52,6 +53,7 @@ impl MemoryHistory {
     pub fn apply(&mut self, change: Change) {
         if let Change::Join(founding) = change {
             self.founding = Some(founding);
+            self.tables().founding = Some(founding);
             return;
         }
         let tables = self.tables();
@@ -87,6 +89,13 @@ impl MemoryHistory {
         tables.places.values().filter_map(|place| Some((place, tables.messages.get(&place.id)?)))
     }
 
+    /// What was delivered at that place, and in which history: the current one, or one that was left.
+    pub fn at(&self, place: Place) -> Option<(Founding, &Message)> {
+        let mut all = std::iter::once(self.current()).chain(self.tables.values());
+        let tables = all.find(|tables| tables.places.get(&place.index) == Some(&place))?;
+        Some((tables.founding?, tables.messages.get(&place.id)?))
+    }
+
     /// The history that the node belongs to.
     pub fn founding(&self) -> Option<Founding> {
         self.founding
@@ -101,6 +110,12 @@ impl HistoryStore for MemoryHistory {
             .filter_map(|(origin, sequence)| tables.messages.get(&MessageId { origin, channel: Channel::Causal, sequence }).cloned());
         Ok(Remembered {
             founding: self.founding,
+            left: self
+                .tables
+                .keys()
+                .copied()
+                .filter(|id| !id.is_nil() && self.founding.is_some_and(|founding| founding.id != *id))
+                .collect(),
             promised: tables.promised,
             accepted: tables.accepted.clone(),
             decided: tables.slots.keys().next_back().map_or(0, |last| *last),
@@ -130,10 +145,6 @@ impl HistoryStore for MemoryHistory {
     fn message(&self, id: MessageId) -> Result<Option<Message>, StoreFault> {
         let tables = self.current();
         Ok(tables.messages.get(&id).or_else(|| tables.kept.get(&id)).cloned())
-    }
-
-    fn has(&self, id: Uuid) -> Result<bool, StoreFault> {
-        Ok(self.tables.contains_key(&id))
     }
 
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {

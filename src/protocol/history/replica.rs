@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
+use uuid::Uuid;
 
 use crate::history::asking::{Asking, SessionId};
 use crate::history::causal::{self, Causal, Tell};
@@ -116,6 +117,8 @@ pub enum Effect {
     Answer(PeerCall, HistoryAnswer),
     /// A client's message is durable.
     Accepted(MessageId),
+    /// These undelivered messages of this node have other names in the history that it joins.
+    Renamed(BTreeMap<MessageId, MessageId>),
     /// A message is delivered, durably; each once, in this node's order.
     Delivered(Place),
     /// This node belongs to that history now.
@@ -132,7 +135,8 @@ enum Then {
     Delivered(Vec<Place>),
     OwnOrdered(Message),
     Holdings(Option<PeerCall>, Holdings),
-    Join(Founding),
+    /// With the new names of its own messages that are not delivered.
+    Join(Founding, BTreeMap<MessageId, MessageId>),
 }
 
 /// One node's part in the history.
@@ -140,6 +144,7 @@ enum Then {
 pub struct Replica {
     me: NodeId,
     founding: Option<Founding>,
+    left: BTreeSet<Uuid>,
     joining: bool,
     causal: Causal,
     ordered: Ordered,
@@ -189,6 +194,7 @@ impl Replica {
         let mut replica = Self {
             me,
             founding: remembered.founding,
+            left: remembered.left.clone(),
             joining: false,
             sent: own.max(ordered.get(&me).copied()).unwrap_or(0),
             causal: Causal::new(me, epoch.clone(), causal_memory(me, &remembered, kept_causal), now),
@@ -227,10 +233,21 @@ impl Replica {
         self.founding
     }
 
-    /// What it says of its history to others.
+    /// Whether it belonged to that history and left it for another one.
+    pub fn has_left(&self, history: Uuid) -> bool {
+        self.left.contains(&history)
+    }
+
+    /// What it says of its history to others. Who has not heard yet how far its history is does not call it young.
     pub fn head(&self) -> Option<Head> {
-        let young = self.ordered.is_untouched() && self.delivery.index() == 0;
-        self.founding.filter(|_| !self.joining).map(|founding| Head { founding, young })
+        let founding = self.founding.filter(|_| !self.joining)?;
+        let knows = founding.founder == self.me || self.is_synchronised();
+        Some(Head { founding, young: knows && self.is_untouched() })
+    }
+
+    /// Whether nothing was decided or delivered here.
+    fn is_untouched(&self) -> bool {
+        self.ordered.is_untouched() && self.delivery.index() == 0
     }
 
     /// A fingerprint of the history and of all that is delivered of it: equal where nothing is missing on either side.
@@ -314,7 +331,7 @@ impl Replica {
 
     fn persist(&mut self, changes: Vec<Change>, then: Then, out: &mut Vec<Effect>) {
         // What still moves in a history that is being left comes to nothing: the replica is about to be built anew from the disk.
-        if self.joining && !matches!(then, Then::Join(_)) {
+        if self.joining && !matches!(then, Then::Join(..)) {
             return;
         }
         self.disk.push_back(then);
@@ -382,9 +399,10 @@ impl Replica {
                 let epoch = self.causal.epoch().clone();
                 self.seats.on_holdings(&epoch, self.me, holdings);
             }
-            Some(Then::Join(founding)) => {
-                let accepted: Vec<MessageId> = self.own().map(|message| message.id).collect();
+            Some(Then::Join(founding, renamed)) => {
                 *self = Self::new(self.me, world.store, world.now.instant)?;
+                let accepted: Vec<MessageId> = renamed.values().copied().collect();
+                out.push(Effect::Renamed(renamed));
                 out.extend(accepted.into_iter().map(Effect::Accepted));
                 out.push(Effect::Joined(founding));
             }

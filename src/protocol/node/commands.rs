@@ -41,7 +41,7 @@ impl<S: Store> Node<S> {
             Command::Undelivered(after, limit) => {
                 out.push(Output::Reply(call, Reply::Undelivered(self.history().undelivered(after, limit))));
             }
-            Command::AdoptHistory(id) => self.on_adopt(now, call, id, out)?,
+            Command::AdoptHistory(id) => self.on_adopt(now, call, id, out),
             Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
             Command::Forget(id) => self.on_forget(now, call, id, out),
             Command::Leave => self.on_leave(call, out),

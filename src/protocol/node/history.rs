@@ -127,6 +127,10 @@ impl<S: Store> Node<S> {
                 let answer = ended.map_or_else(|| Ok(self.envelope(Answer::History(Box::new(answer)))), Err);
                 out.push(Output::Answer(call, answer));
             }
+            Effect::Renamed(names) => {
+                let waiting = std::mem::take(&mut self.telling.waiting);
+                self.telling.waiting = waiting.into_iter().map(|(id, client)| (names.get(&id).map_or(id, |id| *id), client)).collect();
+            }
             Effect::Accepted(id) => self.on_accepted(id, out),
             Effect::Delivered(place) => {
                 out.push(Output::Event(Event::Delivered(place)));
@@ -175,21 +179,18 @@ impl<S: Store> Node<S> {
         }
     }
 
-    pub(super) fn on_adopt(&mut self, now: Now, call: ClientCall, id: uuid::Uuid, out: &mut Outbox) -> Result<(), StoreFault> {
+    pub(super) fn on_adopt(&mut self, now: Now, call: ClientCall, id: uuid::Uuid, out: &mut Outbox) {
         let fault = if self.history.founding().is_some_and(|founding| founding.id == id) {
             AdoptFault::Current
-        } else if self.records.store().history().has(id)? {
-            // Its own numbers there are taken, and other nodes have delivered what bears them.
+        } else if self.history.has_left(id) {
             AdoptFault::Left
         } else if let Some(founding) = self.telling.apart.get(&id).copied() {
             self.telling.adopting = Some(call);
-            self.with_history(now, out, |replica, _, out| replica.adopt(founding, out));
-            return Ok(());
+            return self.with_history(now, out, |replica, _, out| replica.adopt(founding, out));
         } else {
             AdoptFault::Unknown
         };
         out.push(Output::Reply(call, Reply::AdoptHistory(Err(fault))));
-        Ok(())
     }
 
     pub(super) fn on_history_call(

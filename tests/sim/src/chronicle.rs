@@ -1,10 +1,13 @@
 //! What must hold of the message history, looked at from outside all nodes.
 //!
 //! 1. **No creation.** What is delivered was said by its origin's client, word for word.
-//! 2. **No duplication.** A node delivers a message once, restarts included, and gives every index once, in order.
+//! 2. **No duplication.** A node delivers a message once, restarts included, under one name, and gives every index once, in order.
 //! 3. **Causal order.** What comes before a message, by what its origin had delivered and said, is delivered before it everywhere.
 //! 4. **One order.** The same slot and number stand for the same message on every node that has it.
 //! 5. **Validity and uniform agreement.** After the healing everything accepted, and everything that anybody delivered, is delivered everywhere.
+//!
+//! Where two histories were founded these are the properties of each; in the end all nodes belong to one of them, and what was accepted is
+//! delivered there, or was delivered in the other one before its node left it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,10 +36,12 @@ impl Told {
 pub(crate) struct Chronicle {
     /// Bodies by the node that was asked to take them.
     said: BTreeMap<NodeId, BTreeSet<Vec<u8>>>,
-    accepted: BTreeSet<MessageId>,
+    /// Bodies of what was accepted.
+    accepted: BTreeSet<Vec<u8>>,
     told: BTreeMap<(usize, Founding), Told>,
     order: BTreeMap<(Founding, u64), (MessageId, Order)>,
-    delivered: BTreeSet<MessageId>,
+    /// The name of each body in each history.
+    delivered: BTreeMap<(Founding, Vec<u8>), MessageId>,
     next: u64,
 }
 
@@ -62,23 +67,21 @@ impl Chronicle {
     /// A client was told that its message is durable.
     pub(crate) fn on_said(&mut self, said: Said, disk: &MemoryHistory) -> Result<(), String> {
         use gossip_cdn_protocol::history::disk::HistoryStore as _;
-        self.accepted.insert(said.id);
         match disk.message(said.id) {
-            Ok(Some(_)) => Ok(()),
+            Ok(Some(message)) => {
+                self.accepted.insert(message.body.bytes().to_vec());
+                Ok(())
+            }
             _ => Err(format!("{} was accepted and is not on disk", said.id)),
         }
     }
 
     /// A host says that it has delivered, durably.
     pub(crate) fn on_delivered(&mut self, host: usize, place: Place, disk: &MemoryHistory) -> Result<(), String> {
-        use gossip_cdn_protocol::history::disk::HistoryStore as _;
-        let Some(founding) = disk.founding() else { return Err(format!("n{host} delivers {} in no history", place.id)) };
-        let message = disk.message(place.id).ok().flatten();
-        if disk.place(place.id) != Ok(Some(place)) {
-            return Err(format!("n{host} delivered {}, which is not on its disk", place.id));
+        match disk.at(place) {
+            Some((founding, message)) => self.check_delivery(host, founding, place, message),
+            None => Err(format!("n{host} delivered {}, which is not on its disk", place.id)),
         }
-        let Some(message) = message else { return Err(format!("n{host} delivered {} without its body", place.id)) };
-        self.check_delivery(host, founding, place, &message)
     }
 
     /// A host starts with what is on its disk: what it delivered and could not say any more counts too.
@@ -124,8 +127,8 @@ impl Chronicle {
         if next.is_some_and(|slot| slot <= message.frontier.slot) {
             return fail(&format!("before all of slot {}", message.frontier.slot));
         }
-        self.delivered.insert(id);
-        Ok(())
+        let known = *self.delivered.entry((founding, message.body.bytes().to_vec())).or_insert(id);
+        if known == id { Ok(()) } else { fail(&format!("which was delivered as {known} before")) }
     }
 
     /// Why the nodes' histories are not alike and complete.
@@ -138,14 +141,13 @@ impl Chronicle {
                 return Some(format!("n{first} and n{host} belong to different histories"));
             }
             let told = self.told.get(&(host, founding));
-            let lacks = |id: &&MessageId| !told.is_some_and(|told| told.has(**id));
-            if let Some(id) = self.accepted.iter().find(lacks) {
-                return Some(format!("n{host} lacks {id}, which was accepted"));
-            }
-            if let Some(id) = self.delivered.iter().find(lacks) {
+            let mut here = self.delivered.iter().filter(|((history, _), _)| *history == founding).map(|(_, id)| id);
+            if let Some(id) = here.find(|id| !told.is_some_and(|told| told.has(**id))) {
                 return Some(format!("n{host} lacks {id}, which was delivered elsewhere"));
             }
         }
-        None
+        let delivered: BTreeSet<&Vec<u8>> = self.delivered.keys().map(|(_, body)| body).collect();
+        let lost = self.accepted.iter().find(|body| !delivered.contains(body));
+        lost.map(|body| format!("nobody delivered {:?}, which was accepted", String::from_utf8_lossy(body)))
     }
 }

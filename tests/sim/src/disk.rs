@@ -336,10 +336,6 @@ impl HistoryStore for View {
         self.0.borrow().history.message(id)
     }
 
-    fn has(&self, id: uuid::Uuid) -> Result<bool, StoreFault> {
-        self.0.borrow().history.has(id)
-    }
-
     fn first_index_after(&self, slot: u64) -> Result<u64, StoreFault> {
         self.0.borrow().history.first_index_after(slot)
     }

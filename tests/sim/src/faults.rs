@@ -61,11 +61,13 @@ pub enum FaultKind {
     Flood,
     /// A node came back after years, as the clocks on the walls have it.
     YearsAway,
+    /// Two nodes that could not reach each other founded a message history each.
+    TwoFounders,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::LostRequest,
         Self::LostAnswer,
         Self::Duplicate,
@@ -90,6 +92,7 @@ impl FaultKind {
         Self::NewAddress,
         Self::Flood,
         Self::YearsAway,
+        Self::TwoFounders,
     ];
 
     /// As it is named in reports.
@@ -119,6 +122,7 @@ impl FaultKind {
             Self::NewAddress => "new-address",
             Self::Flood => "flood",
             Self::YearsAway => "years-away",
+            Self::TwoFounders => "two-founders",
         }
     }
 }

@@ -20,6 +20,7 @@ mod chronicle;
 mod client;
 mod disk;
 mod network;
+mod quorum;
 mod watch;
 mod wire;
 

@@ -31,6 +31,7 @@ use crate::faults::{Cpu, FaultKind, Plan, Tally};
 use crate::meter::Report;
 use crate::network::{Cut, Latency, Network, Weather};
 use crate::plant::Plant;
+use crate::quorum::Quorums;
 use crate::transcript::Transcript;
 use crate::watch::Watch;
 use host::Host;
@@ -222,8 +223,9 @@ pub struct World {
     registry: Registry,
     checker: Checker,
     chronicle: Chronicle,
-    /// Whether the first host founds a message history, and clients send messages.
-    with_messages: bool,
+    quorums: Quorums,
+    /// The hosts that found a message history at their first start; without any no client sends messages.
+    founders: BTreeSet<usize>,
     watch: Watch,
     report: Report,
     counted_from: u64,
@@ -277,7 +279,8 @@ impl World {
             registry: Registry::default(),
             checker: Checker::default(),
             chronicle: Chronicle::default(),
-            with_messages: false,
+            quorums: Quorums::default(),
+            founders: BTreeSet::new(),
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,

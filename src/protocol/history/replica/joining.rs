@@ -1,7 +1,9 @@
 //! Which history a node belongs to: founding one, joining one, leaving one for another.
 //!
 //! 1. Until the disk has it nothing of the new history is said or taken, and nothing of the old one moves.
-//! 2. Only a young history is left without an operator's word: nothing was decided or delivered in it.
+//! 2. Only a young history is left without an operator's word: nothing was decided or delivered in it, as its founder or a majority said; or
+//!    its founder has left it, and nothing of it has come here.
+//! 3. No history is joined a second time: a number is used once in a history.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +36,15 @@ impl Replica {
         // What was delivered in the history that is left keeps its numbers there; what was not is sent anew, from 1 on.
         let mut next: BTreeMap<Channel, u64> = BTreeMap::new();
         let own: Vec<Message> = self.own().cloned().collect();
-        let keep = own.into_iter().map(|message| {
+        let (mut changes, mut renamed) = (vec![Change::Join(founding)], BTreeMap::new());
+        for message in own {
             let sequence = next.entry(message.id.channel).or_default();
             *sequence += 1;
             let id = MessageId { sequence: *sequence, ..message.id };
-            Change::Keep(Message { id, frontier: Default::default(), ..message })
-        });
-        let changes = std::iter::once(Change::Join(founding)).chain(keep).collect();
-        self.persist(changes, Then::Join(founding), out);
+            renamed.insert(message.id, id);
+            changes.push(Change::Keep(Message { id, frontier: Default::default(), ..message }));
+        }
+        self.persist(changes, Then::Join(founding, renamed), out);
     }
 
     /// This node's own messages that are not delivered, those on their way to the disk included.
@@ -57,6 +60,10 @@ impl Replica {
         match self.head() {
             None => self.join(head.founding, out),
             Some(ours) if ours.founding == head.founding => {}
+            // Its own numbers there are taken, and others may have delivered what bears them.
+            Some(_) if self.has_left(head.founding.id) => out.push(Effect::Apart(from, head.founding)),
+            // Its founder is gone from it, and this node knows nobody else there who could have gone on.
+            Some(ours) if ours.founding.founder == from && self.is_untouched() => self.join(head.founding, out),
             Some(ours) if ours.young && (!head.young || head.founding.id < ours.founding.id) => self.join(head.founding, out),
             Some(ours) if !ours.young && !head.young => out.push(Effect::Apart(from, head.founding)),
             // The other one yields.

@@ -147,7 +147,7 @@ impl Net {
                 let found = self.hosts[from].disk.0.place(place.id).expect("reads");
                 assert_eq!(found, Some(place), "delivered is durable");
             }
-            Effect::Joined(_) | Effect::Apart(..) => {}
+            Effect::Joined(_) | Effect::Apart(..) | Effect::Renamed(_) => {}
         }
     }
 

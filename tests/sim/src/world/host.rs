@@ -205,7 +205,7 @@ impl World {
         host.life += 1;
         host.born = now;
         let (address, bootstraps) = (host.address.clone(), self.bootstraps.clone());
-        let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false, found: self.with_messages && number == 0 };
+        let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false, found: self.founders.contains(&number) };
         let identity = Identity { key: host.key, incarnation };
         let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
         let long_away = std::mem::take(&mut host.long_away);
@@ -216,6 +216,7 @@ impl World {
         self.checker.require(incarnation > told, || format!("n{number} starts again as incarnation {incarnation}, which it was before"));
         let told_before = self.chronicle.on_start(number, &self.hosts[number].disk.history());
         told_before.unwrap_or_else(|what| self.checker.fail(what));
+        self.quorums.on_start(id, &self.hosts[number].disk.history());
         self.checker.on_issued(id, incarnation);
         self.watch.on_start(id, life);
         if again {

@@ -252,6 +252,8 @@ impl World {
                 self.hosts[number].shadow.remove(&change.key);
             }
         }
+        let sound = self.quorums.on_durable(self.hosts[number].id, &persist.history);
+        sound.unwrap_or_else(|what| self.checker.fail(format!("n{number} has {what}")));
         self.checker.on_issued(self.hosts[number].id, persist.incarnation.unwrap_or_default());
         self.report.needed += self.checker.on_fresh(number, &committed.fresh, &mut self.report.spread);
         committed.dropped.iter().for_each(|dropped| self.checker.on_dropped(number, dropped));

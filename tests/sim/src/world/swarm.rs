@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use gossip_cdn_protocol::history::disk::Founding;
 use gossip_cdn_protocol::history::message::Channel;
 use gossip_cdn_protocol::io::{ClientCall, Say};
 use gossip_cdn_protocol::{Command, ContentHash, Input, Node, StoreFault};
@@ -23,6 +24,8 @@ const NEWCOMERS: usize = 2;
 const FEWEST_ACTED: usize = 3;
 /// The fewest messages that must have been delivered in a seed.
 const FEWEST_DELIVERED: usize = 20;
+/// So many messages are said while the network forms.
+const EARLY: u32 = 16;
 /// The fewest writes that must have been tried in a seed.
 const FEWEST_WRITES: u64 = 100;
 
@@ -51,7 +54,7 @@ impl World {
     pub(crate) fn swarm(&mut self) {
         let count = self.settings.nodes.unwrap_or_else(|| self.rng.random_range(5..10));
         let end = self.settings.seconds * SECOND;
-        self.with_messages = true;
+        self.founders.insert(0);
         for _ in 0..count {
             let host = self.add();
             self.skew(host);
@@ -66,11 +69,28 @@ impl World {
             let at = self.rng.random_range(SECOND..end.max(2 * SECOND));
             self.at(at, Event::Say);
         }
+        // While the first epochs follow each other.
+        for _ in 0..EARLY {
+            let at = self.rng.random_range(SECOND / 2..4 * SECOND);
+            self.at(at, Event::Say);
+        }
+        if self.plan.has(FaultKind::TwoFounders) && self.rng.random() {
+            self.found_twice();
+        }
         self.at(3 * SECOND, Event::Trouble);
         self.run_until(end);
         self.heal();
         self.come_to_rest(count + NEWCOMERS);
         self.check_validity();
+    }
+
+    /// Another host founds a history, and can reach only some of the others at first.
+    fn found_twice(&mut self) {
+        let rival = self.rng.random_range(1..self.hosts.len());
+        self.founders.insert(rival);
+        self.acted(FaultKind::TwoFounders);
+        let its: BTreeSet<usize> = (1..self.hosts.len()).filter(|host| *host == rival || self.rng.random()).collect();
+        self.cut_for_a_while(Cut::Split(its), 10);
     }
 
     fn skew(&mut self, host: usize) {
@@ -209,7 +229,8 @@ impl World {
             | FaultKind::Reorder
             | FaultKind::Restart
             | FaultKind::ClockSkew
-            | FaultKind::BrokenTransfer => {}
+            | FaultKind::BrokenTransfer
+            | FaultKind::TwoFounders => {}
         }
     }
 
@@ -352,11 +373,24 @@ impl World {
         })
     }
 
+    /// An operator sees that there are two histories, and makes the nodes of one of them adopt the other: one that none of them has left.
+    fn join_histories(&mut self) {
+        let running = || self.hosts.iter().filter_map(|host| Some((host.number, host.core.as_ref()?.history())));
+        let foundings: BTreeSet<Founding> = running().filter_map(|(_, history)| history.founding()).collect();
+        let fits = |founding: &&Founding| running().all(|(_, history)| !history.has_left(founding.id));
+        let Some(chosen) = foundings.iter().find(fits).filter(|_| foundings.len() > 1).copied() else { return };
+        let others = running().filter(|(_, history)| history.founding() != Some(chosen)).map(|(host, _)| host);
+        for host in others.collect::<Vec<_>>() {
+            self.ask(host, Command::AdoptHistory(chosen.id));
+        }
+    }
+
     fn come_to_rest(&mut self, most_hosts: usize) {
         self.checker.require(self.hosts.len() <= most_hosts.max(11), || "too many hosts".into());
         let end = self.now + HEALING;
         while self.now < end && self.checker.failure().is_none() && self.any_gap().is_some() {
             self.run_for(Duration::from_millis(500));
+            self.join_histories();
         }
         if let Some(gap) = self.any_gap() {
             self.checker.fail(format!("{gap}, {} s after the network healed", HEALING / SECOND));
