@@ -40,11 +40,33 @@ pub enum Bug {
     RefutationNotRaised,
     /// A node that hears of another's death raises the other's incarnation.
     RaisedByAnother,
+    /// A causal message is delivered as soon as its node has it.
+    DeliveredWithoutMajority,
+    /// A causal message is delivered before its frontier is.
+    DependencySkipped,
+    /// A voter that confirms a ballot does not report what it accepted.
+    AcceptedForgotten,
+    /// A voter says that it has a message before the disk has it.
+    HeldEarly,
+    /// Whoever has a message counts for a majority, voter or not.
+    LearnerCounted,
+    /// A call of another history is taken as one of this node's.
+    HistoriesMerged,
+    /// An epoch is changed before it is settled.
+    UnsettledEpoch,
+    /// What was acknowledged in one epoch counts for a majority of another.
+    OldEpochCounted,
+    /// A coordinator goes on in a new epoch without a Start.
+    StartSkipped,
+    /// A Commit is taken for whatever was accepted for its slot, under any ballot.
+    CommitOfAnyBatch,
+    /// A message that stands in the order is tried again, and delivered again.
+    DeliveredTwice,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 26] = [
         Self::ForgottenTombstone,
         Self::SnapshotWithoutTombstones,
         Self::StaleRumor,
@@ -60,6 +82,17 @@ impl Bug {
         Self::CellsOfTwoInstants,
         Self::RefutationNotRaised,
         Self::RaisedByAnother,
+        Self::DeliveredWithoutMajority,
+        Self::DependencySkipped,
+        Self::AcceptedForgotten,
+        Self::HeldEarly,
+        Self::LearnerCounted,
+        Self::HistoriesMerged,
+        Self::UnsettledEpoch,
+        Self::OldEpochCounted,
+        Self::StartSkipped,
+        Self::CommitOfAnyBatch,
+        Self::DeliveredTwice,
     ];
 
     /// As it is named on command lines.
@@ -80,6 +113,17 @@ impl Bug {
             Self::CellsOfTwoInstants => "cells-of-two-instants",
             Self::RefutationNotRaised => "refutation-not-raised",
             Self::RaisedByAnother => "raised-by-another",
+            Self::DeliveredWithoutMajority => "delivered-without-majority",
+            Self::DependencySkipped => "dependency-skipped",
+            Self::AcceptedForgotten => "accepted-forgotten",
+            Self::HeldEarly => "held-early",
+            Self::LearnerCounted => "learner-counted",
+            Self::HistoriesMerged => "histories-merged",
+            Self::UnsettledEpoch => "unsettled-epoch",
+            Self::OldEpochCounted => "old-epoch-counted",
+            Self::StartSkipped => "start-skipped",
+            Self::CommitOfAnyBatch => "commit-of-any-batch",
+            Self::DeliveredTwice => "delivered-twice",
         }
     }
 }

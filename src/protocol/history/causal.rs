@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::history::epoch::Epoch;
 use crate::history::message::{Body, Channel, Frontier, Message, MessageId};
 use crate::ids::NodeId;
+use crate::planted::{Bug, is_planted};
 use crate::time::{Instant, WallTime};
 
 /// How often what is pending is told again to voters who have not said that they have it.
@@ -214,6 +215,10 @@ impl Causal {
         (pending.message, pending.known_to) = (Some(message.clone()), None);
         self.retell_at.get_or_insert(now + RETELLING);
         self.persist(vec![Change::Store(message)], vec![Then::Stored(id)], out);
+        if is_planted(Bug::HeldEarly) {
+            let tell = Tell { epoch: self.epoch().number, holds: vec![id], ..Tell::default() };
+            out.extend(self.other_voters().into_iter().map(|voter| Effect::Tell(Whom::Node(voter), tell.clone())));
+        }
     }
 
     fn persist(&mut self, changes: Vec<Change>, then: Vec<Then>, out: &mut Vec<Effect>) {
@@ -385,13 +390,18 @@ impl Causal {
 
     /// The message, if it is here, a majority has it, and its frontier is delivered.
     fn may_deliver<'a>(&self, pending: &'a Pending) -> Option<&'a Message> {
-        let message = pending.message.as_ref()?;
-        let everywhere = pending.marked || pending.holders.iter().any(|(epoch, holders)| self.is_majority(*epoch, holders));
-        (everywhere && self.has(&message.frontier)).then_some(message)
+        let everywhere = pending.marked || self.has_majority(pending) || is_planted(Bug::DeliveredWithoutMajority);
+        let ready = |message: &&Message| self.has(&message.frontier) || is_planted(Bug::DependencySkipped);
+        pending.message.as_ref().filter(|_| everywhere).filter(ready)
     }
 
-    fn is_majority(&self, epoch: u64, holders: &BTreeSet<NodeId>) -> bool {
-        self.epochs.get(&epoch).is_some_and(|epoch| epoch.is_majority(holders))
+    /// Whether a majority of one epoch's voters has it, as they said in that epoch.
+    fn has_majority(&self, pending: &Pending) -> bool {
+        if is_planted(Bug::OldEpochCounted) {
+            let all = pending.holders.values().flatten().copied().collect();
+            return self.epochs.values().any(|epoch| epoch.is_majority(&all));
+        }
+        pending.holders.iter().any(|(epoch, holders)| self.epochs.get(epoch).is_some_and(|epoch| epoch.is_majority(holders)))
     }
 
     /// A later epoch is in force: what is held undelivered is said anew in it.

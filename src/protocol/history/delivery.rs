@@ -12,6 +12,7 @@ use crate::history::disk::{Change, Order, Place, Remembered};
 use crate::history::message::{Message, MessageId};
 use crate::history::ordered::Batch;
 use crate::ids::NodeId;
+use crate::planted::{Bug, is_planted};
 use crate::time::WallTime;
 
 /// How far this node has delivered, and what it may deliver next.
@@ -81,7 +82,7 @@ impl Delivery {
         let (slot, batch) = self.decided.pop_front()?;
         let (mut changes, mut places) = (Vec::new(), Vec::new());
         for message in batch.messages() {
-            if self.is_delivered(message.id) {
+            if self.is_delivered(message.id) && !is_planted(Bug::DeliveredTwice) {
                 continue;
             }
             self.ordered.insert(message.id.origin, message.id.sequence);

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::planted::{Bug, is_planted};
 
 /// Most voters. Beyond it nodes are learners, who deliver the same history.
 pub const MAX_VOTERS: usize = 7;
@@ -30,7 +31,9 @@ impl Epoch {
 
     /// Whether `nodes` holds more than half of the voters; others in it do not count.
     pub fn is_majority(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        2 * self.voters.intersection(nodes).count() > self.voters.len()
+        let learners = is_planted(Bug::LearnerCounted) && !self.voters.is_empty();
+        let counted = if learners { nodes.len() } else { self.voters.intersection(nodes).count() };
+        2 * counted > self.voters.len()
     }
 
     /// Whether `next` may follow this epoch.

@@ -34,6 +34,7 @@ use crate::history::message::{Frontier, Message, MessageId};
 use crate::history::transaction::{Line, Signal, Transaction};
 use crate::ids::NodeId;
 use crate::io::PeerCall;
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 use coordinating::{Coordinator, Phase};
@@ -279,7 +280,7 @@ impl Ordered {
         debug_assert_eq!(slot, self.decided + 1, "slots are decided in order");
         self.decided = slot;
         self.accepted.retain(|accepted, _| *accepted > slot);
-        for message in batch.messages() {
+        for message in batch.messages().filter(|_| !is_planted(Bug::DeliveredTwice)) {
             self.waiting.remove(&message.id);
             self.handed.remove(&message.id);
             let last = self.ordered.entry(message.id.origin).or_default();
@@ -316,7 +317,7 @@ impl Ordered {
                 Then::Answer(call, vote) => out.push(Effect::Answer(call, vote)),
                 Then::Decided(slot, batch) => out.push(Effect::Decided(slot, batch)),
                 Then::OwnConfirm(ballot) => {
-                    let accepted = self.accepted.clone();
+                    let accepted = self.accepted_from(self.decided + 1);
                     self.on_confirm(now, self.me, ballot, accepted, ready, out);
                 }
                 Then::OwnReceived(ballot, slot) => self.on_received(now, self.me, ballot, slot, ready, out),

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::history::transaction::Signal;
 use crate::ids::NodeId;
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 /// Where a coordinator stands.
@@ -121,7 +122,7 @@ impl Ordered {
     pub(super) fn proceed(&mut self, now: Instant, ready: Ready<'_>, out: &mut Vec<Effect>) {
         let slot = self.decided + 1;
         let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| coordinator.phase == Phase::Steady) else { return };
-        if coordinator.epoch != self.epoch.number {
+        if coordinator.epoch != self.epoch.number && !is_planted(Bug::StartSkipped) {
             // A new epoch begins with a Start, by whoever votes in it.
             self.coordinator = None;
             if self.epoch.voters.contains(&self.me) {

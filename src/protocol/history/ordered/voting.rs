@@ -1,9 +1,12 @@
 //! A voter: what it confirms and takes, by ballots alone.
 
+use std::collections::BTreeMap;
+
 use super::{Accepted, Ballot, Batch, Change, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, PARTICIPATION, SILENCE, Step, Then, Vote};
 use crate::history::transaction::Signal;
 use crate::ids::{ContentHash, NodeId};
 use crate::io::PeerCall;
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 impl Ordered {
@@ -28,6 +31,12 @@ impl Ordered {
         }
     }
 
+    /// What this voter has accepted for that slot and later ones, and does not know decided.
+    pub(super) fn accepted_from(&self, slot: u64) -> BTreeMap<u64, Accepted> {
+        let from = if is_planted(Bug::AcceptedForgotten) { u64::MAX } else { slot.max(self.decided + 1) };
+        self.accepted.range(from..).map(|(slot, accepted)| (*slot, accepted.clone())).collect()
+    }
+
     fn participate(&mut self, signal: Signal, now: Instant) {
         self.transaction.on_signal(signal);
         self.participates_until = Some(now + PARTICIPATION);
@@ -44,7 +53,7 @@ impl Ordered {
         }
         self.follow(now, ballot, out);
         self.participate(Signal::StartTransactionReceived, now);
-        let accepted = self.accepted.range(slot.max(self.decided + 1)..).map(|(slot, accepted)| (*slot, accepted.clone())).collect();
+        let accepted = self.accepted_from(slot);
         let decided = self.recent.range(slot..).take(MAX_REPORTED).map(|(slot, batch)| (*slot, batch.clone())).collect();
         let at_hand = slot > self.decided || self.recent.contains_key(&slot);
         let vote = if at_hand { Vote::Confirm { ballot, accepted, decided } } else { Vote::Ahead { decided: self.decided } };
@@ -88,7 +97,8 @@ impl Ordered {
         if slot <= self.decided {
             return;
         }
-        let held = self.accepted.get(&slot).filter(|accepted| accepted.batch.hash() == hash).map(|accepted| accepted.batch.clone());
+        let is_it = |accepted: &&Accepted| accepted.batch.hash() == hash || is_planted(Bug::CommitOfAnyBatch);
+        let held = self.accepted.get(&slot).filter(is_it).map(|accepted| accepted.batch.clone());
         match held {
             Some(batch) if slot == self.decided + 1 => self.decide(slot, batch, out),
             Some(_) | None => out.push(Effect::Behind(from, slot)),

@@ -7,6 +7,7 @@ use crate::history::epoch::MAX_VOTERS;
 use crate::history::seats::{ASKING, SEEKING};
 use crate::history::talk::{Ask, Holdings};
 use crate::ids::NodeId;
+use crate::planted::{Bug, is_planted};
 
 impl Replica {
     /// What is on this node's disk, or will be when what is on its way there has arrived.
@@ -44,7 +45,7 @@ impl Replica {
         if self.ordered.coordinator().is_some_and(|node| node != self.me && world.network.is_live(node)) {
             return;
         }
-        if self.seats.is_settled(&epoch) {
+        if self.seats.is_settled(&epoch) || is_planted(Bug::UnsettledEpoch) {
             self.ordered.wish(next);
         } else if self.seats.asks(&epoch, now) {
             self.persist(vec![], Then::Holdings(None, self.holdings()), out);
