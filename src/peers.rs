@@ -15,9 +15,8 @@ use awc::error::PayloadError;
 use awc::http::StatusCode;
 use awc::http::header::{CONTENT_TYPE, HeaderValue};
 use bytes::Bytes;
-use gossip_cdn_protocol::Member;
 use gossip_cdn_protocol::io::CallFault;
-use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Kind, MAX_BODY, MemberList, Request};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Introduction, Join, Kind, MAX_BODY, Request};
 use gossip_cdn_shell::problem;
 use serde::{Deserialize, Serialize};
 
@@ -71,16 +70,16 @@ impl Peers {
         }
     }
 
-    /// Registers with the bootstrap node at `address`; gives the members it names.
-    pub fn join(&self, address: String, join: Envelope<Join>) -> impl Future<Output = Result<Vec<Member>, CallFault>> + use<> {
+    /// Registers with the bootstrap node at `address`.
+    pub fn join(&self, address: String, join: Envelope<Join>) -> impl Future<Output = Result<Introduction, CallFault>> + use<> {
         let peers = self.clone();
         async move {
             let body = peers.post(&format!("{address}/join"), &join, SMALL_CALL).await?;
-            let answer: Envelope<MemberList> = serde_json::from_slice(&body).map_err(|fault| CallFault::Malformed(fault.to_string()))?;
+            let answer: Envelope<Introduction> = serde_json::from_slice(&body).map_err(|fault| CallFault::Malformed(fault.to_string()))?;
             if answer.cluster != join.cluster {
                 return Err(CallFault::Refused(format!("it belongs to the cluster {:?}", answer.cluster)));
             }
-            Ok(answer.body.members)
+            Ok(answer.body)
         }
     }
 

@@ -11,12 +11,13 @@ use gossip_cdn_protocol::NodeId;
 use redb::{
     CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, TransactionError,
 };
+use uuid::Uuid;
 
-use crate::registry::Saved;
+use crate::registry::{Saved, Unsaved};
 
 /// Node id -> JSON of [`Saved`].
 const MEMBERS: TableDefinition<&[u8; 16], &str> = TableDefinition::new("members_v1");
-/// `cluster` and `format` as text, `key` in 32 bytes.
+/// `cluster` and `format` as text, `key` in 32 bytes, `founder` in 16 once somebody was named.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta_v1");
 /// The format written by this release.
 const FORMAT: &str = "1";
@@ -105,6 +106,8 @@ pub struct Found {
     pub key: [u8; 32],
     /// The members.
     pub members: Vec<Saved>,
+    /// Who was named to found the message history.
+    pub founder: Option<NodeId>,
 }
 
 impl Disk {
@@ -120,7 +123,7 @@ impl Disk {
         let disk = Self { database };
         let Some(meta) = disk.meta().map_err(broken)? else {
             disk.found(cluster, fresh_key).map_err(broken)?;
-            return Ok((disk, Found { key: fresh_key, members: Vec::new() }));
+            return Ok((disk, Found { key: fresh_key, members: Vec::new(), founder: None }));
         };
         if meta.format != FORMAT {
             return Err(OpenError::NewerFormat { dir: dir.to_owned(), found: meta.format });
@@ -130,15 +133,20 @@ impl Disk {
         }
         let members = disk.members().map_err(broken)?;
         let key = meta.key.try_into().map_err(|_| broken(Fault::Key))?;
-        Ok((disk, Found { key, members }))
+        let founder = meta.founder.map(|id| id.try_into().map(|id| NodeId(Uuid::from_bytes(id)))).transpose();
+        let founder = founder.map_err(|_| broken(Fault::Key))?;
+        Ok((disk, Found { key, members, founder }))
     }
 
-    /// Writes rows and removes those that are `None`, all or nothing, and returns when it is durable. It blocks.
-    pub fn write(&self, rows: &[(NodeId, Option<Saved>)]) -> Result<(), Fault> {
+    /// Writes all or nothing, and returns when it is durable. It blocks.
+    pub fn write(&self, unsaved: &Unsaved) -> Result<(), Fault> {
         let transaction = self.database.begin_write()?;
+        if let Some(founder) = unsaved.founder {
+            transaction.open_table(META)?.insert("founder", founder.0.as_bytes().as_slice())?;
+        }
         {
             let mut table = transaction.open_table(MEMBERS)?;
-            for (id, row) in rows {
+            for (id, row) in &unsaved.members {
                 match row {
                     Some(saved) => _ = table.insert(id.0.as_bytes(), serde_json::to_string(saved)?.as_str())?,
                     None => _ = table.remove(id.0.as_bytes())?,
@@ -158,7 +166,8 @@ impl Disk {
         };
         let bytes = |name| Ok::<_, Fault>(table.get(name)?.map(|value| value.value().to_vec()).unwrap_or_default());
         let text = |name| Ok::<_, Fault>(String::from_utf8_lossy(&bytes(name)?).into_owned());
-        Ok(Some(Meta { format: text("format")?, cluster: text("cluster")?, key: bytes("key")? }))
+        let founder = table.get("founder")?.map(|value| value.value().to_vec());
+        Ok(Some(Meta { format: text("format")?, cluster: text("cluster")?, key: bytes("key")?, founder }))
     }
 
     fn found(&self, cluster: &str, key: [u8; 32]) -> Result<(), Fault> {
@@ -188,6 +197,7 @@ struct Meta {
     format: String,
     cluster: String,
     key: Vec<u8>,
+    founder: Option<Vec<u8>>,
 }
 
 #[cfg(test)]
@@ -201,7 +211,11 @@ mod tests {
         let (disk, found) = Disk::open(dir.path(), "a", [2; 32]).unwrap();
         assert_eq!(found.key, [1; 32]);
         assert!(matches!(Disk::open(dir.path(), "a", [3; 32]), Err(OpenError::Locked { .. })));
+        assert_eq!(found.founder, None);
+        let founder = Some(NodeId::from_public_key(&[1; 32]));
+        disk.write(&Unsaved { founder, ..Unsaved::default() }).unwrap();
         drop(disk);
+        assert_eq!(Disk::open(dir.path(), "a", [2; 32]).unwrap().1.founder, founder);
         assert!(matches!(Disk::open(dir.path(), "b", [3; 32]), Err(OpenError::OtherCluster { found, .. }) if found == "a"));
     }
 

@@ -7,14 +7,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use gossip_cdn_protocol::wire::{Envelope, Join, MemberList, VERSION};
+use gossip_cdn_protocol::wire::{Envelope, Introduction, Join, VERSION};
 use gossip_cdn_protocol::{MemberState, NodeId};
 use gossip_cdn_shell::events::{Feed, Listener};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Found};
 use crate::events::Change;
-use crate::registry::{Registry, Shown, Taken};
+use crate::registry::{Registry, Shown, Taken, Unsaved};
 
 /// The state that all requests share.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Network {
 impl Network {
     /// Goes on with what was on disk.
     pub fn new(cluster: String, clock: Clock, disk: Disk, found: Found, seed: [u8; 32]) -> Self {
-        let registry = Registry::new(clock.now(), found.members, seed);
+        let registry = Registry::new(clock.now(), found.members, found.founder, seed);
         let id = NodeId::from_public_key(&found.key);
         Self {
             cluster,
@@ -51,15 +51,15 @@ impl Network {
     }
 
     /// Takes a member's word and says whom to tell it about. What is to be saved is not saved yet.
-    pub fn join(&self, join: Join) -> (Taken, Envelope<MemberList>) {
+    pub fn join(&self, join: Join) -> (Taken, Envelope<Introduction>) {
         let now = self.clock.now();
-        let (taken, members) = {
+        let (taken, body) = {
             let mut registry = self.registry();
             let taken = registry.join(now, join.clone());
-            (taken, registry.introduce(now.instant, &join.member, taken))
+            let founder = registry.names(&join, taken);
+            (taken, Introduction { members: registry.introduce(now.instant, &join.member, taken), founder })
         };
         Change::of(&join, taken).into_iter().for_each(|change| self.changes.tell(change));
-        let body = MemberList { members, fingerprint: None };
         // A bootstrap has no life that others could mistake: its incarnation stays 1.
         (taken, Envelope { version: VERSION, cluster: self.cluster.clone(), sender: self.id, incarnation: 1, body })
     }
@@ -80,19 +80,19 @@ impl Network {
         // Who waits here finds its change saved by the commit before, most times.
         let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(disk) = disk.as_ref() else { return };
-        let rows = self.registry().take_unsaved();
-        if rows.is_empty() {
+        let unsaved = self.registry().take_unsaved();
+        if unsaved.is_empty() {
             return;
         }
-        match disk.write(&rows) {
+        match disk.write(&unsaved) {
             Ok(()) => {
-                self.registry().on_saved([]);
+                self.registry().on_saved(Unsaved::default());
                 if self.failed.swap(false, Ordering::Relaxed) {
                     tracing::info!("the registry is written again");
                 }
             }
             Err(fault) => {
-                self.registry().on_saved(rows.into_iter().map(|(id, _)| id));
+                self.registry().on_saved(unsaved);
                 if !self.failed.swap(true, Ordering::Relaxed) {
                     tracing::error!("the registry cannot be written, going on from memory: {fault}");
                 }

@@ -8,7 +8,9 @@
 //! 3. The registry never holds more than [`MAX_MEMBERS`]. At the bound the longest unheard member that is not alive makes room; if all are
 //!    alive a newcomer is introduced and not remembered.
 //! 4. What must go to disk is named in `unsaved`, and nothing else is: new claims, deaths, departures, but no renewals.
-//! 5. Time is the monotonic clock of this process. After a restart each member has the full time again, whatever the clock on the wall did.
+//! 5. One member is named to found the message history, once: the first that may, while nobody who registered belongs to one. Who reports a
+//!    history before anybody is named takes that place, so that nobody is named after it.
+//! 6. Time is the monotonic clock of this process. After a restart each member has the full time again, whatever the clock on the wall did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -46,6 +48,22 @@ pub struct Saved {
     pub dead: bool,
     /// When it was last heard, as far as that was worth a write: milliseconds since 1970.
     pub last_seen: u64,
+}
+
+/// What must go to disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsaved {
+    /// A member's row, or none where it is to be removed.
+    pub members: Vec<(NodeId, Option<Saved>)>,
+    /// Who is named to found the message history, if that is new.
+    pub founder: Option<NodeId>,
+}
+
+impl Unsaved {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.founder.is_none()
+    }
 }
 
 /// What became of a claim.
@@ -113,7 +131,10 @@ impl Entry {
 #[derive(Debug)]
 pub struct Registry {
     members: BTreeMap<NodeId, Entry>,
+    /// Who was named, or had a history first.
+    founder: Option<NodeId>,
     unsaved: BTreeSet<NodeId>,
+    founder_unsaved: bool,
     /// Whether what was taken to be saved is still on its way.
     saving: bool,
     random: ChaCha8Rng,
@@ -121,7 +142,7 @@ pub struct Registry {
 
 impl Registry {
     /// Goes on with what was on disk.
-    pub fn new(now: Now, saved: Vec<Saved>, seed: [u8; 32]) -> Self {
+    pub fn new(now: Now, saved: Vec<Saved>, founder: Option<NodeId>, seed: [u8; 32]) -> Self {
         let entry = |saved: Saved| Entry {
             claim: saved.claim,
             dead: saved.dead,
@@ -131,7 +152,8 @@ impl Registry {
             exchanges: BTreeMap::new(),
         };
         let members = saved.into_iter().map(|saved| (saved.claim.id, entry(saved))).collect();
-        Self { members, unsaved: BTreeSet::new(), saving: false, random: ChaCha8Rng::from_seed(seed) }
+        let random = ChaCha8Rng::from_seed(seed);
+        Self { members, founder, unsaved: BTreeSet::new(), founder_unsaved: false, saving: false, random }
     }
 
     /// Takes a member's word. The claim has been validated.
@@ -155,6 +177,17 @@ impl Registry {
             self.unsaved.insert(id);
         }
         taken
+    }
+
+    /// Whether who asks is to found the message history.
+    pub fn names(&mut self, join: &Join, taken: Taken) -> bool {
+        let remembered = !matches!(taken, Taken::Stale | Taken::Unremembered);
+        if self.founder.is_none() && remembered && (join.history.is_some() || join.may_found) {
+            self.founder = Some(join.member.id);
+            self.founder_unsaved = true;
+        }
+        // An answer may have been lost: who was named hears it until it belongs to a history.
+        self.founder == Some(join.member.id) && join.history.is_none()
     }
 
     /// Whom to tell `asking` about: live members first, at random beyond the bound, and the newer claim about itself if there is one.
@@ -191,20 +224,24 @@ impl Registry {
 
     /// Whether all changes so far are durable.
     pub fn is_saved(&self) -> bool {
-        self.unsaved.is_empty() && !self.saving
+        self.unsaved.is_empty() && !self.founder_unsaved && !self.saving
     }
 
-    /// Takes what must go to disk: a member's row, or none where it is to be removed. [`Registry::on_saved`] tells how it went.
-    pub fn take_unsaved(&mut self) -> Vec<(NodeId, Option<Saved>)> {
+    /// Takes what must go to disk. [`Registry::on_saved`] tells how it went.
+    pub fn take_unsaved(&mut self) -> Unsaved {
         let saved = |held: &Entry| Saved { claim: held.claim.clone(), dead: held.dead, last_seen: held.last_seen.0 };
-        self.saving = !self.unsaved.is_empty();
-        std::mem::take(&mut self.unsaved).into_iter().map(|id| (id, self.members.get(&id).map(saved))).collect()
+        let members = std::mem::take(&mut self.unsaved).into_iter().map(|id| (id, self.members.get(&id).map(saved))).collect();
+        let founder = self.founder.filter(|_| std::mem::take(&mut self.founder_unsaved));
+        let unsaved = Unsaved { members, founder };
+        self.saving = !unsaved.is_empty();
+        unsaved
     }
 
     /// What was taken is durable, but for `failed`.
-    pub fn on_saved(&mut self, failed: impl IntoIterator<Item = NodeId>) {
+    pub fn on_saved(&mut self, failed: Unsaved) {
         self.saving = false;
-        self.unsaved.extend(failed);
+        self.unsaved.extend(failed.members.into_iter().map(|(id, _)| id));
+        self.founder_unsaved |= failed.founder.is_some();
     }
 
     /// All members, in the order of their ids.
@@ -275,11 +312,12 @@ mod tests {
     }
 
     fn claim(member: &Member) -> Join {
-        Join { member: member.clone(), records: 1, payload_bytes: 2, root: Root::default(), exchanged: BTreeSet::new() }
+        let (root, exchanged) = (Root::default(), BTreeSet::new());
+        Join { member: member.clone(), records: 1, payload_bytes: 2, root, exchanged, history: None, may_found: false }
     }
 
     fn registry() -> Registry {
-        Registry::new(at(0), Vec::new(), [7; 32])
+        Registry::new(at(0), Vec::new(), None, [7; 32])
     }
 
     fn state(registry: &Registry, id: NodeId, now: u64) -> Option<MemberState> {
@@ -287,9 +325,9 @@ mod tests {
     }
 
     fn saved(registry: &mut Registry) -> Vec<(NodeId, Option<Saved>)> {
-        let rows = registry.take_unsaved();
-        registry.on_saved([]);
-        rows
+        let unsaved = registry.take_unsaved();
+        registry.on_saved(Unsaved::default());
+        unsaved.members
     }
 
     #[test]
@@ -304,6 +342,43 @@ mod tests {
         assert_eq!(state(&registry, node.id, 24 * 3600 - 1), Some(MemberState::Dead));
         registry.expire(at(24 * 3600).instant);
         assert_eq!(state(&registry, node.id, 24 * 3600), None);
+    }
+
+    #[test]
+    fn the_first_that_may_is_named_founder_until_it_has_a_history_and_nobody_after_it() {
+        let mut registry = registry();
+        let mut asks = |number, history, may_found| {
+            let join = Join { history, may_found, ..claim(&member(number)) };
+            let taken = registry.join(at(0), join.clone());
+            registry.names(&join, taken)
+        };
+        assert!(!asks(1, None, false), "it knows others, or has another bootstrap node before this one");
+        assert!(asks(2, None, true));
+        assert!(!asks(3, None, true), "one is enough");
+        assert!(asks(2, None, false), "the answer may not have come");
+        assert!(!asks(2, Some(uuid::Uuid::from_u128(1)), false));
+        let unsaved = registry.take_unsaved();
+        assert_eq!(unsaved.founder, Some(member(2).id));
+        registry.on_saved(unsaved);
+        assert_eq!(registry.take_unsaved().founder, Some(member(2).id), "what could not be written is written later");
+        registry.on_saved(Unsaved::default());
+        assert!(registry.is_saved());
+        let mut again = Registry::new(at(0), Vec::new(), Some(member(2).id), [7; 32]);
+        let join = Join { may_found: true, ..claim(&member(4)) };
+        let taken = again.join(at(0), join.clone());
+        assert!(!again.names(&join, taken), "a name outlasts the process");
+    }
+
+    #[test]
+    fn where_somebody_has_a_history_nobody_is_named() {
+        let mut registry = registry();
+        let mut asks = |number, history| {
+            let join = Join { history, may_found: history.is_none(), ..claim(&member(number)) };
+            let taken = registry.join(at(0), join.clone());
+            registry.names(&join, taken)
+        };
+        assert!(!asks(1, Some(uuid::Uuid::from_u128(1))));
+        assert!(!asks(2, None));
     }
 
     #[test]
@@ -339,9 +414,10 @@ mod tests {
     fn what_could_not_be_written_is_still_unsaved() {
         let (mut registry, node) = (registry(), member(1));
         registry.join(at(0), claim(&node));
-        assert_eq!(registry.take_unsaved().len(), 1);
+        let unsaved = registry.take_unsaved();
+        assert_eq!(unsaved.members.len(), 1);
         assert!(!registry.is_saved(), "it is on its way");
-        registry.on_saved([node.id]);
+        registry.on_saved(unsaved);
         assert!(!registry.is_saved());
         assert_eq!(saved(&mut registry).len(), 1);
         assert!(registry.is_saved());
@@ -445,7 +521,7 @@ mod tests {
         registry.join(at(0), claim(&node));
         let rows = saved(&mut registry).into_iter().filter_map(|(_, row)| row).collect();
         let later = Now { instant: Instant(0), wall: WallTime(at(1_000_000).wall.0) };
-        let mut restarted = Registry::new(later, rows, [8; 32]);
+        let mut restarted = Registry::new(later, rows, None, [8; 32]);
         restarted.expire(at(14).instant);
         assert_eq!(state(&restarted, node.id, 14), Some(MemberState::Alive));
         assert_eq!(restarted.join(at(14), claim(&node)), Taken::Renewed);

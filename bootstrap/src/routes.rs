@@ -67,7 +67,7 @@ pub fn configure(context: &Context) -> impl Fn(&mut ServiceConfig<'_>) {
     tag = "network",
     request_body(content = Object, content_type = "application/json", description = "Envelope of a join, at most 64 KiB"),
     responses(
-        (status = 200, description = "Envelope of a list of at most 256 members", body = Object, content_type = "application/json"),
+        (status = 200, description = "Envelope of a list of at most 256 members, and whether the node is to found the message history", body = Object, content_type = "application/json"),
         (status = 400, description = "Malformed", content_type = "application/problem+json"),
         (status = 409, description = "Of another cluster", content_type = "application/problem+json"),
         (status = 413, description = "Too large", content_type = "application/problem+json"),
@@ -83,12 +83,17 @@ pub async fn join(request: HttpRequest, body: Result<Bytes, actix_web::Error>, c
     };
     let join = read_join(&request, body, context.network.cluster()).map_err(refused)?;
     let (id, address, incarnation) = (join.member.id, join.member.address.clone(), join.member.incarnation);
-    let (taken, answer) = context.network.join(join);
+    let (taken, mut answer) = context.network.join(join);
     context.metrics.joined(taken);
     if taken != Taken::Renewed {
         tracing::info!(%id, address, incarnation, ?taken, "a member introduces itself");
     }
     save(Arc::clone(&context.network)).await?;
+    // A name that the disk does not have could be given twice.
+    answer.body.founder &= context.network.ready().is_ok();
+    if answer.body.founder {
+        tracing::info!(%id, "it is to found the message history");
+    }
     Ok(HttpResponse::Ok().json(answer))
 }
 

@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::store::{Missing, StoreFault};
 use crate::summary::Root;
 use crate::version::{Payload, VersionId};
-use crate::wire::{Answer, Envelope, Join, Request};
+use crate::wire::{Answer, Envelope, Introduction, Join, Request};
 
 /// A client's call, numbered by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +51,7 @@ pub enum Input {
     /// A peer answered a call, or did not.
     Answered(OwnCall, Result<Envelope<Answer>, CallFault>),
     /// A bootstrap node answered, or did not.
-    Joined(OwnCall, Result<Vec<Member>, CallFault>),
+    Joined(OwnCall, Result<Introduction, CallFault>),
     /// A persist is durable, or never will be.
     Persisted(Token, Result<(), StoreFault>),
     /// A transfer ended: for each payload, whether it is here durably now.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use gossip_cdn_cluster::{Answer, Events, Node, Server, bootstrap, eventually};
 use serde_json::Value;
 
-/// A bootstrap node and nodes, the first of which founds a history; all of them vote.
+/// A bootstrap node and nodes, the first of which it names founder of a history; all of them vote.
 fn founded(count: usize) -> (Vec<Node>, Server, tempfile::TempDir) {
     let (bootstrap, folder) = bootstrap();
-    let founder = Node::start(&["--bootstrap", &bootstrap.url, "--found"]);
+    let founder = Node::joined(&bootstrap);
+    eventually("it is named and founds", || voters(&founder) == 1);
     let others = (1..count).map(|_| Node::joined(&bootstrap));
     let nodes: Vec<Node> = std::iter::once(founder).chain(others).collect();
     eventually("all of them vote", || nodes.iter().all(|node| voters(node) == count.min(7)));
@@ -155,12 +156,12 @@ fn a_newcomer_gets_the_whole_history_and_a_seat() {
 
 #[test]
 fn before_there_is_a_history_messages_are_kept_and_sent_when_one_is_founded() {
-    let (bootstrap, _folder) = bootstrap();
-    let early = Node::joined(&bootstrap);
+    let early = Node::alone();
     assert_eq!(say(&early, "early", "").status, 202);
     let status = early.status();
     assert_eq!((status["epoch"]["role"].as_str(), status["history"]["pending"].as_u64()), (Some("none"), Some(1)));
-    let founder = Node::start(&["--bootstrap", &bootstrap.url, "--found"]);
+    let founder = Node::start(&["--no-bootstrap", "--found"]);
+    early.introduce(&founder);
     for node in [&early, &founder] {
         eventually("it is delivered", || bodies(node) == ["early"]);
     }

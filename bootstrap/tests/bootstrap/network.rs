@@ -35,6 +35,22 @@ fn nodes_that_join_are_told_of_each_other() {
 }
 
 #[test]
+fn one_node_is_named_founder_and_nobody_else_after_a_kill_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let asks = |bootstrap: &Bootstrap, number, may_found| {
+        let mut claim = Node::new(number).claim();
+        claim["b"]["may_found"] = json!(may_found);
+        bootstrap.join(&claim).json()["b"]["founder"] == json!(true)
+    };
+    let bootstrap = Bootstrap::start(dir.path());
+    assert!(!asks(&bootstrap, 1, false) && asks(&bootstrap, 2, true) && !asks(&bootstrap, 3, true));
+    // A drop kills it.
+    drop(bootstrap);
+    let bootstrap = Bootstrap::start(dir.path());
+    assert!(!asks(&bootstrap, 4, true) && asks(&bootstrap, 2, true), "the first may not have heard it");
+}
+
+#[test]
 fn the_network_shows_what_nodes_have_and_who_exchanged_with_whom() {
     let dir = tempfile::tempdir().unwrap();
     let bootstrap = Bootstrap::start(dir.path());

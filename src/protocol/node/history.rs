@@ -234,6 +234,11 @@ impl<S: Store> Node<S> {
         self.telling.heard = now.instant;
     }
 
+    /// A bootstrap node names this node the founder.
+    pub(super) fn on_named(&mut self) {
+        self.telling.found = self.history.founding().is_none();
+    }
+
     /// What has become due.
     pub(super) fn keep_history(&mut self, now: Now, out: &mut Outbox) {
         if std::mem::take(&mut self.telling.found) {

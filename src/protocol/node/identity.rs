@@ -82,7 +82,7 @@ mod tests {
     use crate::time::{Instant, WallTime};
     use crate::vector_clock::VectorClock;
     use crate::version::{Content, Version};
-    use crate::wire::{Entry, Envelope, MembersRequest, Rumors, VERSION};
+    use crate::wire::{Entry, Envelope, Introduction, MembersRequest, Rumors, VERSION};
 
     /// A disk with nothing on it, but whatever bytes are asked for.
     struct Empty;
@@ -189,7 +189,11 @@ mod tests {
         let mut node = node();
         let out = given(&mut node, 0, Input::Tick);
         let joined = out.iter().find_map(|output| if let Output::Join(call, ..) = output { Some(*call) } else { None });
-        let out = given(&mut node, 0, Input::Joined(joined.expect("it joins"), Ok(vec![member(1, 9, 1)])));
+        let out = given(
+            &mut node,
+            0,
+            Input::Joined(joined.expect("it joins"), Ok(Introduction { members: vec![member(1, 9, 1)], founder: false })),
+        );
         assert_eq!(conflict(&out), Some(&Conflict::UnknownIncarnation(9)));
     }
 

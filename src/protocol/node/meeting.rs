@@ -8,7 +8,7 @@ use crate::node::{After, Node, Purpose};
 use crate::spread::{FAN_OUT, MAX_PUSHED_ON};
 use crate::store::Store;
 use crate::time::Now;
-use crate::wire::{MembersRequest, Request};
+use crate::wire::{Introduction, MembersRequest, Request};
 
 impl<S: Store> Node<S> {
     pub(super) fn heard(&mut self, now: Now, from: NodeId, incarnation: u64, out: &mut Outbox) {
@@ -112,10 +112,13 @@ impl<S: Store> Node<S> {
         out.push(Output::Reply(call, Reply::Introduce(reply)));
     }
 
-    pub(super) fn on_joined(&mut self, now: Now, call: OwnCall, result: Result<Vec<Member>, CallFault>, out: &mut Outbox) {
+    pub(super) fn on_joined(&mut self, now: Now, call: OwnCall, result: Result<Introduction, CallFault>, out: &mut Outbox) {
         let Some(Purpose::Join(address)) = self.calls.remove(&call) else { return };
         match result {
-            Ok(members) => {
+            Ok(Introduction { members, founder }) => {
+                if founder {
+                    self.on_named();
+                }
                 self.membership.on_join_ended(&address, true, now.instant);
                 // What the bootstrap node tells one newcomer it tells others too: it is not pushed on.
                 self.take_members(now, members.into_iter().filter(|member| member.validate().is_ok()).collect(), out);

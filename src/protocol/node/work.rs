@@ -76,7 +76,10 @@ impl<S: Store> Node<S> {
         let member = self.membership.me().clone();
         let payload_bytes = self.records.store().payload_bytes().unwrap_or_default();
         let exchanged = std::mem::take(&mut self.exchanged);
-        let join = self.envelope(Join { member, records: root.count, payload_bytes, root, exchanged });
+        let history = self.history.founding().map(|founding| founding.id);
+        let may_found =
+            history.is_none() && self.membership.others().next().is_none() && self.membership.bootstraps().first() == Some(&address);
+        let join = self.envelope(Join { member, records: root.count, payload_bytes, root, exchanged, history, may_found });
         let call = OwnCall(self.number());
         self.calls.insert(call, Purpose::Join(address.clone()));
         out.push(Output::Join(call, address, join));

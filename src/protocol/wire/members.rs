@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::hex::hex64_option;
 use super::{BadMessage, MAX_MEMBERS, at_most};
@@ -82,4 +83,20 @@ pub struct Join {
     pub root: Root,
     /// The nodes it exchanged with since the last time.
     pub exchanged: BTreeSet<NodeId>,
+    /// The message history that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Uuid>,
+    /// It would found a history if it were named: it belongs to none and knows no other node, and it asks the first bootstrap node of its list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_found: bool,
+}
+
+/// A bootstrap node's answer to a [`Join`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Introduction {
+    /// Members to talk to.
+    pub members: Vec<Member>,
+    /// Whoever asked is named: it founds the network's message history, unless it belongs to one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub founder: bool,
 }

@@ -60,8 +60,8 @@ impl Chronicle {
     }
 
     /// How many of them were delivered somewhere.
-    pub(crate) fn delivered(&self) -> usize {
-        self.delivered.len()
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.len() as u64
     }
 
     /// A client was told that its message is durable.

@@ -9,6 +9,7 @@
 //! [`World::swarm`] drives it by dice.
 
 mod host;
+mod messages;
 mod perform;
 mod swarm;
 
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
-use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Join, Request};
+use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Introduction, Join, Request};
 use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, MemberState, NodeId, Record, planted};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
@@ -36,6 +37,8 @@ use crate::transcript::Transcript;
 use crate::watch::Watch;
 use host::Host;
 
+/// Microseconds.
+const SECOND: u64 = 1_000_000;
 /// The name of every simulated cluster: the default of the real one, since it is in every message that is weighed.
 const CLUSTER: &str = "gossip-cdn";
 /// The address under which the bootstrap node is reached.
@@ -132,7 +135,7 @@ enum Event {
         call: OwnCall,
         join: Envelope<Join>,
     },
-    Joined(Life, OwnCall, Result<Vec<Member>, CallFault>),
+    Joined(Life, OwnCall, Result<Introduction, CallFault>),
     Serve {
         from: usize,
         to: Life,
@@ -200,6 +203,9 @@ enum Arrived {
 struct Registry {
     members: BTreeMap<NodeId, Member>,
     down: bool,
+    /// Whether it names a founder, and whom it named.
+    names: bool,
+    founder: Option<NodeId>,
 }
 
 /// Many hosts and what is between them.
@@ -391,6 +397,12 @@ impl World {
         self.replies.remove(&call)
     }
 
+    /// Lets one event happen; `false` if there is none.
+    pub fn step(&mut self) -> bool {
+        let next = self.queue.first_key_value().map(|((at, _), _)| *at).filter(|_| self.checker.failure().is_none());
+        next.inspect(|_| self.happen_next()).is_some()
+    }
+
     /// Lets time pass.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -399,14 +411,20 @@ impl World {
 
     fn run_until(&mut self, end: u64) {
         while self.checker.failure().is_none() {
-            let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) else { break };
-            let ((at, _), event) = entry.remove_entry();
-            self.now = at;
-            self.checker.set_now(at);
-            self.handled += 1;
-            self.come_about(event);
+            if self.queue.first_key_value().is_none_or(|((at, _), _)| *at > end) {
+                break;
+            }
+            self.happen_next();
         }
         self.now = end.max(self.now);
+    }
+
+    fn happen_next(&mut self) {
+        let Some(((at, _), event)) = self.queue.pop_first() else { return };
+        self.now = at;
+        self.checker.set_now(at);
+        self.handled += 1;
+        self.come_about(event);
     }
 
     /// Why the network is not yet at rest with everything everywhere; `None` when it is.

@@ -6,8 +6,8 @@ use gossip_cdn_protocol::io::{CallFault, Change, Fetch, FetchFault, OwnCall, Pee
 use gossip_cdn_protocol::io::{Event as Noted, Misbehaviour};
 use gossip_cdn_protocol::item::RecordKey;
 use gossip_cdn_protocol::transfer::{MAX_RUNNING, MAX_RUNNING_PER_PEER};
-use gossip_cdn_protocol::wire::{Answer, Envelope, Join, Kind, Request, SnapshotAnswer, SnapshotRequest};
-use gossip_cdn_protocol::{BlobId, Command, Content, ContentHash, Input, Member, Output, Persist};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Introduction, Join, Kind, Request, SnapshotAnswer, SnapshotRequest};
+use gossip_cdn_protocol::{BlobId, Command, Content, ContentHash, Input, Output, Persist};
 use rand::RngExt;
 
 use super::host::{Asked, Landing};
@@ -463,24 +463,30 @@ impl World {
         if self.registry.members.get(&claim.id).is_none_or(|held| claim.overrides(held)) {
             self.registry.members.insert(claim.id, claim.clone());
         }
-        let members: Vec<Member> = self.registry.members.values().cloned().collect();
-        self.report.joins.on_answer(if self.weighs() { wire::weight(&members) } else { 0 });
+        let may = self.registry.names && self.registry.founder.is_none();
+        if may && (join.body.may_found || join.body.history.is_some()) {
+            self.registry.founder = Some(claim.id);
+        }
+        let founder = self.registry.founder == Some(claim.id) && join.body.history.is_none();
+        let introduction = Introduction { members: self.registry.members.values().cloned().collect(), founder };
+        self.report.joins.on_answer(if self.weighs() { wire::weight(&introduction) } else { 0 });
         if let Some(at) = self.network.carry(
             Parcel { from: BOOTSTRAP_HOST, to: from.0, half: Half::Answer, bytes: 0 },
             self.now,
             &mut self.rng,
             &mut self.tally,
         ) {
-            self.at(at, Event::Joined(from, call, Ok(members)));
+            self.at(at, Event::Joined(from, call, Ok(introduction)));
         }
     }
 
-    pub(super) fn joined(&mut self, life: Life, call: OwnCall, result: Result<Vec<Member>, CallFault>) {
+    pub(super) fn joined(&mut self, life: Life, call: OwnCall, result: Result<Introduction, CallFault>) {
         if !self.lives(life) || self.hosts[life.0].calls.remove(&call).is_none() {
             return;
         }
         if self.transcript.is_on() {
-            let text = result.as_ref().map_or_else(|fault| format!("{fault:?}"), |members| self.transcript.members(members));
+            let text =
+                result.as_ref().map_or_else(|fault| format!("{fault:?}"), |introduction| self.transcript.members(&introduction.members));
             self.note(Some(life.0), format_args!("<- bootstrap  [{text}]"));
         }
         self.report.joins.answered += u64::from(result.is_ok());

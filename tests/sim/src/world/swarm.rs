@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gossip_cdn_protocol::history::disk::Founding;
-use gossip_cdn_protocol::history::message::Channel;
-use gossip_cdn_protocol::io::{ClientCall, Say};
+use gossip_cdn_protocol::io::ClientCall;
 use gossip_cdn_protocol::{Command, ContentHash, Input, Node, StoreFault};
 use rand::{Rng, RngExt};
 
-use super::{Event, World};
+use super::{Event, SECOND, World};
 use crate::faults::FaultKind;
 use crate::network::Cut;
 
-const SECOND: u64 = 1_000_000;
 /// Milliseconds.
 const YEAR: i64 = 365 * 86_400_000;
 /// A healed network must be at rest after so long, in microseconds: some of the longest pauses of the core.
@@ -23,7 +20,7 @@ const NEWCOMERS: usize = 2;
 /// The fewest kinds of fault that must have acted in a seed.
 const FEWEST_ACTED: usize = 3;
 /// The fewest messages that must have been delivered in a seed.
-const FEWEST_DELIVERED: usize = 20;
+const FEWEST_DELIVERED: u64 = 20;
 /// So many messages are said while the network forms.
 const EARLY: u32 = 16;
 /// The fewest writes that must have been tried in a seed.
@@ -54,7 +51,11 @@ impl World {
     pub(crate) fn swarm(&mut self) {
         let count = self.settings.nodes.unwrap_or_else(|| self.rng.random_range(5..10));
         let end = self.settings.seconds * SECOND;
-        self.founders.insert(0);
+        if self.rng.random() {
+            self.founds(0);
+        } else {
+            self.names_a_founder();
+        }
         for _ in 0..count {
             let host = self.add();
             self.skew(host);
@@ -82,15 +83,6 @@ impl World {
         self.heal();
         self.come_to_rest(count + NEWCOMERS);
         self.check_validity();
-    }
-
-    /// Another host founds a history, and can reach only some of the others at first.
-    fn found_twice(&mut self) {
-        let rival = self.rng.random_range(1..self.hosts.len());
-        self.founders.insert(rival);
-        self.acted(FaultKind::TwoFounders);
-        let its: BTreeSet<usize> = (1..self.hosts.len()).filter(|host| *host == rival || self.rng.random()).collect();
-        self.cut_for_a_while(Cut::Split(its), 10);
     }
 
     fn skew(&mut self, host: usize) {
@@ -234,7 +226,7 @@ impl World {
         }
     }
 
-    fn cut_for_a_while(&mut self, cut: Cut, seconds: u64) {
+    pub(super) fn cut_for_a_while(&mut self, cut: Cut, seconds: u64) {
         let number = self.network.cut(cut);
         let at = self.now + self.rng.random_range(SECOND..seconds * SECOND);
         self.at(at, Event::Mend(number));
@@ -345,43 +337,6 @@ impl World {
             self.hosts[host].paused_until = self.now;
             let life = self.hosts[host].this_life();
             self.at(self.now, Event::Wake(life));
-        }
-    }
-
-    /// A client says something, and may wait until it is delivered.
-    pub(super) fn say_by_dice(&mut self) {
-        let live: Vec<usize> = self.hosts.iter().filter(|host| host.core.is_some()).map(|host| host.number).collect();
-        if live.is_empty() {
-            self.at(self.now + SECOND / 2, Event::Say);
-            return;
-        }
-        let host = live[self.rng.random_range(0..live.len())];
-        let call = self.client_call();
-        let body = self.chronicle.body(self.hosts[host].id);
-        let channel = if self.rng.random() { Channel::Causal } else { Channel::Ordered };
-        let wait = self.rng.random_ratio(1, 4).then_some(Duration::from_secs(5));
-        self.note(Some(host), format_args!("client c{} says message {}", call.0, self.chronicle.said()));
-        self.hosts[host].clients.insert(call, None);
-        self.input(host, Input::Command(call, Command::Say(Say { channel, media_type: "text/plain".into(), body, wait })));
-    }
-
-    /// What is missing for the network to be at rest.
-    fn any_gap(&self) -> Option<String> {
-        self.gap().or_else(|| {
-            let disks: Vec<_> = self.hosts.iter().filter(|host| host.life > 0).map(|host| (host.number, host.disk.history())).collect();
-            self.chronicle.gap(disks.iter().map(|(host, disk)| (*host, &**disk)))
-        })
-    }
-
-    /// An operator sees that there are two histories, and makes the nodes of one of them adopt the other: one that none of them has left.
-    fn join_histories(&mut self) {
-        let running = || self.hosts.iter().filter_map(|host| Some((host.number, host.core.as_ref()?.history())));
-        let foundings: BTreeSet<Founding> = running().filter_map(|(_, history)| history.founding()).collect();
-        let fits = |founding: &&Founding| running().all(|(_, history)| !history.has_left(founding.id));
-        let Some(chosen) = foundings.iter().find(fits).filter(|_| foundings.len() > 1).copied() else { return };
-        let others = running().filter(|(_, history)| history.founding() != Some(chosen)).map(|(host, _)| host);
-        for host in others.collect::<Vec<_>>() {
-            self.ask(host, Command::AdoptHistory(chosen.id));
         }
     }
 
