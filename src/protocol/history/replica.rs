@@ -392,7 +392,7 @@ impl Replica {
             Some(Then::OwnOrdered(message)) => {
                 let id = message.id;
                 self.ordered.on_message(message, world.now.instant);
-                out.push(Effect::Accepted(id));
+                self.accepted(id, out);
             }
             Some(Then::Holdings(Some(call), holdings)) => out.push(Effect::Answer(call, HistoryAnswer::Holdings(holdings))),
             Some(Then::Holdings(None, holdings)) => {

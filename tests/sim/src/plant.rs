@@ -11,9 +11,9 @@ use gossip_cdn_protocol::planted::{self, Bug};
 use crate::report::simulate;
 use crate::world::Settings;
 
-/// A planted bug must show within so many seeds. Nearly all do within ten; the rarest needs a crash between the row of a payload and its file, which
-/// one seed in fifty to a hundred has.
-pub const ENOUGH: u64 = 300;
+/// A planted bug must show within so many seeds. Nearly all do within ten. The rarest need a crash between the row of a payload and its file, or a
+/// Commit for a voter that missed its batch and holds another: one seed in a hundred has them.
+pub const ENOUGH: u64 = 500;
 
 /// A bug put in on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

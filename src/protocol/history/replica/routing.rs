@@ -4,6 +4,7 @@ use super::{Asked, Effect, FAN_OUT, Replica, Then, World};
 use crate::history::causal::{self, Tell, Whom};
 use crate::history::disk::Change;
 use crate::history::letters::merge;
+use crate::history::message::MessageId;
 use crate::history::ordered::{self, Batch};
 use crate::history::talk::{Ask, HistoryAnswer};
 use crate::ids::NodeId;
@@ -12,6 +13,13 @@ impl Replica {
     pub(super) fn tell(&mut self, node: NodeId, tell: Tell) {
         if tell != (Tell { epoch: tell.epoch, ..Tell::default() }) {
             self.letters.tell(node, tell);
+        }
+    }
+
+    /// An own message is durable. While a history is being joined it is about to get another name, and is said to be accepted under that.
+    pub(super) fn accepted(&self, id: MessageId, out: &mut Vec<Effect>) {
+        if !self.joining {
+            out.push(Effect::Accepted(id));
         }
     }
 
@@ -30,7 +38,7 @@ impl Replica {
                     let changes = changes.into_iter().map(|change| self.causal_change(world, change)).collect();
                     self.persist(changes, Then::Causal, out);
                 }
-                causal::Effect::Accepted(id) => out.push(Effect::Accepted(id)),
+                causal::Effect::Accepted(id) => self.accepted(id, out),
                 causal::Effect::Delivered(message) => {
                     let place = self.places.pop_front().filter(|place| place.id == message.id);
                     out.extend(place.map(Effect::Delivered));

@@ -66,7 +66,7 @@ impl World {
             let at = self.rng.random_range(SECOND..end.max(2 * SECOND));
             self.at(at, Event::Write);
         }
-        for _ in 0..self.settings.writes / 2 {
+        for _ in 0..self.settings.writes {
             let at = self.rng.random_range(SECOND..end.max(2 * SECOND));
             self.at(at, Event::Say);
         }
