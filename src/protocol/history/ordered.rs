@@ -11,7 +11,8 @@
 //!
 //! 1. A slot is decided when a majority of all voters of its epoch has the same batch durably under the same ballot. The epoch of a
 //!    slot follows from the slots before it, and nobody proposes for a slot who does not know all of them.
-//! 2. A voter confirms a ballot, or takes a batch, only when that is durable and no greater ballot was confirmed before.
+//! 2. A voter confirms a ballot, or takes a batch, only when that is durable and no greater ballot was confirmed before. A coordinator asks for
+//!    its ballot when that is durable at itself, so no ballot is used twice.
 //! 3. A coordinator proposes what the greatest ballot reported for a slot, or, where nothing was reported, a batch of its own.
 //! 4. A voter's answers depend on ballots alone, never on what else it is doing.
 //! 5. A message stands in the order once: a batch's entry whose message stands in an earlier batch is skipped, alike on every node,
@@ -317,6 +318,7 @@ impl Ordered {
                 Then::Answer(call, vote) => out.push(Effect::Answer(call, vote)),
                 Then::Decided(slot, batch) => out.push(Effect::Decided(slot, batch)),
                 Then::OwnConfirm(ballot) => {
+                    self.ask_for_ballot(ballot, out);
                     let accepted = self.accepted_from(self.decided + 1);
                     self.on_confirm(now, self.me, ballot, accepted, ready, out);
                 }

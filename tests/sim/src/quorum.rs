@@ -5,7 +5,8 @@
 //!    confirmed that ballot when it was started.
 //! 3. Once a majority has accepted a batch for a slot, nobody accepts another one for it under a greater ballot (Lamport, "Paxos Made
 //!    Simple", 2001, P2c).
-//! 4. An epoch is left only when a majority of its voters has on disk whatever was delivered by the word of an earlier one.
+//! 4. Under one ballot a slot has one batch.
+//! 5. An epoch is left only when a majority of its voters has on disk whatever was delivered by the word of an earlier one.
 //!
 //! What a disk had counts for ever: nobody is asked to have said it at a moment. So the checks lag behind the cores, and are never early.
 
@@ -65,6 +66,9 @@ impl History {
         let is_chosen = |nodes| epoch.and_then(|epoch| self.epochs.get(&epoch)).is_some_and(|epoch| epoch.is_majority(nodes));
         if all.iter().any(|(earlier, other, nodes)| *earlier < ballot && other != batch && is_chosen(nodes)) {
             return Err(format!("another batch for slot {slot} than the one a majority had accepted before"));
+        }
+        if all.iter().any(|(known, other, _)| *known == ballot && other != batch) {
+            return Err(format!("two batches for slot {slot} under one ballot"));
         }
         match all.iter_mut().find(|(known, same, _)| *known == ballot && same == batch) {
             Some((_, _, nodes)) => _ = nodes.insert(node),

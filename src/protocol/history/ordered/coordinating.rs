@@ -114,8 +114,14 @@ impl Ordered {
         (self.seen, self.promised, self.followed, self.ballot_at) = (Some(ballot), Some(ballot), None, None);
         self.transaction.on_signal(Signal::StartTransactionSent);
         self.persist(vec![Change::Promise(ballot)], vec![Then::OwnConfirm(ballot)], out);
-        let slot = self.decided + 1;
-        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Start { ballot, slot })));
+    }
+
+    /// The own ballot is durable: it is asked for now, and not sooner, or a node that forgot it in a crash would use it twice.
+    pub(super) fn ask_for_ballot(&mut self, ballot: Ballot, out: &mut Vec<Effect>) {
+        if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.ballot == ballot) {
+            let slot = self.decided + 1;
+            out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Start { ballot, slot })));
+        }
     }
 
     /// Proposes for the next slot, if there is something to propose.
