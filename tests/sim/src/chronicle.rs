@@ -67,12 +67,14 @@ impl Chronicle {
     /// A client was told that its message is durable.
     pub(crate) fn on_said(&mut self, said: Said, disk: &MemoryHistory) -> Result<(), String> {
         use gossip_cdn_protocol::history::disk::HistoryStore as _;
-        match disk.message(said.id) {
-            Ok(Some(message)) => {
+        // What was delivered may stand in a history that the node left in the same moment.
+        let delivered = said.place.and_then(|place| disk.at(place)).map(|(_, message)| message.clone());
+        match delivered.or_else(|| disk.message(said.id).ok().flatten()) {
+            Some(message) => {
                 self.accepted.insert(message.body.bytes().to_vec());
                 Ok(())
             }
-            _ => Err(format!("{} was accepted and is not on disk", said.id)),
+            None => Err(format!("{} was accepted and is not on disk", said.id)),
         }
     }
 

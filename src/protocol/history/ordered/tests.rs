@@ -329,8 +329,9 @@ fn after_a_silence_a_message_is_handed_over_and_not_fought_for() {
             .map(|message| message.id.sequence)
             .collect()
     };
-    // A quiet hour later.
+    // A quiet hour later: the transaction that it was in is over.
     let hour = 3_600_000;
+    assert!(handed(&mut machine, at(5000)).is_empty());
     machine.on_message(message(1, Channel::Ordered, 1, &[]), at(hour));
     assert_eq!((machine.deadline(), handed(&mut machine, at(hour))), (Some(at(hour)), vec![1]));
     machine.on_message(message(1, Channel::Ordered, 2, &[]), at(hour + 1));
