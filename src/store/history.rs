@@ -71,18 +71,7 @@ impl Store {
 
     /// The histories that the node left for another one, in the order of their ids.
     pub fn histories_set_aside(&self) -> Result<Vec<(Founding, HistorySize)>, StoreFault> {
-        let read = || -> Result<Vec<(Founding, HistorySize)>, Error> {
-            let transaction = self.shared.database.begin_read()?;
-            let current: Option<Uuid> = tables::meta(&transaction, tables::HISTORY)?;
-            let Some(histories) = histories(&transaction)? else { return Ok(Vec::new()) };
-            let mut aside = Vec::new();
-            for row in histories.iter()? {
-                let state: State = tables::from_json(row?.1.value())?;
-                let founding = state.founding.filter(|founding| Some(founding.id) != current);
-                aside.extend(founding.map(|founding| (founding, state.size())));
-            }
-            Ok(aside)
-        };
+        let read = || set_aside(&self.shared.database.begin_read()?);
         read().map_err(fault)
     }
 
@@ -94,8 +83,7 @@ impl Store {
 
 impl HistoryStore for Store {
     fn remembered(&self) -> Result<Remembered, StoreFault> {
-        let left = self.histories_set_aside()?.into_iter().map(|(founding, _)| founding.id).collect();
-        Ok(Remembered { left, ..self.of_history(Remembered::default(), History::remembered)? })
+        self.of_history(Remembered::default(), History::remembered)
     }
 
     fn slots(&self, from: u64, limit: usize) -> Result<Vec<(u64, Batch)>, StoreFault> {
@@ -178,6 +166,7 @@ impl History {
             remembered.accepted.insert(slot.value(), tables::from_json(accepted.value())?);
         }
         remembered.kept = self.kept()?;
+        remembered.left = set_aside(&self.transaction)?.into_iter().map(|(founding, _)| founding.id).collect();
         for row in self.table(&rows::LAST)?.iter()? {
             let (line, sequence) = row?;
             let ((origin, channel), sequence) = (rows::line_of(line.value())?, sequence.value());
@@ -260,6 +249,19 @@ impl State {
 }
 
 type Histories = ReadOnlyTable<&'static [u8; 16], &'static [u8]>;
+
+/// The histories that were left for another one.
+fn set_aside(transaction: &ReadTransaction) -> Result<Vec<(Founding, HistorySize)>, Error> {
+    let current: Option<Uuid> = tables::meta(transaction, tables::HISTORY)?;
+    let Some(histories) = histories(transaction)? else { return Ok(Vec::new()) };
+    let mut aside = Vec::new();
+    for row in histories.iter()? {
+        let state: State = tables::from_json(row?.1.value())?;
+        let founding = state.founding.filter(|founding| Some(founding.id) != current);
+        aside.extend(founding.map(|founding| (founding, state.size())));
+    }
+    Ok(aside)
+}
 
 /// The rows of all histories; `None` where none ever had one.
 fn histories(transaction: &ReadTransaction) -> Result<Option<Histories>, Error> {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command};
 use std::sync::mpsc::{Receiver, channel};
 
-use gossip_cdn_cluster::{Node, PATIENCE, bootstrap, eventually};
+use gossip_cdn_cluster::{Node, PATIENCE, eventually};
 use serde_json::Value;
 
 use crate::cli::{at, command, feed, run};
@@ -81,8 +81,7 @@ fn what_cannot_be_said_is_refused_with_a_reason() {
 
 #[test]
 fn what_waits_is_shown_as_pending_and_who_waits_is_told() {
-    let (bootstrap, _folder) = bootstrap();
-    let early = Node::joined(&bootstrap);
+    let early = Node::alone();
     let id = run(at(&early), &["say", "early"]).expect(0).text().trim().to_owned();
     let said = run(at(&early), &["say", "no majority", "--ordered", "--wait", "0.2", "--json"]).expect(0).json();
     assert_eq!(said["status"], "pending");
@@ -91,7 +90,8 @@ fn what_waits_is_shown_as_pending_and_who_waits_is_told() {
     let pending: Vec<Value> = ended.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(pending.len(), 2, "{pending:?}");
     assert!(pending[0]["id"] == id.as_str() && pending[0]["body"] == "early" && pending[0]["status"] == "pending", "{pending:?}");
-    let _founder = Node::start(&["--bootstrap", &bootstrap.url, "--found"]);
+    let founder = Node::start(&["--no-bootstrap", "--found"]);
+    early.introduce(&founder);
     eventually("both are delivered", || run(at(&early), &["history"]).expect(0).lines().len() == 2);
     assert!(run(at(&early), &["history", "--pending"]).expect(0).lines().is_empty());
 }

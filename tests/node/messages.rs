@@ -116,8 +116,7 @@ fn an_ordered_message_of_another_node_is_shown_as_pending_too() {
 
 #[test]
 fn pending_messages_are_listed_in_pages() {
-    let (bootstrap, _folder) = bootstrap();
-    let node = Node::joined(&bootstrap);
+    let node = Node::alone();
     let said: Vec<String> = (0..7).map(|n| say(&node, &n.to_string(), "").json()["id"].as_str().expect("named").to_owned()).collect();
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {

@@ -440,6 +440,8 @@ impl Causal {
         if self.deadline().is_some_and(|at| at <= now) {
             self.retell_at = Some(now + RETELLING);
             self.retell(out);
+            // A founder alone is a majority, and nobody's answer will tell it so.
+            self.try_deliver(out);
         }
     }
 

@@ -25,7 +25,7 @@ fn violations(browser: &Browser, rules: &str) -> Vec<String> {
     found.as_array().unwrap().iter().map(|rule| format!("{}: {:?}", rule["id"], nodes(rule))).collect()
 }
 
-/// A network with something of everything: forty blobs, a conflict, a dead node, a pending message. Nobody founds a history, so it stays pending.
+/// A network with something of everything: forty blobs, a conflict, a dead node, a pending message. The dead node is one of two voters, so it stays pending.
 struct Busy {
     node: Node,
     bootstrap: Server,
@@ -42,18 +42,19 @@ fn busy() -> Busy {
     node.put(path, b"one");
     other.put(path, b"two");
     let dead = Node::joined(&bootstrap);
-    node.introduce(&other);
+    eventually("both vote", || node.status()["epoch"]["voters"].as_array().is_some_and(|voters| voters.len() == 2));
     for number in 0..40 {
         node.upload(&format!("file-{number}.txt"), b"x");
     }
     let blob = node.upload("story.txt", b"Once upon a time").replace("/blobs/", "/#/blob/");
-    node.post_with("/messages", &[("content-type", "text/plain")], b"is anybody there?");
     let believed = |state: &str| {
         let members = node.get("/members").json();
         members["members"].as_array().unwrap().iter().any(|member| member["id"] == dead.id() && member["state"] == state)
     };
     eventually("they have met", || believed("alive"));
     dead.server.signal("KILL");
+    node.post_with("/messages", &[("content-type", "text/plain")], b"is anybody there?");
+    node.introduce(&other);
     eventually("it is dead", || believed("dead"));
     drop(dead);
     Busy { node, bootstrap, blob, _other: other, _folder: folder }

@@ -36,13 +36,13 @@ fn a_message_posted_here_is_seen_there_with_its_number() {
 
 #[test]
 fn without_a_history_a_message_is_shown_as_pending_and_delivered_when_there_is_one() {
-    let (bootstrap, _folder) = bootstrap();
-    let node = Node::joined(&bootstrap);
+    let node = Node::alone();
     let browser = Browser::at(&node.url("/#/messages"));
     browser.says("main", "no message history yet");
     say(&browser, "is anybody there?", "causal");
     browser.says(".message.waits", "is anybody there?");
     browser.says(".message.waits", "pending");
-    let _founder = Node::start(&["--bootstrap", &bootstrap.url, "--found"]);
+    let founder = Node::start(&["--no-bootstrap", "--found"]);
+    node.introduce(&founder);
     browser.eventually("it is delivered", "document.querySelector('.message:not(.waits)') && !document.querySelector('.message.waits')");
 }

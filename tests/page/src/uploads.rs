@@ -22,7 +22,7 @@ const WATCH: &str = "window.seen = []; new MutationObserver(() => { for (const n
 fn a_picked_file_shows_its_progress_and_its_link_works_on_another_node() {
     let network = Network::of(3);
     let folder = tempfile::tempdir().unwrap();
-    let bytes = noise(24 << 20, 1);
+    let bytes = noise(96 << 20, 1);
     let path = file(folder.path(), "large picture.png", &bytes);
     let browser = Browser::at(&network.nodes[0].url("/"));
     browser.says("label.button", "choose files");
@@ -31,7 +31,7 @@ fn a_picked_file_shows_its_progress_and_its_link_works_on_another_node() {
     browser.says(".result .name", "large picture.png");
     let seen = browser.js("return seen.join('|')", vec![]);
     let seen = seen.as_str().unwrap();
-    assert!(seen.contains("of 24.0 MiB ·") && seen.contains("/s") && seen.contains("bar true"), "{seen}");
+    assert!(seen.contains("of 96.0 MiB ·") && seen.contains("/s") && seen.contains("bar true"), "{seen}");
     browser.says(".result .spread", "on 3 of 3 nodes");
     let link = browser.text(".result .link");
     let elsewhere = link.replace(&network.nodes[0].server.url, &network.nodes[2].server.url);

@@ -245,6 +245,18 @@ fn an_older_epochs_word_is_not_counted_in_a_later_one() {
 }
 
 #[test]
+fn who_votes_alone_delivers_what_it_kept_from_before_its_start() {
+    let epoch = Epoch { number: 1, voters: [id(0)].into() };
+    let kept = MessageId { origin: id(0), channel: Channel::Causal, sequence: 1 };
+    let (frontier, media_type, body) = (Frontier::default(), "text/plain".into(), Body::of(vec![]));
+    let pending = vec![Message { id: kept, frontier, media_type, body, sent: WallTime(0) }];
+    let mut machine = Causal::new(id(0), epoch, Durable { pending, ..Durable::default() }, Instant(0));
+    let now = machine.deadline().expect("something is pending");
+    machine.on_deadline(now, &mut Vec::new());
+    assert!(machine.is_delivered(kept));
+}
+
+#[test]
 fn only_what_is_on_disk_is_said_to_be_kept() {
     let epoch = Epoch { number: 1, voters: [0, 1, 2].map(id).into() };
     let mut machine = Causal::new(id(0), epoch, Durable::default(), Instant(0));
