@@ -49,11 +49,6 @@ impl Delivery {
         self.number
     }
 
-    /// How many slots wait for what came before them.
-    pub(super) fn waiting(&self) -> usize {
-        self.decided.len()
-    }
-
     /// The messages of slots that wait for what came before them.
     pub(super) fn undelivered(&self) -> impl Iterator<Item = &Message> {
         self.decided.iter().flat_map(|(_, batch)| batch.messages()).filter(|message| !self.is_delivered(message.id))

@@ -52,7 +52,7 @@ const ASKED_BESIDE: usize = 4;
 const LATELY: Duration = Duration::from_secs(60);
 /// A list of undelivered messages ends once their bodies have so many bytes. It holds one in any case.
 pub const UNDELIVERED_BUDGET: usize = 4 << 20;
-/// No page is asked for while so many persists are under way, or so many slots wait for what came before them.
+/// No page is asked for while so many persists are under way.
 const MAX_UNDER_WAY: usize = 32;
 
 /// What the replica sees of the network.

@@ -137,6 +137,9 @@ impl<S: Store> Node<S> {
                 self.tell_client(place.id, Some(place), out);
             }
             Effect::Joined(founding) => {
+                // What was asked in the history that was left is no answer in this one.
+                self.calls.retain(|_, purpose| !matches!(purpose, Purpose::History(..)));
+                self.unanswered.clear();
                 out.push(Output::Event(Event::HistoryJoined(founding)));
                 self.telling.apart.remove(&founding.id);
                 let adopting = self.telling.adopting.take();

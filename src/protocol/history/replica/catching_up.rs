@@ -69,9 +69,9 @@ impl Replica {
         ours
     }
 
-    /// Whether disk and delivery keep up with what is fetched.
+    /// Whether the disk keeps up with what is fetched. However many slots wait for what comes before them, that must be asked for.
     pub(super) fn may_ask(&self) -> bool {
-        self.disk.len() < MAX_UNDER_WAY && self.delivery.waiting() < MAX_UNDER_WAY
+        self.disk.len() < MAX_UNDER_WAY
     }
 
     pub(super) fn ask_for_more(&mut self, world: &mut World<'_>, out: &mut Vec<Effect>) {

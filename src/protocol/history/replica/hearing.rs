@@ -66,7 +66,7 @@ impl Replica {
         Ok(())
     }
 
-    /// A call was answered, or was not.
+    /// A call was answered, or was not. Of calls made before [`Effect::Joined`] nothing is to be reported after it: they were of another history.
     pub fn on_answer(&mut self, world: &mut World<'_>, from: NodeId, asked: Asked, answer: Option<HistoryAnswer>, out: &mut Vec<Effect>) {
         if self.joining {
             return;
