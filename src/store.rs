@@ -67,7 +67,7 @@ pub use arriving::{Arriving, Stalled};
 pub use folder::OpenError;
 pub use history::{History, HistorySize, PAGE_BYTES};
 pub use incoming::{Incoming, Next, Part, ReceiveFault};
-pub use list::{ListFault, ListPage, ListQuery, Order};
+pub use list::{ListFault, ListPage, ListQuery, Order, Which};
 pub use payloads::{PayloadReader, PutFault};
 pub use pins::Pin;
 pub use traffic::TrafficCounts;
@@ -145,6 +145,9 @@ pub struct Usage {
     pub live_blobs: u64,
     /// Blobs that are.
     pub tombstones: u64,
+    /// Blobs, of both kinds, with several live versions.
+    #[serde(default)]
+    pub conflicts: u64,
     /// Payloads here.
     pub payloads: u64,
     /// Their bytes.

@@ -11,7 +11,7 @@ use super::Context;
 use super::described::{Described, origin_of};
 use super::download::is_set;
 use super::errors::Fault;
-use crate::store::{ListQuery, Order};
+use crate::store::{ListQuery, Order, Which};
 
 /// Entries of a page if nothing is said.
 const LIMIT: usize = 100;
@@ -32,7 +32,7 @@ pub(super) struct Wish {
     limit: Option<usize>,
     /// Deleted blobs instead of live ones, newest first.
     deleted: Option<String>,
-    /// Only blobs with concurrent versions. No index knows them, so a page may be short, or empty, though `next` is not null.
+    /// Only blobs with concurrent versions, newest first; those of them whose winner says deleted too.
     conflicts: Option<String>,
 }
 
@@ -65,8 +65,13 @@ pub(super) fn describe(origin: &str, blob: BlobId, record: &Record) -> Option<De
 
 fn query(wish: Wish) -> Result<ListQuery, Fault> {
     let bad = |detail: &str| Err(Fault::Bad("bad-query", detail.to_owned()));
-    let deleted = wish.deleted.as_deref().is_some_and(is_set);
-    let conflicts = wish.conflicts.as_deref().is_some_and(is_set);
+    let set = |flag: &Option<String>| flag.as_deref().is_some_and(is_set);
+    let which = match (set(&wish.deleted), set(&wish.conflicts)) {
+        (false, false) => Which::Live,
+        (true, false) => Which::Deleted,
+        (false, true) => Which::Conflicts,
+        (true, true) => return bad("Deleted blobs are among the conflicts already."),
+    };
     let order = match wish.order.as_deref() {
         None if wish.name.is_some() => Order::Name,
         None | Some("newest") => Order::Newest,
@@ -77,14 +82,14 @@ fn query(wish: Wish) -> Result<ListQuery, Fault> {
     if wish.name.is_some() && order != Order::Name {
         return bad("name goes with order=name: no other order has an index of names.");
     }
-    if deleted && order != Order::Newest {
-        return bad("Deleted blobs are listed newest first only.");
+    if which != Which::Live && order != Order::Newest {
+        return bad("Deleted blobs and conflicts are listed newest first only.");
     }
     let limit = match wish.limit.unwrap_or(LIMIT) {
         0 => return bad("limit is a number from 1."),
         limit => limit.min(MAX_LIMIT),
     };
-    Ok(ListQuery { order, name_prefix: wish.name, deleted, conflicts, after: wish.after, limit })
+    Ok(ListQuery { order, name_prefix: wish.name, which, after: wish.after, limit })
 }
 
 #[cfg(test)]

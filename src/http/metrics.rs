@@ -81,6 +81,7 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
     let shown = [
         ("blobs", "Live blobs", usage.live_blobs),
         ("tombstones", "Deleted blobs", usage.tombstones),
+        ("conflicts", "Blobs with concurrent versions", usage.conflicts),
         ("payloads", "Payloads here", usage.payloads),
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
         ("payloads_wanted", "Payloads wanted and not here yet", status.wanted as u64),

@@ -36,6 +36,8 @@ struct StatusShown {
     blobs: u64,
     /// Deleted blobs.
     tombstones: u64,
+    /// Blobs, of both kinds, with concurrent versions.
+    conflicts: u64,
     /// Payloads here.
     payloads: u64,
     /// Their bytes.
@@ -218,6 +220,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         records: told.root.count,
         blobs: usage.live_blobs,
         tombstones: usage.tombstones,
+        conflicts: usage.conflicts,
         payloads: usage.payloads,
         payload_bytes: told.payload_bytes,
         root: told.root.to_string(),

@@ -97,7 +97,7 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         let bytes = tables::key_bytes(key);
         let row = self.tables.records.insert(&bytes, encoding::row(state, new).as_slice())?;
         let old = row.map(|row| encoding::record_of(row.value())).transpose()?;
-        self.indexes.update(key.blob, old.as_ref().and_then(Record::winner), new.winner(), &mut self.usage);
+        self.indexes.update(key.blob, old.as_ref(), new, &mut self.usage);
         match old {
             Some(old) => self.claim(&bytes, &old, new),
             None => {
@@ -501,6 +501,10 @@ mod tests {
         assert_eq!(count(&|| tables.names.len()), live.len());
         assert_eq!(count(&|| tables.ids.len()), live.len());
         assert_eq!(count(&|| tables.tombstones.len()), deleted.len());
+        let conflicts = heard.records.iter().filter(|(_, record)| record.versions().len() > 1);
+        let conflicts: BTreeSet<_> = conflicts.map(|(at, record)| tables::stamp_bytes(record.winner().unwrap().stamp, blob(*at))).collect();
+        assert_eq!(tables.conflicts.iter().unwrap().map(|row| *row.unwrap().0.value()).collect::<BTreeSet<_>>(), conflicts);
+        assert_eq!(usage.conflicts, conflicts.len() as u64);
         let expected = (live.len() as u64, deleted.len() as u64, here.len() as u64, here.len() as u64);
         assert_eq!((usage.live_blobs, usage.tombstones, usage.payloads, usage.payload_bytes), expected);
 

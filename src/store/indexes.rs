@@ -5,13 +5,14 @@
 //! once for each row.
 //!
 //! 1. Every live blob is in all three indexes of live blobs and every deleted one in that of tombstones, under its winner.
-//! 2. Of several changes of one row the last counts.
+//! 2. Every blob with several live versions is in the index of conflicts, under its winner, whether that says deleted or not.
+//! 3. Of several changes of one row the last counts.
 
-use gossip_cdn_protocol::{BlobId, Version};
-use redb::Error;
+use gossip_cdn_protocol::{BlobId, Record};
+use redb::{Error, ReadableTable, Table};
 
-use super::Usage;
 use super::tables::{self, StampBytes, Tables};
+use super::{Usage, encoding};
 
 /// A row, and whether it is there.
 type Row<K> = (K, bool);
@@ -21,17 +22,23 @@ type Row<K> = (K, bool);
 pub(super) struct Indexes {
     newest: Vec<Row<StampBytes>>,
     tombstones: Vec<Row<StampBytes>>,
+    conflicts: Vec<Row<StampBytes>>,
     names: Vec<Row<(String, [u8; 16])>>,
     ids: Vec<Row<[u8; 16]>>,
 }
 
 impl Indexes {
-    /// The winner of a blob is `new`, and was `old`.
-    pub(super) fn update(&mut self, blob: BlobId, old: Option<&Version>, new: Option<&Version>, usage: &mut Usage) {
-        for (winner, there) in [(old, false), (new, true)] {
-            let Some(winner) = winner else { continue };
+    /// The record of a blob is `new`, and was `old`.
+    pub(super) fn update(&mut self, blob: BlobId, old: Option<&Record>, new: &Record, usage: &mut Usage) {
+        for (record, there) in [(old, false), (Some(new), true)] {
+            let Some((record, winner)) = record.and_then(|record| Some((record, record.winner()?))) else { continue };
             let stamp = tables::stamp_bytes(winner.stamp, blob);
-            let count = match winner.content.payload() {
+            let tally = |count: &mut u64| *count = if there { *count + 1 } else { count.saturating_sub(1) };
+            if is_conflict(record) {
+                self.conflicts.push((stamp, there));
+                tally(&mut usage.conflicts);
+            }
+            tally(match winner.content.payload() {
                 Some(payload) => {
                     self.newest.push((stamp, there));
                     self.names.push(((payload.file_name.clone().unwrap_or_default(), *blob.0.as_bytes()), there));
@@ -42,19 +49,15 @@ impl Indexes {
                     self.tombstones.push((stamp, there));
                     &mut usage.tombstones
                 }
-            };
-            *count = if there { *count + 1 } else { count.saturating_sub(1) };
+            });
         }
     }
 
     /// Writes all changes.
     pub(super) fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Error> {
-        for (key, there) in last_words(&mut self.newest) {
-            if there { tables.newest.insert(&key, ()).map(drop)? } else { tables.newest.remove(&key).map(drop)? }
-        }
-        for (key, there) in last_words(&mut self.tombstones) {
-            if there { tables.tombstones.insert(&key, ()).map(drop)? } else { tables.tombstones.remove(&key).map(drop)? }
-        }
+        apply_stamps(&mut self.newest, &mut tables.newest)?;
+        apply_stamps(&mut self.tombstones, &mut tables.tombstones)?;
+        apply_stamps(&mut self.conflicts, &mut tables.conflicts)?;
         for ((name, id), there) in last_words(&mut self.names) {
             let key = (name.as_str(), &id);
             if there { tables.names.insert(key, ()).map(drop)? } else { tables.names.remove(key).map(drop)? }
@@ -64,6 +67,32 @@ impl Indexes {
         }
         Ok(())
     }
+}
+
+fn apply_stamps(rows: &mut Vec<Row<StampBytes>>, table: &mut Table<'_, &'static StampBytes, ()>) -> Result<(), Error> {
+    for (key, there) in last_words(rows) {
+        if there { table.insert(&key, ()).map(drop)? } else { table.remove(&key).map(drop)? }
+    }
+    Ok(())
+}
+
+/// Whether versions of a blob do not know of each other.
+fn is_conflict(record: &Record) -> bool {
+    record.versions().len() > 1
+}
+
+/// Makes the index of conflicts of all records, for a folder of a time before there was one.
+pub(super) fn find_conflicts(tables: &mut Tables<'_>, usage: &mut Usage) -> Result<(), Error> {
+    usage.conflicts = 0;
+    for row in tables.records.iter()? {
+        let (key, row) = row?;
+        let record = encoding::record_of(row.value())?;
+        if let Some(winner) = record.winner().filter(|_| is_conflict(&record)) {
+            tables.conflicts.insert(&tables::stamp_bytes(winner.stamp, tables::key_of(key.value()).blob), ())?;
+            usage.conflicts += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the rows, in order; of those with one key the last.

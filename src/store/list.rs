@@ -14,9 +14,6 @@ use uuid::Uuid;
 
 use super::{encoding, fault, tables};
 
-/// Records looked at for a page of conflicts: some ten milliseconds.
-const LOOK: usize = 4096;
-
 /// In which order blobs are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -29,6 +26,18 @@ pub enum Order {
     Id,
 }
 
+/// Of which blobs there is a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Which {
+    /// Live ones.
+    #[default]
+    Live,
+    /// Deleted ones.
+    Deleted,
+    /// Those with several live versions, whether the winner says deleted or not.
+    Conflicts,
+}
+
 /// Which blobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -36,11 +45,8 @@ pub struct ListQuery {
     pub order: Order,
     /// Only those whose file name begins so; with [`Order::Name`] only.
     pub name_prefix: Option<String>,
-    /// Deleted blobs instead of live ones; in the order [`Order::Newest`] only.
-    pub deleted: bool,
-    /// Only those with several live versions. No index knows them: [`LOOK`] records are looked at for a page, and it may be empty though
-    /// there are more behind it.
-    pub conflicts: bool,
+    /// Of which blobs; of others than live ones in the order [`Order::Newest`] only.
+    pub which: Which,
     /// The cursor that the page before gave.
     pub after: Option<String>,
     /// Most entries of the page; at least 1.
@@ -63,30 +69,34 @@ pub enum ListFault {
     #[error("the cursor is not one that a page of this order gave")]
     BadCursor,
     /// No index serves this query.
-    #[error("a prefix of names needs the order by name; deleted blobs are listed newest first")]
+    #[error("a prefix of names needs the order by name; deleted blobs and conflicts are listed newest first")]
     NoIndex,
     /// The store cannot be read.
     #[error("{0}")]
     Store(#[from] StoreFault),
 }
 
-/// The four indexes, by the first byte of their cursors.
+/// The five indexes, by the first byte of their cursors.
 #[derive(Clone, Copy)]
 enum Index {
     Newest,
     Name,
     Id,
     Tombstones,
+    Conflicts,
 }
 
 impl Index {
     fn of(query: &ListQuery) -> Result<Self, ListFault> {
-        match (query.order, query.deleted, &query.name_prefix) {
-            (Order::Newest, true, None) => Ok(Self::Tombstones),
-            (Order::Newest, false, None) => Ok(Self::Newest),
-            (Order::Id, false, None) => Ok(Self::Id),
-            (Order::Name, false, _) => Ok(Self::Name),
-            (Order::Name | Order::Id, true, _) | (Order::Newest | Order::Id, _, Some(_)) => Err(ListFault::NoIndex),
+        match (query.which, query.order, &query.name_prefix) {
+            (Which::Live, Order::Newest, None) => Ok(Self::Newest),
+            (Which::Live, Order::Id, None) => Ok(Self::Id),
+            (Which::Live, Order::Name, _) => Ok(Self::Name),
+            (Which::Deleted, Order::Newest, None) => Ok(Self::Tombstones),
+            (Which::Conflicts, Order::Newest, None) => Ok(Self::Conflicts),
+            (Which::Live, Order::Newest | Order::Id, Some(_))
+            | (Which::Deleted | Which::Conflicts, Order::Newest, Some(_))
+            | (Which::Deleted | Which::Conflicts, Order::Name | Order::Id, _) => Err(ListFault::NoIndex),
         }
     }
 
@@ -96,6 +106,7 @@ impl Index {
             Self::Name => b'm',
             Self::Id => b'i',
             Self::Tombstones => b'd',
+            Self::Conflicts => b'c',
         }
     }
 
@@ -123,33 +134,23 @@ pub(super) fn page(transaction: &ReadTransaction, hasher: &ItemHasher, query: &L
     let index = Index::of(query)?;
     let after = query.after.as_deref().map(|cursor| index.key(cursor)).transpose()?;
     let limit = query.limit.max(1);
-    let look = if query.conflicts { LOOK } else { limit };
     let stored = |error: Error| ListFault::Store(fault(error));
     // One more than asked for tells whether there is a next page.
     let mut keys = match index {
-        Index::Newest => by_stamp(transaction, tables::NEWEST, after, look + 1)?,
-        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, look + 1)?,
-        Index::Id => by_id(transaction, after, look + 1)?,
-        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, look + 1)?,
+        Index::Newest => by_stamp(transaction, tables::NEWEST, after, limit + 1)?,
+        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, limit + 1)?,
+        Index::Conflicts => by_stamp(transaction, tables::CONFLICTS, after, limit + 1)?,
+        Index::Id => by_id(transaction, after, limit + 1)?,
+        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, limit + 1)?,
     };
-    let more = keys.len() > look;
-    keys.truncate(look);
-    let mut next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
-    let last = keys.len();
-    let mut entries = Vec::with_capacity(limit.min(last));
+    let more = keys.len() > limit;
+    keys.truncate(limit);
+    let next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
+    let mut entries = Vec::with_capacity(keys.len());
     let records = transaction.open_table(tables::RECORDS).map_err(|error| stored(error.into()))?;
-    for (place, (key, blob)) in keys.into_iter().enumerate() {
+    for (_, blob) in keys {
         let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? else { continue };
-        let record = encoding::record_of(row.value()).map_err(stored)?;
-        if query.conflicts && record.versions().len() < 2 {
-            continue;
-        }
-        entries.push((blob, record));
-        if entries.len() == limit {
-            let behind = more || place + 1 < last;
-            next = behind.then(|| index.cursor(&key));
-            break;
-        }
+        entries.push((blob, encoding::record_of(row.value()).map_err(stored)?));
     }
     Ok(ListPage { entries, next })
 }
@@ -283,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_deleted_blob_moves_to_the_deleted_ones_and_back() {
         let fixture = seven_blobs().await;
-        let deleted = ListQuery { deleted: true, ..query(Order::Newest) };
+        let deleted = ListQuery { which: Which::Deleted, ..query(Order::Newest) };
         for n in [4, 2] {
             let tombstone = write(&fixture.store.blob(blob(n)).unwrap().unwrap(), 1, 300 - u64::try_from(n).unwrap(), Content::Tombstone);
             fixture.persist(&[(blob(n), &tombstone)]).await;
@@ -301,6 +302,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn conflicts_are_found_among_any_number_of_blobs_and_go_when_they_are_settled() {
+        let fixture = seven_blobs().await;
+        let conflicts = ListQuery { which: Which::Conflicts, ..query(Order::Newest) };
+        let versions = |n| fixture.store.blob(blob(n)).unwrap().unwrap();
+        assert_eq!(walk(&fixture, &conflicts), [0; 0]);
+        // Two that nobody looked at for long, and one of which another node knows nothing but that it deleted it.
+        for (n, said) in [(1, content(&[2], Some("a"))), (3, content(&[3], None)), (2, Content::Tombstone)] {
+            let mut record = versions(n);
+            let other = write(&Record::default(), 2, 500 + u64::try_from(n).unwrap(), said);
+            record.insert(other.winner().unwrap().clone());
+            assert_eq!(record.versions().len(), 2);
+            fixture.persist(&[(blob(n), &record)]).await;
+        }
+        for limit in [1, 2, 3, 4] {
+            assert_eq!(walk(&fixture, &ListQuery { limit, ..conflicts.clone() }), [3, 2, 1], "{limit} a page");
+        }
+        assert_eq!(fixture.store.usage().conflicts, 3);
+        fixture.persist(&[(blob(3), &write(&versions(3), 1, 900, content(&[4], None)))]).await;
+        assert_eq!(walk(&fixture, &conflicts), [2, 1]);
+        assert_eq!(fixture.store.usage().conflicts, 2);
+        assert_eq!(fixture.store.list(&ListQuery { which: Which::Conflicts, ..query(Order::Id) }), Err(ListFault::NoIndex));
+    }
+
+    #[tokio::test]
     async fn a_cursor_is_good_for_its_own_order_only() {
         let fixture = seven_blobs().await;
         let next = |order| fixture.store.list(&ListQuery { limit: 2, ..query(order) }).unwrap().next;
@@ -310,17 +335,19 @@ mod tests {
         let page = after(Order::Id, next(Order::Id)).unwrap();
         assert_eq!((page.entries.len(), page.next), (5, None));
         assert_eq!(fixture.store.list(&ListQuery { name_prefix: Some("b".into()), ..query(Order::Id) }), Err(ListFault::NoIndex));
-        assert_eq!(fixture.store.list(&ListQuery { deleted: true, ..query(Order::Name) }), Err(ListFault::NoIndex));
+        assert_eq!(fixture.store.list(&ListQuery { which: Which::Deleted, ..query(Order::Name) }), Err(ListFault::NoIndex));
     }
 
     #[test]
     fn strange_cursors_are_refused_or_harmless() {
         let fixture = Fixture::new();
-        proptest!(ProptestConfig::with_cases(64), |(bytes in prop::collection::vec(any::<u8>(), 0..40), letter in prop::sample::select(b"nmidx".to_vec()), text in ".{0,20}")| {
+        proptest!(ProptestConfig::with_cases(64), |(bytes in prop::collection::vec(any::<u8>(), 0..40), letter in prop::sample::select(b"nmidcx".to_vec()), text in ".{0,20}")| {
             let forged = URL_SAFE_NO_PAD.encode([&[letter], &bytes[..]].concat());
             for after in [forged, text.clone()] {
-                for order in [Order::Newest, Order::Name, Order::Id] {
-                    let answer = fixture.store.list(&ListQuery { after: Some(after.clone()), ..query(order) });
+                let live = [Order::Newest, Order::Name, Order::Id].map(query);
+                let others = [Which::Deleted, Which::Conflicts].map(|which| ListQuery { which, ..query(Order::Newest) });
+                for query in live.into_iter().chain(others) {
+                    let answer = fixture.store.list(&ListQuery { after: Some(after.clone()), ..query });
                     let refused = answer == Err(ListFault::BadCursor);
                     let harmless = answer.is_ok_and(|page| page.entries.is_empty() && page.next.is_none());
                     prop_assert!(harmless || refused);

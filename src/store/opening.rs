@@ -3,6 +3,7 @@
 //! 1. The incarnation is on disk before anybody hears it, and greater than in every life before.
 //! 2. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names. What had come
 //!    of a payload that is still missing stays.
+//! 3. An index that the folder has not got yet is made of its records.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use gossip_cdn_protocol::ContentHash;
 use gossip_cdn_protocol::item::ItemHasher;
-use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable};
+use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable, TableHandle};
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
@@ -20,7 +21,7 @@ use super::pins::Pins;
 use super::tables::{self, Tables};
 use super::traffic::Traffic;
 use super::writer::{Queue, Request};
-use super::{Identity, OpenError, Options, Shared, Usage};
+use super::{Identity, OpenError, Options, Shared, Usage, indexes};
 
 pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>), OpenError> {
     let folder = Folder::claim(dir, &options.cluster)?;
@@ -71,6 +72,7 @@ fn database(folder: &Folder, cache_bytes: usize) -> Result<Database, OpenError> 
 fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage), Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    let knows_conflicts = transaction.list_tables()?.any(|table| table.name() == tables::CONFLICTS.name());
     let mut tables = Tables::open(&transaction)?;
     let known = tables.meta.get(tables::SECRET)?.and_then(|row| <[u8; 32]>::try_from(row.value()).ok());
     let (secret, lives) = match known.filter(|_| !options.restored) {
@@ -84,6 +86,9 @@ fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage
     let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut usage: Usage = usage.unwrap_or_default();
     drop_unowned(&mut tables, &mut usage)?;
+    if !knows_conflicts {
+        indexes::find_conflicts(&mut tables, &mut usage)?;
+    }
     tables.write_identity(&identity)?;
     tables.meta.insert(tables::USAGE, tables::to_json(&[], &usage)?.as_slice())?;
     drop(tables);
@@ -119,8 +124,8 @@ mod tests {
 
     use gossip_cdn_protocol::{NodeId, Record, Store as _};
 
-    use super::super::Store;
     use super::super::fixture::{Fixture, blob, content, files, noise, options, persist, start, write};
+    use super::super::{ListQuery, Store, Which};
     use super::*;
 
     fn refused(dir: &Path, options: Options) -> OpenError {
@@ -206,6 +211,29 @@ mod tests {
         drop((store, writer));
         let (store, _writer) = Store::open(dir.path(), Options { restored: true, ..options() }).unwrap();
         assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_an_index_of_conflicts_is_given_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let mut torn = write(&Record::default(), 1, 5, content(b"a", None));
+        torn.insert(write(&Record::default(), 2, 6, content(b"b", None)).winner().unwrap().clone());
+        let calm = write(&Record::default(), 1, 7, content(b"c", None));
+        let durable = store.persist(persist(&[(blob(1), &torn), (blob(2), &calm)])).await;
+        store.close();
+        start(writer).join().unwrap().unwrap();
+        assert_eq!(durable.await.unwrap(), Ok(()));
+        drop(store);
+        let database = Database::open(dir.path().join("store.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.delete_table(tables::CONFLICTS).unwrap());
+        transaction.commit().unwrap();
+        drop(database);
+        let (store, _writer) = Store::open(dir.path(), options()).unwrap();
+        let page = store.list(&ListQuery { which: Which::Conflicts, limit: 9, ..ListQuery::default() }).unwrap();
+        assert_eq!(page.entries, [(blob(1), torn)]);
+        assert_eq!(store.usage().conflicts, 1);
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ pub(super) const NAMES: Definition<(&str, &[u8; 16]), ()> = Definition::new("liv
 pub(super) const IDS: Definition<&[u8; 16], ()> = Definition::new("live_by_id_v1");
 /// Deleted blobs by the stamp of their tombstone.
 pub(super) const TOMBSTONES: Definition<&[u8; 24], ()> = Definition::new("tombstones_by_stamp_v1");
+/// Blobs with several live versions, deleted ones among them, by the stamp of their winner.
+pub(super) const CONFLICTS: Definition<&[u8; 24], ()> = Definition::new("conflicts_by_stamp_v1");
 /// The payloads that are here, by hash, with their size. Up to [`super::INLINE_MAX`] the bytes are in [`INLINE`], else in files.
 pub(super) const PAYLOADS: Definition<&[u8; 32], u64> = Definition::new("payloads_v1");
 /// Bytes of small payloads.
@@ -70,6 +72,7 @@ pub(super) struct Tables<'txn> {
     pub(super) names: Table<'txn, (&'static str, &'static [u8; 16]), ()>,
     pub(super) ids: Table<'txn, &'static [u8; 16], ()>,
     pub(super) tombstones: Table<'txn, &'static [u8; 24], ()>,
+    pub(super) conflicts: Table<'txn, &'static [u8; 24], ()>,
     pub(super) payloads: Table<'txn, &'static [u8; 32], u64>,
     pub(super) inline: Table<'txn, &'static [u8; 32], &'static [u8]>,
     pub(super) owners: Table<'txn, &'static [u8; 56], bool>,
@@ -89,6 +92,7 @@ impl<'txn> Tables<'txn> {
             names: transaction.open_table(NAMES)?,
             ids: transaction.open_table(IDS)?,
             tombstones: transaction.open_table(TOMBSTONES)?,
+            conflicts: transaction.open_table(CONFLICTS)?,
             payloads: transaction.open_table(PAYLOADS)?,
             inline: transaction.open_table(INLINE)?,
             owners: transaction.open_table(OWNERS)?,

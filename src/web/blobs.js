@@ -6,7 +6,7 @@ import { called, isId, size } from './format.js';
 import { calmly, follow } from './live.js';
 import { when } from './members.js';
 import { notice, problem } from './notices.js';
-import { blobs as texts } from './texts.js';
+import { blobs as texts, general } from './texts.js';
 import { askAgain, onUploaded, section, take } from './uploads.js';
 
 const PAGE = 50;
@@ -66,7 +66,7 @@ export function blobsView(place) {
     }
     show(body, table(shown));
     show(below, h('span', { className: 'soft' }, texts.shown(shown.length, next !== null)),
-      next ? h('button', { type: 'button', className: 'quiet', onclick: () => load(next) }, texts.more) : null);
+      next ? h('button', { type: 'button', className: 'quiet', onclick: () => load(next) }, general.more) : null);
   }
 
   let typing = 0;

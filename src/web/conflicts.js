@@ -7,52 +7,47 @@ import { calmly, follow } from './live.js';
 import { notice, problem, why } from './notices.js';
 import { conflicts as texts, general } from './texts.js';
 
-/** Conflicts shown; a network with more has another problem. */
-const MOST = 50;
+/** Conflicts shown at first, and more at a press. */
+const PAGE = 20;
 
 export function conflictsView(place, wanted) {
-  const said = h('p', { className: 'soft', role: 'status' });
-  const body = h('div', { className: 'conflicts' });
-  place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), said, body);
-  let stopped = false;
-  let looking = false;
+  const body = h('div', { className: 'conflicts' }, h('p', { className: 'soft', role: 'status' }, general.loading));
+  const more = h('button', { type: 'button', className: 'quiet', hidden: true, onclick: () => { most += PAGE; load(); } }, general.more);
+  place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), body, more);
+  let most = PAGE;
+  let drawn = null;
+  let asked = 0;
 
-  /** The ids of blobs with several live versions, live ones and deleted ones. */
+  /** The ids of blobs with several live versions. */
   async function find() {
-    const found = [];
-    for (const deleted of ['', '&deleted']) {
-      let after = null;
-      do {
-        const page = await read(`/blobs?conflicts&limit=${MOST}${deleted}${after ? `&after=${after}` : ''}`);
-        found.push(...page.blobs.map((blob) => blob.id));
-        after = page.next;
-        if (after) show(said, texts.looking);
-      } while (after && found.length < MOST && !stopped);
-    }
-    return found;
+    const page = await read(`/blobs?conflicts&limit=${most}`);
+    more.hidden = !page.next || page.blobs.length < most;
+    return page.blobs.map((blob) => blob.id);
   }
 
   async function load() {
-    if (looking) return;
-    looking = true;
+    const mine = ++asked;
     try {
       const ids = wanted ? [wanted] : await find();
       const all = await Promise.all(ids.map((id) => read(`/blobs/${id}/versions`)));
-      if (stopped) return;
-      show(said, '');
       const open = all.filter((found) => found.versions.length > 1);
+      const state = JSON.stringify(open);
+      // A later question counts; and what is the same stays, with what is pressed in it.
+      if (mine !== asked || state === drawn) return;
+      drawn = state;
       if (open.length === 0) show(body, h('div', { className: 'card' }, notice(texts.none, texts.noneHint)));
       else show(body, ...open.map((found) => conflict(found, load)));
     } catch (error) {
-      if (!stopped) { show(said, ''); show(body, problem(error, load)); }
-    } finally { looking = false; }
+      if (mine !== asked) return;
+      drawn = null;
+      show(body, problem(error, load));
+    }
   }
 
-  show(said, general.loading);
   load();
   const soon = calmly(load, 1000);
   const stop = follow('/events', { record: soon }, soon);
-  return () => { stopped = true; stop(); };
+  return () => { asked += 1; stop(); };
 }
 
 function conflict(found, done) {

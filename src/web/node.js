@@ -5,7 +5,7 @@ import { blobView } from './blob.js';
 import { blobsView } from './blobs.js';
 import { conflictsView } from './conflicts.js';
 import { announce, h, show } from './dom.js';
-import { isId } from './format.js';
+import { count as numeral, isId } from './format.js';
 import { onReachable } from './live.js';
 import { messagesView } from './messages.js';
 import { networkView } from './network.js';
@@ -63,13 +63,13 @@ receive(() => { if (location.hash.replace(/^#\/?/, '') !== '') location.hash = '
 addEventListener('hashchange', go);
 go();
 
-/** How many conflicts there are, beside the view's name: of the blobs written last. */
+/** How many conflicts there are, beside the view's name. */
 async function count() {
   if (document.hidden) return;
   try {
-    const { blobs: found, next } = await read('/blobs?conflicts&limit=20');
-    show(links[1], conflicts.title, found.length ? h('span', { className: 'badge' }, `${found.length}${next && found.length >= 20 ? '+' : ''}`) : null);
+    const { conflicts: found } = await read('/status');
+    show(links[1], conflicts.title, found ? h('span', { className: 'badge' }, numeral(found)) : null);
   } catch { /* The banner tells that the node does not answer. */ }
 }
 count();
-setInterval(count, 15000);
+setInterval(count, 10000);

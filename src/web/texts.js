@@ -8,7 +8,7 @@ export const state = { alive: 'alive', suspect: 'suspect', dead: 'dead', left: '
 
 export const general = {
   retry: 'Try again',
-  loading: 'Loading…',
+  loading: 'Loading…', more: 'Show more',
   offline: 'This node does not answer. What you see may be old; the page comes back by itself when the node does.',
   offlineMap: 'The bootstrap node does not answer. The nodes go on without it; this page comes back by itself.',
   online: 'The node answers again.',
@@ -52,7 +52,7 @@ export const blobs = {
   name: 'Name', bytes: 'Size', type: 'Type', when: 'Written',
   search: 'Search', searchHint: 'Beginning of a name, or a whole id',
   sort: 'Sort by', newest: 'newest first', byName: 'name', byId: 'id',
-  more: 'Show more', shown: (number, more) => `${plural(number, 'blob', 'blobs')} shown${more ? ', there are more' : ''}`,
+  shown: (number, more) => `${plural(number, 'blob', 'blobs')} shown${more ? ', there are more' : ''}`,
   none: 'Nothing is stored yet.', noneHint: 'Drop a file anywhere on this page to be the first.',
   notFound: (text) => `No blob has a name that begins with “${text}”.`, notFoundHint: 'Capital letters count. A whole id works too.',
   fresh: (number) => `${plural(number, 'change', 'changes')}: show`,
@@ -87,7 +87,6 @@ export const blob = {
 export const conflicts = {
   title: 'Conflicts',
   lead: 'When two nodes write the same blob without knowing of each other, every node picks the same winner and keeps the other versions until somebody writes over them.',
-  looking: 'Looking through the blobs…',
   none: 'No conflicts.', noneHint: 'Nobody wrote the same blob twice without knowing of it.',
   winner: 'winner', sibling: 'sibling', tombstone: 'deleted',
   origin: 'Written by', when: 'Written', stamp: 'Stamp', clock: 'Vector clock', hash: 'BLAKE3',
