@@ -301,6 +301,7 @@ impl Core {
             address: advertised,
             heartbeats: lan.is_some(),
             found: config.found,
+            voters: config.voters,
         };
         let read = store.clone();
         let node = move || {

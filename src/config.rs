@@ -16,6 +16,7 @@ use std::{fmt, io};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use gossip_cdn_protocol::history::epoch::MAX_VOTERS;
 use gossip_cdn_protocol::member::{MAX_ADDRESS, is_base_url};
 use gossip_cdn_shell::logging::LogFormat;
 
@@ -78,6 +79,9 @@ pub struct NodeArgs {
     /// Found a message history, if the node belongs to none: for one node of a new network
     #[arg(long, env = "GOSSIP_CDN_FOUND", value_parser = BoolishValueParser::new())]
     found: bool,
+    /// Nodes that vote on messages at most, 1 to 7: more outlive the failure of more, fewer say less to each other; alike on all nodes [default: 7]
+    #[arg(long, value_name = "N", env = "GOSSIP_CDN_VOTERS")]
+    voters: Option<usize>,
     /// Name under which requests may come, beside IP addresses, localhost and the advertised name; may be given several times
     #[arg(long, value_name = "NAME", env = "GOSSIP_CDN_HOST", value_delimiter = ',')]
     host: Vec<String>,
@@ -172,6 +176,8 @@ pub struct NodeConfig {
     pub lan: Option<SocketAddrV4>,
     /// Whether to found a message history, if the node belongs to none.
     pub found: bool,
+    /// Nodes that vote on messages at most.
+    pub voters: usize,
     /// Names that requests may come under, beside IP addresses, `localhost` and the advertised name.
     pub hosts: Vec<String>,
     /// Other origins whose pages may write here.
@@ -206,6 +212,7 @@ impl Default for NodeConfig {
             cluster: CLUSTER.into(),
             lan: None,
             found: false,
+            voters: MAX_VOTERS,
             hosts: Vec::new(),
             allow_origin: Vec::new(),
             write_token: None,
@@ -245,6 +252,7 @@ impl NodeConfig {
             cluster: cluster.unwrap_or(default.cluster),
             lan,
             found: flags.found || file.found.unwrap_or_default(),
+            voters: count("--voters", flags.voters.or(file.voters), MAX_VOTERS)?.unwrap_or(default.voters),
             hosts: stronger(flags.host, file.host),
             allow_origin: stronger(flags.allow_origin, file.allow_origin).iter().map(|url| base(url)).collect(),
             write_token: token.as_deref().map(read_token).transpose()?,
@@ -490,7 +498,7 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nlan = true\nfound = true\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) cluster: Option<String>,
     pub(super) lan: Option<Lan>,
     pub(super) found: Option<bool>,
+    pub(super) voters: Option<usize>,
     pub(super) host: Option<Vec<String>>,
     pub(super) allow_origin: Option<Vec<String>>,
     pub(super) write_token: Option<PathBuf>,

@@ -528,6 +528,16 @@ impl Membership {
         self.live.draw(count, except, rng).into_iter().filter_map(|id| self.target(id)).collect()
     }
 
+    /// The live members, but for this one.
+    pub fn live_ids(&self) -> Vec<NodeId> {
+        self.live.ids().collect()
+    }
+
+    /// Up to `degree` live members to which this node passes on what all are to hear, as [`live`] chooses them.
+    pub fn successors(&self, degree: usize) -> Vec<NodeId> {
+        self.live.successors(self.me.id, degree)
+    }
+
     /// One of the dead and gone whose turn has come.
     pub fn due_dead(&mut self, now: Instant) -> Option<Target> {
         let due = self.absent.due(now, &mut self.rng)?;

@@ -78,6 +78,8 @@ pub struct Config {
     pub heartbeats: bool,
     /// Whether to found a message history if this node belongs to none.
     pub found: bool,
+    /// How many nodes are to vote on messages at most; up to [`crate::history::epoch::MAX_VOTERS`].
+    pub voters: usize,
 }
 
 /// Who a node is.
@@ -223,7 +225,7 @@ impl<S: Store> Node<S> {
         let addresses = Addresses { bootstraps: config.bootstraps, introduced };
         let pauses = ChaCha8Rng::from_rng(&mut rng);
         Ok(Self {
-            history: Replica::new(me.id, store.history(), now.instant)?,
+            history: Replica::new(me.id, config.voters, store.history(), now.instant)?,
             telling: Telling::new(config.found, now.instant),
             unanswered: vec![],
             records: Records::open(store, hasher.clone())?,

@@ -31,6 +31,8 @@ use crate::time::{Instant, WallTime};
 
 /// How often what is pending is told again to voters who have not said that they have it.
 pub const RETELLING: Duration = Duration::from_secs(1);
+/// How often it is looked whether anything is to be told again.
+const LOOKING: Duration = Duration::from_millis(250);
 /// Most messages pending here; beyond it a client's are refused and others' are left for later.
 pub const MAX_PENDING: usize = 8192;
 /// Most messages, and most names of each kind, in one [`Tell`].
@@ -62,7 +64,11 @@ pub struct Tell {
 pub enum Whom {
     /// This node.
     Node(NodeId),
-    /// A few random ones, once.
+    /// All who do not vote, where they are few, but for the message's origin: a voter's word reaches them all by itself.
+    Learners,
+    /// Those to whom this node passes rumors on, where nodes are many.
+    Rumor,
+    /// A few random ones.
     AFew,
 }
 
@@ -118,6 +124,14 @@ struct Pending {
     marked: bool,
     /// Who told its name, for as long as the message itself is not here.
     known_to: Option<NodeId>,
+    /// When it was last told, or asked for; not since the start if `None`.
+    told: Option<Instant>,
+}
+
+impl Pending {
+    fn is_due(&self, now: Instant) -> bool {
+        self.told.is_none_or(|told| now.since(told) >= RETELLING)
+    }
 }
 
 /// The state of the causal channel at one node.
@@ -212,8 +226,8 @@ impl Causal {
     fn store(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
         let id = message.id;
         let pending = self.pending.entry(id).or_default();
-        (pending.message, pending.known_to) = (Some(message.clone()), None);
-        self.retell_at.get_or_insert(now + RETELLING);
+        (pending.message, pending.known_to, pending.told) = (Some(message.clone()), None, Some(now));
+        self.retell_at.get_or_insert(now + LOOKING);
         self.persist(vec![Change::Store(message)], vec![Then::Stored(id)], out);
         if is_planted(Bug::HeldEarly) {
             let tell = Tell { epoch: self.epoch().number, holds: vec![id], ..Tell::default() };
@@ -235,7 +249,7 @@ impl Causal {
                     let tell = Tell { epoch: self.epoch().number, delivered: vec![message.id], ..Tell::default() };
                     // A majority's word reaches voters only: one of them tells the learners.
                     if self.epoch().voters.contains(&self.me) {
-                        out.push(Effect::Tell(Whom::AFew, tell));
+                        out.push(Effect::Tell(Whom::Rumor, tell));
                     }
                     out.push(Effect::Delivered(message));
                 }
@@ -253,13 +267,16 @@ impl Causal {
         pending.durable = true;
         let Some(message) = pending.message.clone() else { return };
         let voter = self.epoch().voters.contains(&self.me);
-        out.push(Effect::Tell(Whom::AFew, Tell { epoch, messages: vec![message.clone()], ..Tell::default() }));
+        let whole = Tell { epoch, messages: vec![message.clone()], ..Tell::default() };
+        out.push(Effect::Tell(Whom::Rumor, whole.clone()));
+        if voter {
+            out.push(Effect::Tell(Whom::Learners, whole.clone()));
+            if !own && !self.epoch().voters.contains(&id.origin) {
+                out.push(Effect::Tell(Whom::Node(id.origin), Tell { epoch, holds: vec![id], ..Tell::default() }));
+            }
+        }
         for to in self.other_voters() {
-            let tell = if own {
-                Tell { epoch, messages: vec![message.clone()], ..Tell::default() }
-            } else {
-                Tell { epoch, holds: vec![id], ..Tell::default() }
-            };
+            let tell = if own { whole.clone() } else { Tell { epoch, holds: vec![id], ..Tell::default() } };
             if own || voter {
                 out.push(Effect::Tell(Whom::Node(to), tell));
             }
@@ -299,12 +316,12 @@ impl Causal {
             if self.is_delivered(id) {
                 answer.delivered.push(id);
             } else {
-                self.hear_of(id, from, &mut answer);
+                self.hear_of(now, id, from, &mut answer);
                 self.count(id, from, epoch);
             }
         }
         for id in delivered {
-            self.on_mark(id, from, &mut answer, out);
+            self.on_mark(now, id, from, &mut answer, out);
         }
         for id in lacks {
             let held = self.pending.get(&id).filter(|pending| pending.durable).and_then(|pending| pending.message.clone());
@@ -335,26 +352,27 @@ impl Causal {
     }
 
     /// A name came without its message: it is asked for.
-    fn hear_of(&mut self, id: MessageId, from: NodeId, answer: &mut Tell) {
+    fn hear_of(&mut self, now: Instant, id: MessageId, from: NodeId, answer: &mut Tell) {
         if self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&id) {
             return;
         }
         let pending = self.pending.entry(id).or_default();
         if pending.message.is_none() {
-            pending.known_to = Some(from);
+            (pending.known_to, pending.told) = (Some(from), Some(now));
             answer.lacks.push(id);
+            self.retell_at.get_or_insert(now + LOOKING);
         }
     }
 
-    fn on_mark(&mut self, id: MessageId, from: NodeId, answer: &mut Tell, out: &mut Vec<Effect>) {
+    fn on_mark(&mut self, now: Instant, id: MessageId, from: NodeId, answer: &mut Tell, out: &mut Vec<Effect>) {
         if self.is_delivered(id) {
             return;
         }
-        self.hear_of(id, from, answer);
+        self.hear_of(now, id, from, answer);
         let epoch = self.epoch().number;
         let Some(pending) = self.pending.get_mut(&id).filter(|pending| !pending.marked) else { return };
         pending.marked = true;
-        out.push(Effect::Tell(Whom::AFew, Tell { epoch, delivered: vec![id], ..Tell::default() }));
+        out.push(Effect::Tell(Whom::Rumor, Tell { epoch, delivered: vec![id], ..Tell::default() }));
     }
 
     /// Delivers whatever may be delivered, until nothing moves.
@@ -405,7 +423,7 @@ impl Causal {
     }
 
     /// A later epoch is in force: what is held undelivered is said anew in it.
-    pub fn on_epoch(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+    pub fn on_epoch(&mut self, now: Instant, epoch: Epoch, out: &mut Vec<Effect>) {
         if epoch.number <= self.epoch().number {
             return;
         }
@@ -413,7 +431,8 @@ impl Causal {
         self.epochs.insert(number, epoch);
         let held: Vec<MessageId> = self.kept().collect();
         held.iter().for_each(|id| self.count(*id, self.me, number));
-        self.retell(out);
+        self.pending.values_mut().for_each(|pending| pending.told = None);
+        self.retell(now, out);
         self.try_deliver(out);
         self.let_epochs_go();
     }
@@ -438,21 +457,25 @@ impl Causal {
     /// Time has passed: what is pending is told again.
     pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.deadline().is_some_and(|at| at <= now) {
-            self.retell_at = Some(now + RETELLING);
-            self.retell(out);
+            self.retell_at = Some(now + LOOKING);
+            self.retell(now, out);
             // A founder alone is a majority, and nobody's answer will tell it so.
             self.try_deliver(out);
         }
     }
 
-    /// Tells each voter what it has not said it has: a learner and an origin its own messages, a voter all it holds.
-    fn retell(&mut self, out: &mut Vec<Effect>) {
+    /// Tells each voter what it has not said it has: a learner and an origin its own messages, a voter all it holds. A few others hear the
+    /// names: perhaps they reach a voter that this node does not reach.
+    fn retell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let epoch = self.epoch().number;
         let voter = self.epoch().voters.contains(&self.me);
+        if !self.pending.values().any(|pending| pending.is_due(now)) {
+            return;
+        }
         for to in self.other_voters() {
             let mut tell = Tell { epoch, ..Tell::default() };
             let mut bytes = 0;
-            for (id, pending) in &self.pending {
+            for (id, pending) in self.pending.iter().filter(|(_, pending)| pending.is_due(now)) {
                 let told = tell.messages.len().max(tell.holds.len()).max(tell.lacks.len());
                 if told == MAX_TOLD || bytes > TOLD_BUDGET {
                     break;
@@ -472,6 +495,17 @@ impl Causal {
             if tell != (Tell { epoch, ..Tell::default() }) {
                 out.push(Effect::Tell(Whom::Node(to), tell));
             }
+        }
+        let due = self.pending.iter_mut().filter(|(_, pending)| pending.is_due(now));
+        let holds: Vec<MessageId> = due
+            .filter_map(|(id, pending)| {
+                pending.told = Some(now);
+                pending.durable.then_some(*id)
+            })
+            .take(MAX_TOLD)
+            .collect();
+        if !holds.is_empty() {
+            out.push(Effect::Tell(Whom::AFew, Tell { epoch, holds, ..Tell::default() }));
         }
     }
 

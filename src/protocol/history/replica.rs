@@ -46,6 +46,9 @@ use crate::time::{Instant, Now};
 
 /// How many others hear a rumor from a node.
 pub const FAN_OUT: usize = 4;
+/// Up to so many other nodes a voter tells itself what it has; more hear it as a rumor. With seven voters this is as many letters for each
+/// node as a rumor of the message and one of its delivery.
+pub const MOST_TOLD: usize = 32;
 /// How many members beside the voters say how far they are when a node synchronises.
 const ASKED_BESIDE: usize = 4;
 /// An origin that sent nothing for so long is compared only when all are.
@@ -62,6 +65,13 @@ pub trait Network {
 
     /// At most `n` random live peers.
     fn few(&self, n: usize, rng: &mut ChaCha8Rng) -> Vec<NodeId>;
+
+    /// All live peers; `None` if there are more than `most`.
+    fn all(&self, most: usize) -> Option<Vec<NodeId>>;
+
+    /// The at most `n` live peers to which this node passes on what all are to hear: always the same while the same nodes live, so chosen that
+    /// whatever one node knows all know after log n (count of nodes) steps.
+    fn next(&self, n: usize) -> Vec<NodeId>;
 }
 
 /// What the replica is given with every input.
@@ -173,8 +183,8 @@ fn nowhere() -> Epoch {
 }
 
 impl Replica {
-    /// A node with what it remembers.
-    pub fn new(me: NodeId, store: &dyn HistoryStore, now: Instant) -> Result<Self, StoreFault> {
+    /// A node with what it remembers, that sees to it that at most so many nodes vote.
+    pub fn new(me: NodeId, seats: usize, store: &dyn HistoryStore, now: Instant) -> Result<Self, StoreFault> {
         let remembered = store.remembered()?;
         let mut decided = VecDeque::new();
         while let Some((slot, batch)) = store.slots(remembered.slot + 1 + decided.len() as u64, 1)?.pop() {
@@ -214,7 +224,7 @@ impl Replica {
             letters: Letters::default(),
             asking,
             sending: Sending::default(),
-            seats: Seats::default(),
+            seats: Seats::new(seats),
             decided_epoch: epoch,
             places: VecDeque::new(),
             disk: VecDeque::new(),
@@ -400,7 +410,7 @@ impl Replica {
                 self.seats.on_holdings(&epoch, self.me, holdings);
             }
             Some(Then::Join(founding, renamed)) => {
-                *self = Self::new(self.me, world.store, world.now.instant)?;
+                *self = Self::new(self.me, self.seats.count(), world.store, world.now.instant)?;
                 let accepted: Vec<MessageId> = renamed.values().copied().collect();
                 out.push(Effect::Renamed(renamed));
                 out.extend(accepted.into_iter().map(Effect::Accepted));

@@ -39,8 +39,10 @@ struct Settling {
     ask_at: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seats {
+    /// How many there are: with so many voters no more are wished for.
+    count: usize,
     candidates: BTreeMap<NodeId, Instant>,
     /// Since when voters are gone.
     gone: BTreeMap<NodeId, Instant>,
@@ -50,6 +52,17 @@ pub(super) struct Seats {
 }
 
 impl Seats {
+    /// So many, and no more than [`MAX_VOTERS`].
+    pub(super) fn new(count: usize) -> Self {
+        let count = count.clamp(1, MAX_VOTERS);
+        Self { count, candidates: BTreeMap::new(), gone: BTreeMap::new(), settling: None, settled: 0 }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// A learner asks for a seat.
     pub(super) fn on_candidate(&mut self, node: NodeId, now: Instant) {
         if self.candidates.len() < MAX_CANDIDATES || self.candidates.contains_key(&node) {
@@ -69,7 +82,7 @@ impl Seats {
     /// The epoch that should follow: a voter more, or one less that is gone for long and has somebody to replace it.
     pub(super) fn wanted(&self, epoch: &Epoch, now: Instant) -> Option<Epoch> {
         let candidate = self.candidates.keys().next()?;
-        if epoch.voters.len() < MAX_VOTERS {
+        if epoch.voters.len() < self.count {
             return Some(epoch.with(*candidate));
         }
         let long_gone = self.gone.iter().filter(|(_, since)| now.since(**since) >= VOTER_GRACE);
@@ -176,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_settled_when_a_majority_has_what_a_majority_had() {
-        let (mut seats, epoch) = (Seats::default(), three());
+        let (mut seats, epoch) = (Seats::new(MAX_VOTERS), three());
         assert!(seats.asks(&epoch, Instant(0)) && !seats.asks(&epoch, Instant(1)));
         seats.on_holdings(&epoch, node(1), holdings(4, 7, &[(1, 2)], &[]));
         seats.on_holdings(&epoch, node(9), holdings(4, 7, &[(1, 2)], &[]));
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_free_seat_goes_to_who_asks_for_it() {
-        let (mut seats, epoch) = (Seats::default(), three());
+        let (mut seats, epoch) = (Seats::new(MAX_VOTERS), three());
         assert_eq!(seats.wanted(&epoch, Instant(0)), None);
         seats.on_candidate(node(4), Instant(0));
         assert_eq!(seats.wanted(&epoch, Instant(0)), Some(epoch.with(node(4))));
@@ -204,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_taken_from_who_is_gone_for_a_minute_and_only_if_somebody_takes_it() {
-        let (mut seats, epoch) = (Seats::default(), Epoch { number: 9, voters: (1..=7).map(node).collect() });
+        let (mut seats, epoch) = (Seats::new(MAX_VOTERS), Epoch { number: 9, voters: (1..=7).map(node).collect() });
         let second = |n: u64| Instant(n * 1_000_000);
         let gone = |id: NodeId| id != node(3);
         seats.observe(&epoch, gone, second(0));
@@ -215,5 +228,16 @@ mod tests {
         assert_eq!(seats.wanted(&epoch, second(60)), Some(epoch.without(node(3))));
         seats.observe(&epoch, |_| true, second(61));
         assert_eq!(seats.wanted(&epoch, second(63)), None, "it is back");
+    }
+
+    #[test]
+    fn no_more_seats_are_given_than_there_are_but_none_is_taken_away() {
+        let (mut seats, three) = (Seats::new(3), three());
+        seats.on_candidate(node(8), Instant(0));
+        assert_eq!(seats.wanted(&three, Instant(0)), None);
+        let two = three.without(node(3));
+        assert_eq!(seats.wanted(&two, Instant(0)), Some(two.with(node(8))));
+        let five = Epoch { number: 9, voters: (1..=5).map(node).collect() };
+        assert_eq!(seats.wanted(&five, Instant(0)), None, "who votes goes on voting");
     }
 }

@@ -122,8 +122,14 @@ mod tests {
 
     /// Node 1, alone, with its first heartbeat and exchange behind it.
     fn node() -> Node<Empty> {
-        let config =
-            Config { cluster: "c".into(), address: "http://127.0.0.1:1".into(), bootstraps: vec![], heartbeats: true, found: false };
+        let config = Config {
+            cluster: "c".into(),
+            address: "http://127.0.0.1:1".into(),
+            bootstraps: vec![],
+            heartbeats: true,
+            found: false,
+            voters: 7,
+        };
         let identity = Identity { key: PublicKey([1; 32]), incarnation: 1 };
         let mut node = Node::new(config, identity, vec![], vec![], Empty, [0; 32], at(0)).expect("an empty disk can be read");
         tick(&mut node, 0);

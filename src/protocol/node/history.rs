@@ -35,6 +35,14 @@ impl Network for Membership {
     fn few(&self, n: usize, rng: &mut ChaCha8Rng) -> Vec<NodeId> {
         self.pick_some(n, &[], rng).into_iter().filter_map(|target| target.id).collect()
     }
+
+    fn all(&self, most: usize) -> Option<Vec<NodeId>> {
+        (self.live_count() <= most).then(|| self.live_ids())
+    }
+
+    fn next(&self, n: usize) -> Vec<NodeId> {
+        self.successors(n)
+    }
 }
 
 /// A client that waits for its message.

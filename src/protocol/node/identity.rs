@@ -133,6 +133,7 @@ mod tests {
             bootstraps: vec!["http://b".into()],
             heartbeats: false,
             found: false,
+            voters: 7,
         };
         let identity = Identity { key: PublicKey([1; 32]), incarnation: 4 };
         Node::new(config, identity, vec![member(2, 1, 2)], vec![], Empty, [0; 32], at(0)).expect("the disk can be read")

@@ -82,7 +82,8 @@ struct Played {
 impl Played {
     /// Node 1, which knows the nodes from 2 to `last`.
     fn knowing(last: u8) -> Self {
-        let config = Config { cluster: "c".into(), address: member(1).address, bootstraps: vec![], heartbeats: false, found: false };
+        let config =
+            Config { cluster: "c".into(), address: member(1).address, bootstraps: vec![], heartbeats: false, found: false, voters: 7 };
         let identity = Identity { key: member(1).key, incarnation: 1 };
         let members = (2..=last).map(member).collect();
         let core = Node::new(config, identity, members, vec![], Empty, [7; 32], Now::default()).expect("an empty disk can be read");

@@ -90,7 +90,8 @@ fn member(n: u8) -> Member {
 impl Side {
     /// A node that knows the nodes of those numbers.
     fn new(n: u8, others: &[u8], store: View) -> Self {
-        let config = Config { cluster: "test".into(), address: member(n).address, bootstraps: vec![], heartbeats: false, found: false };
+        let config =
+            Config { cluster: "test".into(), address: member(n).address, bootstraps: vec![], heartbeats: false, found: false, voters: 7 };
         let identity = Identity { key: key(n), incarnation: 1 };
         let members = others.iter().map(|other| member(*other)).collect();
         let core = Node::new(config, identity, members, vec![], store.clone(), [n; 32], Now::default()).expect("opens");

@@ -98,7 +98,9 @@ impl Checker {
         let (blob, record) = (change.key.blob, &change.record);
         for version in record.versions() {
             let held = before.versions().contains(version);
-            if version.origin.0 == own && !held && self.made(blob, version.id()).is_none_or(|made| made.version != *version) {
+            // One that was lost with the power may be made again, alike to the letter, by somebody who had less.
+            let anew = self.made(blob, version.id()).is_none_or(|made| made.version != *version || !made.durable && writing.is_some());
+            if version.origin.0 == own && !held && anew {
                 self.on_made(host, blob, version, writing);
             }
             let known = self.made(blob, version.id()).is_some_and(|made| made.version == *version);

@@ -2,6 +2,8 @@
 //!
 //! Every figure comes from one world of one seed with the model it names; the same commit prints the same bytes.
 
+mod messages;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::str::FromStr;
@@ -33,6 +35,10 @@ pub enum Figure {
     Cut,
     /// Whether months apart, or years away, lose anything or bring anything back.
     Apart,
+    /// In how many rounds a causal message reaches 1000 nodes.
+    Broadcast,
+    /// What 25 nodes far from each other say to each other for each operation of their clients, and how long deliveries take.
+    Batches,
 }
 
 /// How a figure is told.
@@ -40,7 +46,17 @@ type Teller = fn(&mut Table);
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 7] = [Self::Spread, Self::Detection, Self::FalseDeaths, Self::Idle, Self::Difference, Self::Cut, Self::Apart];
+    pub const ALL: [Self; 9] = [
+        Self::Spread,
+        Self::Detection,
+        Self::FalseDeaths,
+        Self::Idle,
+        Self::Difference,
+        Self::Cut,
+        Self::Apart,
+        Self::Broadcast,
+        Self::Batches,
+    ];
 
     /// As it is named on the command line.
     pub fn name(self) -> &'static str {
@@ -52,6 +68,8 @@ impl Figure {
             Self::Difference => "difference",
             Self::Cut => "cut",
             Self::Apart => "apart",
+            Self::Broadcast => "broadcast",
+            Self::Batches => "batches",
         }
     }
 
@@ -65,6 +83,8 @@ impl Figure {
             Self::Difference => difference,
             Self::Cut => cut,
             Self::Apart => apart,
+            Self::Broadcast => messages::broadcast,
+            Self::Batches => messages::batches,
         };
         let mut table = Table { text: format!("{}\n", self.name()), missed: 0 };
         tell(&mut table);

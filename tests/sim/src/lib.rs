@@ -15,6 +15,7 @@
 //! Start at [`world`] for how a network is run, at [`story`] for how a scenario is told, at [`report`] for the swarm.
 
 mod base;
+mod broadcasts;
 mod checker;
 mod chronicle;
 mod client;

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use gossip_cdn_protocol::history::epoch::MAX_VOTERS;
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
 use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Introduction, Join, Request};
 use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, MemberState, NodeId, Record, planted};
@@ -24,6 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use crate::base::Base;
+use crate::broadcasts::Broadcasts;
 use crate::checker::Checker;
 use crate::chronicle::Chronicle;
 use crate::client::{Client, Wish};
@@ -230,8 +232,12 @@ pub struct World {
     checker: Checker,
     chronicle: Chronicle,
     quorums: Quorums,
+    /// How the causal messages of clients get around, if anybody wants to know.
+    broadcasts: Option<Broadcasts>,
     /// The hosts that found a message history at their first start; without any no client sends messages.
     founders: BTreeSet<usize>,
+    /// How many vote at most.
+    seats: usize,
     watch: Watch,
     report: Report,
     counted_from: u64,
@@ -286,7 +292,9 @@ impl World {
             checker: Checker::default(),
             chronicle: Chronicle::default(),
             quorums: Quorums::default(),
+            broadcasts: None,
             founders: BTreeSet::new(),
+            seats: MAX_VOTERS,
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,

@@ -74,7 +74,7 @@ impl Net {
                     let to = (0..self.places.len()).find(|other| id(*other) == to).expect("one of them");
                     self.parcels.push((place, to, tell));
                 }
-                Effect::Tell(Whom::AFew, tell) => {
+                Effect::Tell(Whom::Learners | Whom::Rumor | Whom::AFew, tell) => {
                     let to = self.rng.random_range(0..self.places.len());
                     self.parcels.push((place, to, tell));
                 }
@@ -234,7 +234,7 @@ fn an_older_epochs_word_is_not_counted_in_a_later_one() {
     let mut out = Vec::new();
     machine.on_local("text/plain".into(), Body::of(vec![]), WallTime(0), Instant(0), &mut out);
     machine.on_persisted(&mut out);
-    machine.on_epoch(epoch(2, &[0, 1, 2, 3]), &mut out);
+    machine.on_epoch(Instant(0), epoch(2, &[0, 1, 2, 3]), &mut out);
     let name = MessageId { origin: id(0), channel: Channel::Causal, sequence: 1 };
     let holds = |epoch| Tell { epoch, holds: vec![name], ..Tell::default() };
     machine.on_tell(Instant(0), id(1), holds(2), &mut out);
@@ -281,4 +281,52 @@ fn only_what_is_on_disk_is_said_to_be_kept() {
     assert_eq!(machine.kept().next(), None);
     machine.on_persisted(&mut out);
     assert_eq!(machine.kept().collect::<Vec<_>>(), [own]);
+}
+
+/// A machine in an epoch of the voters 0, 1 and 2, and what it has said since it stored another's message.
+fn stored(me: usize, origin: usize) -> (Causal, MessageId, Vec<(Whom, Tell)>) {
+    let epoch = Epoch { number: 1, voters: [0, 1, 2].map(id).into() };
+    let mut machine = Causal::new(id(me), epoch, Durable::default(), Instant(0));
+    let name = MessageId { origin: id(origin), channel: Channel::Causal, sequence: 1 };
+    let (frontier, media_type, body) = (Frontier::default(), "text/plain".into(), Body::of(vec![]));
+    let message = Message { id: name, frontier, media_type, body, sent: WallTime(0) };
+    let mut out = Vec::new();
+    machine.on_tell(Instant(0), id(origin), Tell { epoch: 1, messages: vec![message], ..Tell::default() }, &mut out);
+    machine.on_persisted(&mut out);
+    (machine, name, tells(out))
+}
+
+fn tells(out: Vec<Effect>) -> Vec<(Whom, Tell)> {
+    out.into_iter().filter_map(|effect| if let Effect::Tell(whom, tell) = effect { Some((whom, tell)) } else { None }).collect()
+}
+
+#[test]
+fn a_voters_word_goes_to_those_who_do_not_vote_too_and_to_the_origin() {
+    let (_, name, told) = stored(0, 7);
+    let word = Tell { epoch: 1, holds: vec![name], ..Tell::default() };
+    assert!(told.contains(&(Whom::Node(id(7)), word)), "it waits for a majority's word");
+    assert!(
+        told.iter().any(|(whom, tell)| *whom == Whom::Learners && tell.messages.len() == 1),
+        "who may not have heard of it gets it with that"
+    );
+    let (_, _, told) = stored(7, 1);
+    assert!(told.iter().all(|(whom, _)| *whom == Whom::Rumor), "a learner has no word to give: {told:?}");
+}
+
+#[test]
+fn only_what_was_told_a_while_ago_is_told_again() {
+    let (mut machine, name, _) = stored(0, 7);
+    let mut again = |at: Instant| {
+        let mut out = Vec::new();
+        machine.on_deadline(at, &mut out);
+        tells(out)
+    };
+    assert_eq!(again(Instant(0) + RETELLING / 2), [], "it is on its way");
+    let told = again(Instant(0) + RETELLING);
+    let to = |whom: Whom| told.iter().filter(|(told, _)| *told == whom).map(|(_, tell)| tell.clone()).next();
+    for voter in [1, 2] {
+        assert_eq!(to(Whom::Node(id(voter))).map(|tell| tell.messages.len()), Some(1));
+    }
+    assert_eq!(to(Whom::AFew).map(|tell| tell.holds), Some(vec![name]), "perhaps they reach who is not reached from here");
+    assert_eq!(again(Instant(0) + RETELLING + RETELLING / 2), []);
 }

@@ -1,6 +1,8 @@
 //! What the channels want done, carried out: changes, words to others, deliveries.
 
-use super::{Asked, Effect, FAN_OUT, Replica, Then, World};
+use std::collections::BTreeSet;
+
+use super::{Asked, Effect, FAN_OUT, MOST_TOLD, Replica, Then, World};
 use crate::history::causal::{self, Tell, Whom};
 use crate::history::disk::Change;
 use crate::history::letters::merge;
@@ -12,7 +14,11 @@ use crate::ids::NodeId;
 impl Replica {
     pub(super) fn tell(&mut self, node: NodeId, tell: Tell) {
         if tell != (Tell { epoch: tell.epoch, ..Tell::default() }) {
+            let first = tell.messages.iter().any(|message| message.id.origin == self.me) && self.causal.epoch().voters.contains(&node);
             self.letters.tell(node, tell);
+            if first {
+                self.letters.hurry(node);
+            }
         }
     }
 
@@ -45,12 +51,27 @@ impl Replica {
                 }
                 causal::Effect::Tell(Whom::Node(node), tell) if Some(node) == asker => merge(answer, tell),
                 causal::Effect::Tell(Whom::Node(node), tell) => self.tell(node, tell),
-                causal::Effect::Tell(Whom::AFew, tell) => {
-                    for node in world.network.few(FAN_OUT, world.rng).into_iter().filter(|node| Some(*node) != asker) {
-                        self.tell(node, tell.clone());
-                    }
+                causal::Effect::Tell(whom, tell) => {
+                    let origins: BTreeSet<NodeId> = tell.messages.iter().map(|message| message.id.origin).collect();
+                    let others = self.meant(world, whom).into_iter().filter(|node| Some(*node) != asker && !origins.contains(node));
+                    others.for_each(|node| self.tell(node, tell.clone()));
                 }
             }
+        }
+    }
+
+    /// Who is meant.
+    fn meant(&self, world: &mut World<'_>, whom: Whom) -> Vec<NodeId> {
+        let voters = &self.causal.epoch().voters;
+        match whom {
+            Whom::Node(node) => vec![node],
+            Whom::AFew => world.network.few(FAN_OUT, world.rng),
+            Whom::Learners => {
+                let all = world.network.all(MOST_TOLD).unwrap_or_default();
+                all.into_iter().filter(|node| !voters.contains(node)).collect()
+            }
+            Whom::Rumor if world.network.all(MOST_TOLD).is_some() => vec![],
+            Whom::Rumor => world.network.next(FAN_OUT),
         }
     }
 
@@ -105,7 +126,7 @@ impl Replica {
         }
         if let Some(epoch) = batch.next_epoch(self.causal.epoch()) {
             let mut effects = Vec::new();
-            self.causal.on_epoch(epoch, &mut effects);
+            self.causal.on_epoch(world.now.instant, epoch, &mut effects);
             self.route_causal(world, effects, &mut Tell::default(), None, out);
         }
     }

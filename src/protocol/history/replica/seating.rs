@@ -3,7 +3,6 @@
 use rand::RngExt;
 
 use super::{Asked, Effect, Replica, Then, World};
-use crate::history::epoch::MAX_VOTERS;
 use crate::history::seats::{ASKING, SEEKING};
 use crate::history::talk::{Ask, Holdings};
 use crate::ids::NodeId;
@@ -27,7 +26,7 @@ impl Replica {
         let (now, epoch) = (world.now.instant, self.causal.epoch().clone());
         if self.seeks() && self.seek_at <= now {
             // With all seats taken one may become free in a minute at the soonest.
-            self.seek_at = now + if epoch.voters.len() < MAX_VOTERS { SEEKING } else { 4 * SEEKING };
+            self.seek_at = now + if epoch.voters.len() < self.seats.count() { SEEKING } else { 4 * SEEKING };
             let live: Vec<NodeId> = epoch.voters.iter().copied().filter(|voter| world.network.is_live(*voter)).collect();
             let any = (!live.is_empty()).then(|| live[world.rng.random_range(0..live.len())]);
             if let Some(voter) = self.usher.take().filter(|usher| live.contains(usher)).or(any) {

@@ -60,6 +60,15 @@ impl Network for View {
         rand::seq::SliceRandom::shuffle(&mut others[..], rng);
         others.into_iter().take(n).map(id).collect()
     }
+
+    fn all(&self, most: usize) -> Option<Vec<NodeId>> {
+        let others: Vec<NodeId> = (0..self.up.len()).filter(|other| *other != self.me && self.up[*other]).map(id).collect();
+        Some(others).filter(|others| others.len() <= most)
+    }
+
+    fn next(&self, n: usize) -> Vec<NodeId> {
+        (1..=n).map(|step| (self.me + step) % self.up.len()).filter(|other| *other != self.me && self.up[*other]).map(id).collect()
+    }
 }
 
 fn id(place: usize) -> NodeId {
@@ -94,7 +103,7 @@ impl Net {
 
     fn start(&mut self, place: usize) {
         let host = &mut self.hosts[place];
-        host.replica = Some(Replica::new(id(place), &host.disk.0, self.now).expect("opens"));
+        host.replica = Some(Replica::new(id(place), MAX_VOTERS, &host.disk.0, self.now).expect("opens"));
         host.check();
     }
 

@@ -8,7 +8,7 @@ use rand::rngs::ChaCha8Rng;
 
 use super::*;
 use crate::history::disk::Founding;
-use crate::history::epoch::Epoch;
+use crate::history::epoch::{Epoch, MAX_VOTERS};
 use crate::history::memory::MemoryHistory;
 use crate::history::message::tests::message;
 use crate::history::message::{Channel, Frontier, Message};
@@ -379,6 +379,14 @@ impl Network for Everybody {
     fn few(&self, _: usize, _: &mut ChaCha8Rng) -> Vec<NodeId> {
         vec![]
     }
+
+    fn all(&self, _: usize) -> Option<Vec<NodeId>> {
+        None
+    }
+
+    fn next(&self, _: usize) -> Vec<NodeId> {
+        vec![]
+    }
 }
 
 fn founding() -> Founding {
@@ -393,7 +401,7 @@ impl Member {
     fn new() -> Self {
         let mut disk = MemoryHistory::default();
         disk.apply(crate::history::disk::Change::Join(founding()));
-        let replica = Replica::new(node(ME), &disk, Instant(0)).expect("opens");
+        let replica = Replica::new(node(ME), MAX_VOTERS, &disk, Instant(0)).expect("opens");
         Self { replica, disk, now: Instant(0) }
     }
 

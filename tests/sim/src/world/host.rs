@@ -205,7 +205,8 @@ impl World {
         host.life += 1;
         host.born = now;
         let (address, bootstraps) = (host.address.clone(), self.bootstraps.clone());
-        let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false, found: self.founders.contains(&number) };
+        let (found, voters) = (self.founders.contains(&number), self.seats);
+        let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false, found, voters };
         let identity = Identity { key: host.key, incarnation };
         let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
         let long_away = std::mem::take(&mut host.long_away);

@@ -10,6 +10,7 @@ use gossip_cdn_protocol::{Command, Input};
 use rand::RngExt;
 
 use super::{Event, SECOND, World};
+use crate::broadcasts::Broadcasts;
 use crate::faults::FaultKind;
 use crate::network::Cut;
 
@@ -17,6 +18,11 @@ impl World {
     /// This host founds a message history at its first start.
     pub fn founds(&mut self, host: usize) {
         self.founders.insert(host);
+    }
+
+    /// At most so many hosts vote; said before any is started.
+    pub(crate) fn seats(&mut self, count: usize) {
+        self.seats = count;
     }
 
     /// The bootstrap node names who founds the message history.
@@ -31,8 +37,21 @@ impl World {
         let body = self.chronicle.body(id);
         self.note(Some(host), format_args!("client c{} says message {}", call.0, self.chronicle.said()));
         self.hosts[host].clients.insert(call, None);
+        if let Some(broadcasts) = &mut self.broadcasts {
+            broadcasts.on_said(call, self.now);
+        }
         self.input(host, Input::Command(call, Command::Say(Say { channel, media_type: "text/plain".into(), body, wait })));
         Some(call)
+    }
+
+    /// From now on it is followed how causal messages get around.
+    pub(crate) fn follow_broadcasts(&mut self) {
+        self.broadcasts = Some(Broadcasts::default());
+    }
+
+    /// How those got around that were said since.
+    pub(crate) fn broadcasts(&self) -> Option<&Broadcasts> {
+        self.broadcasts.as_ref()
     }
 
     /// The host that coordinates the ordered channel, if one does.

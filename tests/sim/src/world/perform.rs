@@ -90,6 +90,9 @@ impl World {
             Noted::Delivered(place) => {
                 let checked = self.chronicle.on_delivered(number, *place, &self.hosts[number].disk.history());
                 checked.unwrap_or_else(|what| self.checker.fail(what));
+                if let Some(broadcasts) = &mut self.broadcasts {
+                    broadcasts.on_delivered(self.hosts[number].id, place.id, self.now);
+                }
             }
             Noted::HistoryJoined(_)
             | Noted::HistoriesApart(..)
@@ -162,6 +165,9 @@ impl World {
             self.note(Some(number), format_args!("answers c{}: {text}", call.0));
         }
         if let Reply::Say(Ok(said)) = &reply {
+            if let Some(broadcasts) = &mut self.broadcasts {
+                broadcasts.on_accepted(call, said.id);
+            }
             let checked = self.chronicle.on_said(*said, &self.hosts[number].disk.history());
             checked.unwrap_or_else(|what| self.checker.fail(what));
         }
@@ -356,6 +362,9 @@ impl World {
         }
         self.occupy(to, bytes);
         self.report.copies += wire::said_in_request(&mut request.body).entries().len() as u64;
+        if let (Some(broadcasts), Request::History(call)) = (&mut self.broadcasts, &request.body) {
+            broadcasts.on_call(request.sender, self.hosts[to].id, call);
+        }
         let host = &mut self.hosts[to];
         host.next_peer_call += 1;
         let call = PeerCall(host.next_peer_call);
@@ -432,6 +441,9 @@ impl World {
                 }
             }
             self.report.copies += wire::said_in_answer(&mut answer.body).entries().len() as u64;
+            if let (Some(broadcasts), Answer::History(said)) = (&mut self.broadcasts, &answer.body) {
+                broadcasts.on_answer(answer.sender, self.hosts[life.0].id, said);
+            }
         }
         self.input(life.0, Input::Answered(call, result));
     }
