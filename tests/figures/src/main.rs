@@ -23,6 +23,7 @@ mod idle;
 mod interruption;
 mod lan;
 mod latecomer;
+mod minority;
 mod namespaces;
 mod newcomer;
 mod pair;
@@ -156,6 +157,12 @@ enum What {
         #[arg(long, default_value_t = 3)]
         turns: usize,
     },
+    /// Two of three nodes are down for a while; what the third one takes waits, and shows, and is delivered with the help of one that comes back.
+    Minority {
+        /// How long they are down, in minutes.
+        #[arg(long, default_value_t = 3)]
+        minutes: u64,
+    },
     /// The coordinator of ordered messages is killed again and again.
     Succession {
         /// How often.
@@ -180,6 +187,7 @@ fn measure(what: What) -> Result<Report, Broken> {
         What::Chronicle { clients, seconds } => chronicle::measure(clients, Duration::from_secs(seconds)),
         What::Latecomer { messages } => latecomer::measure(messages),
         What::Decisions { clients, seconds, turns } => decisions::measure(clients, Duration::from_secs(seconds), turns),
+        What::Minority { minutes } => minority::measure(Duration::from_secs(60 * minutes)),
         What::Succession { times } => succession::measure(times),
     }
 }
