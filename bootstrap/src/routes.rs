@@ -162,7 +162,7 @@ pub async fn network_map(context: Data<Context>) -> Json<Map> {
 
 /// Tells what changes from now on.
 #[utoipa::path(tag = "network", responses((status = 200, body = Shown, content_type = "text/event-stream",
-    description = "Events named member and exchanges, with JSON for data. A reader that falls 4096 events behind is sent the event dropped, with the reason, and is let go.")))]
+    description = "Events named member and exchanges, with JSON for data. A reader that falls 4096 events behind, or takes nothing for ten seconds, is sent the event dropped, with the reason, and is let go.")))]
 #[get("/events")]
 pub async fn events(context: Data<Context>) -> HttpResponse {
     context.streams.open(context.network.changes())

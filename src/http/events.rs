@@ -51,7 +51,7 @@ pub(super) enum Shown {
 
 /// Tells what changes from now on.
 #[utoipa::path(tag = "node", responses((status = 200, body = Shown, content_type = "text/event-stream",
-    description = "Events named record, holder, member and exchange, with JSON for data. A reader that falls 4096 events behind is sent the event dropped, with the reason, and is let go.")))]
+    description = "Events named record, holder, member and exchange, with JSON for data. A reader that falls 4096 events behind, or takes nothing for ten seconds, is sent the event dropped, with the reason, and is let go.")))]
 #[get("/events")]
 pub(super) async fn events(context: Data<Context>) -> Result<HttpResponse, Problem> {
     Ok(context.streams.open(context.driver.changes().listen(event)))

@@ -1,8 +1,8 @@
 //! The history as it grows: one server-sent event for each message delivered here.
 //!
 //! 1. Nothing is skipped or repeated: an event's id is its cursor, and a reader that comes back with `Last-Event-ID` goes on behind it.
-//! 2. A message is read from the store when its reader wants it, [`PAGE`] at a time: a reader may be as slow as it likes, and is cut, as any
-//!    other, when it takes nothing for half a minute ([`super::on_connect`]).
+//! 2. A message is read from the store when its reader wants it, [`PAGE`] at a time. A reader that takes nothing for a while is dropped, as its last event
+//!    says to it with the cursor to go on with ([`gossip_cdn_shell::events`]); for half a minute, and it is cut as any other ([`super::on_connect`]).
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,8 @@ use super::errors::Fault;
 use super::messages::{MessageShown, cursor, index_of, node_of};
 use crate::store::Store;
 
-/// Messages read from the store at a time.
-const PAGE: usize = 64;
+/// Messages read from the store at a time: what a reader that stands still holds in memory, at most a megabyte.
+const PAGE: usize = 16;
 
 /// Where a stream begins.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -32,7 +32,7 @@ pub(super) struct Start {
 
 /// Sends every message that is delivered here from now on, or from a cursor on.
 #[utoipa::path(tag = "messages", params(Start, ("Last-Event-ID" = Option<String>, Header, description = "The cursor of the last event seen")),
-    responses((status = 200, description = "Events named message, their data as in a page of the history", body = String, content_type = "text/event-stream"),
+    responses((status = 200, description = "Events named message, their data as in a page of the history. A reader that takes nothing for ten seconds finds the event dropped, with the reason and the id to go on with, and the end.", body = String, content_type = "text/event-stream"),
         (status = 400, description = "A cursor of another node, or none", content_type = "application/problem+json")))]
 #[get("/messages/stream")]
 pub(super) async fn follow(request: HttpRequest, start: Query<Start>, context: Data<Context>) -> Result<HttpResponse, Problem> {

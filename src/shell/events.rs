@@ -4,7 +4,8 @@
 //! 2. A [`Feed`] waits for nobody. It keeps the last [`AHEAD`] changes for all readers together; a reader that is further behind is dropped, and
 //!    the last event that it reads says so and why.
 //! 3. Something is sent at least every [`QUIET`], so that a dead connection is noticed.
-//! 4. Streams end before their server does ([`Streams::end`]): a stop waits for no reader.
+//! 4. A reader that took nothing for [`SLOW`] is dropped too. Behind what is on its way to it, it finds the reason and where to go on, and then the end.
+//! 5. Streams end before their server does ([`Streams::end`]): a stop waits for no reader.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,11 +15,15 @@ use actix_web::web::Bytes;
 use actix_web::{HttpResponse, body};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 /// Changes that a reader of a [`Feed`] may be behind. A guess: a second of a busy node, in some hundred kilobytes.
 pub const AHEAD: usize = 4096;
 /// How long a stream may be silent.
 pub const QUIET: Duration = Duration::from_secs(15);
+
+/// How long a reader may take nothing before it is dropped.
+pub const SLOW: Duration = Duration::from_secs(10);
 
 /// What readers skip (a comment).
 const ALIVE: &[u8] = b":\n\n";
@@ -80,28 +85,57 @@ impl Streams {
 
     /// Answers a reader with the events of `source`.
     pub fn open(&self, source: impl Source) -> HttpResponse {
-        let state = Some((source, self.0.subscribe()));
-        let events = stream::unfold(state, |state| async move {
-            let (mut source, mut ended) = state?;
-            let next = tokio::select! {
-                biased;
-                // The sender is held by the server itself, so an error is an end too.
-                _ = ended.wait_for(|ended| *ended) => Ok(Next::Over),
-                next = tokio::time::timeout(QUIET, source.next()) => next,
-            };
-            match next {
-                Ok(Next::Event(event)) => Some((event.to_string().into(), Some((source, ended)))),
-                Ok(Next::Dropped(why)) => Some((Event { id: None, name: "dropped", data: why }.to_string().into(), None)),
-                Ok(Next::Over) => None,
-                Err(_) => Some((Bytes::from_static(ALIVE), Some((source, ended)))),
-            }
-        });
+        let reader = Reader { source, ended: self.0.subscribe(), given: Instant::now(), last: None };
+        let events = stream::unfold(Some(reader), |reader| async { reader?.next().await });
         // The first bytes tell a reader that it is heard, before anything happens.
         let body = stream::iter([Bytes::from_static(ALIVE)]).chain(events).map(Ok::<Bytes, actix_web::Error>);
         HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, "text/event-stream"))
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .body(body::BodyStream::new(body))
+    }
+}
+
+/// One reader.
+struct Reader<S> {
+    source: S,
+    ended: watch::Receiver<bool>,
+    /// When the server was given something for it.
+    given: Instant,
+    /// The id of the last event given.
+    last: Option<String>,
+}
+
+impl<S: Source> Reader<S> {
+    /// What it is sent next, and the reader unless that is the last of it. Asked for when what was given before is on its way.
+    async fn next(mut self) -> Option<(Bytes, Option<Self>)> {
+        let waited = self.given.elapsed();
+        if waited >= SLOW {
+            tracing::info!(seconds = waited.as_secs(), "a reader of events took nothing for too long and is dropped");
+            let go_on = match &self.last {
+                Some(last) => format!("go on with Last-Event-ID: {last}"),
+                None => "ask for the present state, then listen again".to_owned(),
+            };
+            let data = format!("You took nothing for {} seconds: {go_on}.", waited.as_secs());
+            return Some((Event { id: self.last, name: "dropped", data }.to_string().into(), None));
+        }
+        let next = tokio::select! {
+            biased;
+            // The sender is held by the server itself, so an error is an end too.
+            _ = self.ended.wait_for(|ended| *ended) => Ok(Next::Over),
+            next = tokio::time::timeout(QUIET, self.source.next()) => next,
+        };
+        self.given = Instant::now();
+        match next {
+            Ok(Next::Event(event)) => {
+                let text = event.to_string();
+                self.last = event.id.or(self.last);
+                Some((text.into(), Some(self)))
+            }
+            Ok(Next::Dropped(why)) => Some((Event { id: None, name: "dropped", data: why }.to_string().into(), None)),
+            Ok(Next::Over) => None,
+            Err(_) => Some((Bytes::from_static(ALIVE), Some(self))),
+        }
     }
 }
 
@@ -155,7 +189,7 @@ impl<T: Clone + 'static> Source for Listener<T> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::body::to_bytes;
+    use actix_web::body::{MessageBody as _, to_bytes};
 
     use super::*;
 
@@ -217,6 +251,29 @@ mod tests {
         }
         tokio::time::pause();
         assert_eq!(text(Streams::default().open(Silent(2))).await, ":\n\n:\n\n:\n\n");
+    }
+
+    #[actix_web::test]
+    async fn a_reader_that_took_nothing_for_too_long_reads_why_and_where_to_go_on() {
+        struct Numbers(u64);
+        impl Source for Numbers {
+            async fn next(&mut self) -> Next {
+                self.0 += 1;
+                Next::Event(Event { id: Some(self.0.to_string()), name: "number", data: self.0.to_string() })
+            }
+        }
+        tokio::time::pause();
+        let streams = Streams::default();
+        let mut body = Box::pin(streams.open(Numbers(0)).into_body());
+        let mut next = async || std::future::poll_fn(|context| body.as_mut().poll_next(context)).await.map(Result::unwrap);
+        let mut read = Vec::new();
+        for wait in [0, 9, 9, 11] {
+            tokio::time::advance(Duration::from_secs(wait)).await;
+            read.push(String::from_utf8(next().await.unwrap().to_vec()).unwrap());
+        }
+        assert_eq!(read[..3], [":\n\n", "id: 1\nevent: number\ndata: 1\n\n", "id: 2\nevent: number\ndata: 2\n\n"]);
+        assert_eq!(read[3], "id: 2\nevent: dropped\ndata: You took nothing for 11 seconds: go on with Last-Event-ID: 2.\n\n");
+        assert_eq!(next().await, None);
     }
 
     #[test]

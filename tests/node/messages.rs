@@ -180,16 +180,47 @@ fn a_reader_of_the_stream_misses_nothing_and_goes_on_where_it_was() {
     assert_eq!(again.next("message").1["body"], "after", "it goes on behind the last event seen");
 }
 
-#[test]
-fn a_reader_of_the_stream_that_takes_nothing_is_cut_and_goes_on_where_it_was() {
-    let (nodes, _bootstrap, _folder) = founded(1);
-    let node = &nodes[0];
-    // More than all buffers between a node and a reader.
+/// Delivers more than all buffers between a node and a reader hold; the bodies.
+fn say_much(node: &Node) -> Vec<String> {
     let bodies: Vec<String> = (0..300).map(|n| format!("{n:05}{}", "x".repeat(60 << 10))).collect();
     for body in &bodies {
         assert_eq!(say(node, body, "").status, 202);
     }
     eventually("all are delivered", || node.status()["history"]["messages"] == 300);
+    bodies
+}
+
+#[test]
+fn a_reader_of_the_stream_that_stands_still_reads_why_it_is_dropped_and_goes_on_where_it_was() {
+    let (nodes, _bootstrap, _folder) = founded(1);
+    let node = &nodes[0];
+    let bodies = say_much(node);
+    let lazy = Events::open(&node.server, "/messages/stream?after=0", None);
+    // Longer than a reader may stand still, and less than until its connection is cut.
+    std::thread::sleep(Duration::from_secs(15));
+    let text = lazy.end();
+    assert!(text.ends_with("0\r\n\r\n"), "it is ended, not cut");
+    let data = |text: &str| -> Vec<String> {
+        let messages = text.lines().filter_map(|line| line.strip_prefix("data: {")).map(|data| format!("{{{data}"));
+        messages.map(|data| serde_json::from_str::<Value>(&data).expect("JSON")["body"].as_str().expect("text").to_owned()).collect()
+    };
+    let mut read = data(&text);
+    assert!(!read.is_empty() && read.len() < bodies.len(), "it was sent what was on its way: {}", read.len());
+    let (rest, dropped) = text.rsplit_once("event: dropped\ndata: ").expect("it is told");
+    let last = rest.rsplit_once("id: ").expect("with where to go on").1.trim();
+    assert!(dropped.starts_with("You took nothing for 1") && dropped.contains(&format!("Last-Event-ID: {last}.")), "{dropped}");
+    let mut again = Events::open(&node.server, "/messages/stream", Some(last));
+    while read.len() < bodies.len() {
+        read.push(again.next("message").1["body"].as_str().expect("text").to_owned());
+    }
+    assert!(read == bodies, "nothing is missing and nothing came twice");
+}
+
+#[test]
+fn a_reader_of_the_stream_that_takes_nothing_is_cut_and_goes_on_where_it_was() {
+    let (nodes, _bootstrap, _folder) = founded(1);
+    let node = &nodes[0];
+    let bodies = say_much(node);
     let mut lazy = Events::open(&node.server, "/messages/stream?after=0", None);
     let mut last = lazy.next("message").0;
     let start = std::time::Instant::now();
