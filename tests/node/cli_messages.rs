@@ -13,7 +13,9 @@ const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
 /// A node that founds a history.
 fn founder() -> Node {
-    Node::start(&["--no-bootstrap", "--found"])
+    let node = Node::start(&["--no-bootstrap", "--found"]);
+    eventually("the history is on disk: until then no message is taken", || node.status()["epoch"]["role"] == "voter");
+    node
 }
 
 /// A command that goes on, and the lines it prints.
