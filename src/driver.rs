@@ -7,6 +7,7 @@
 //! 5. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
 mod changes;
+mod exchanged;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,13 +22,14 @@ use gossip_cdn_protocol::io::{
     WriteFault, Written,
 };
 use gossip_cdn_protocol::store::Missing;
-use gossip_cdn_protocol::wire::{Answer, Envelope, Request};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Program, Request};
 use gossip_cdn_protocol::{BlobId, Command, Event, Input, Member, MemberState, Node, NodeId, Output, Persist, Reply, StoreFault};
 use gossip_cdn_shell::events::Feed;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::changes::Change;
 use self::changes::Changes;
+use self::exchanged::Exchanged;
 use crate::clock::{self, Clock};
 use crate::lan::RunningLan;
 use crate::peers::{Peers, Transfers};
@@ -56,6 +58,7 @@ pub struct Handle {
     messages: mpsc::Sender<Message>,
     delivered: watch::Receiver<u64>,
     changes: Feed<Change>,
+    exchanged: Exchanged,
 }
 
 impl std::fmt::Debug for Message {
@@ -73,14 +76,16 @@ pub struct Inbox {
     messages: mpsc::Receiver<Message>,
     delivered: watch::Sender<u64>,
     changes: Feed<Change>,
+    exchanged: Exchanged,
 }
 
 /// A handle and the inbox behind it.
 pub fn channel() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let (telling, delivered) = watch::channel(0);
-    let changes = Feed::default();
-    (Handle { messages: sender, delivered, changes: changes.clone() }, Inbox { messages: receiver, delivered: telling, changes })
+    let (changes, exchanged) = (Feed::default(), Exchanged::default());
+    let inbox = Inbox { messages: receiver, delivered: telling, changes: changes.clone(), exchanged: exchanged.clone() };
+    (Handle { messages: sender, delivered, changes, exchanged }, inbox)
 }
 
 impl Handle {
@@ -168,6 +173,11 @@ impl Handle {
         &self.changes
     }
 
+    /// Who exchanged with this node in the last minute: who called, whom, and when.
+    pub fn exchanged(&self) -> Vec<(NodeId, NodeId, tokio::time::Instant)> {
+        self.exchanged.shown()
+    }
+
     /// A peer's request.
     pub async fn request(&self, request: Envelope<Request>) -> Result<Result<Envelope<Answer>, Refusal>, Stopped> {
         let (sender, receiver) = oneshot::channel();
@@ -218,7 +228,7 @@ impl Driver {
         lan: Option<RunningLan>,
     ) -> Result<Self, StoreFault> {
         // Nobody hears them before `run` brings the feed of the handles.
-        let changes = Changes { feed: Feed::default(), me: store.identity().id };
+        let changes = Changes { feed: Feed::default(), exchanged: Exchanged::default(), me: store.identity().id };
         Ok(Self {
             node: build()?,
             build,
@@ -242,8 +252,8 @@ impl Driver {
 
     /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
     pub async fn run(mut self, inbox: Inbox) -> Result<(), StoreFault> {
-        let Inbox { mut messages, delivered, changes } = inbox;
-        self.changes.feed = changes;
+        let Inbox { mut messages, delivered, changes, exchanged } = inbox;
+        (self.changes.feed, self.changes.exchanged) = (changes, exchanged);
         self.delivered = Some(delivered);
         let mut submitting: OptionFuture<Submission> = None.into();
         let mut idle_submission = true;
@@ -347,11 +357,17 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Call(call, target, request) => {
-                self.changes.on_call(target.id, &request.body);
+                let calling = self.changes.on_call(target.id, &request.body);
                 let answer = self.peers.call(target.address, request);
-                self.actions.push(Box::pin(async move { Input::Answered(call, answer.await) }));
+                self.actions.push(Box::pin(async move {
+                    let answer = answer.await;
+                    calling.answered(answer.is_ok());
+                    Input::Answered(call, answer)
+                }));
             }
-            Output::Join(call, address, join) => {
+            Output::Join(call, address, mut join) => {
+                let blobs = self.store.usage().live_blobs;
+                join.body.program = Some(Program { version: env!("CARGO_PKG_VERSION").to_owned(), blobs });
                 let answer = self.peers.join(address, join);
                 self.actions.push(Box::pin(async move { Input::Joined(call, answer.await) }));
             }

@@ -12,7 +12,7 @@
 //! | [`download`], [`stream`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
-//! | [`status`], [`members`], [`events`], [`metrics`], [`page`] | the node |
+//! | [`status`], [`members`], [`network`], [`events`], [`metrics`], [`page`] | the node |
 //! | [`conditional`], [`range`], [`byteranges`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
 //! | [`auth`], [`errors`] | who may write; what is said when not |
 
@@ -34,6 +34,7 @@ mod members;
 mod message_stream;
 mod messages;
 pub mod metrics;
+mod network;
 mod page;
 pub mod peers;
 mod range;
@@ -61,6 +62,8 @@ use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder, Paths};
 use utoipa_actix_web::OpenApiFactory;
 
 use crate::driver::Handle;
+use crate::peers::Peers;
+use crate::peers::reports::Reports;
 use crate::store::Store;
 use metrics::Metrics;
 use peers::Strangers;
@@ -147,6 +150,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// The streams of events that are open.
     pub streams: Streams,
+    /// What other nodes say of themselves.
+    pub reports: Arc<Reports>,
     /// What time it is, for showing it.
     pub wall: fn() -> WallTime,
     uploads: Arc<Semaphore>,
@@ -165,6 +170,7 @@ impl Context {
             metrics: Arc::new(Metrics::default()),
             tasks,
             streams: Streams::default(),
+            reports: Arc::default(),
             wall,
             started: Instant::now(),
         }
@@ -188,6 +194,8 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
         // Any path of one segment takes a PUT. For the wrong method elsewhere that is no help: who mistypes /status wants a 404.
         api.paths.paths.remove(upload::NAMED);
         let known = service::routes(&api).and(problem::Routes::new(peers::routes()));
+        // Made on the thread that serves, which alone may call with it.
+        config.app_data(Data::new(Peers::new()));
         config.app_data(Data::new(known)).app_data(Data::new(page::ASSETS)).app_data(context.clone());
     }
 }
@@ -206,6 +214,7 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(holders::qr);
     routes.add(status::status);
     routes.add(events::events);
+    routes.add(network::network);
     routes.add(members::members);
     routes.add(members::introduce);
     routes.add(members::forget);

@@ -5,6 +5,7 @@
 //! 3. Nothing that a peer sends is believed: bodies are bounded, JSON is checked by the core, payload bytes by their hash.
 //! 4. Only a node's own answer is a sign of life: not that of whatever else listens at its address, or of a proxy before it.
 
+pub mod reports;
 mod transfers;
 
 use std::future::Future;
@@ -26,6 +27,8 @@ pub use self::transfers::{Courier, Pace, Transfers, frame_head};
 const SMALL_CALL: Duration = Duration::from_secs(3);
 /// How long one may take that carries records, items or members. A guess: the largest body at 140 kB/s.
 const BULK_CALL: Duration = Duration::from_secs(30);
+/// Largest answer to the question how a node is, in bytes. A guess: it is some 5 KB, and more with every peer that misbehaved.
+const MAX_STATUS: usize = 1 << 20;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -81,6 +84,16 @@ impl Peers {
             }
             Ok(answer.body)
         }
+    }
+
+    /// What the node at `address` says of itself to anybody, in JSON; nothing if it does not say so in time and in short.
+    async fn status(&self, address: &str, patience: Duration) -> Option<Bytes> {
+        let call = async {
+            let request = self.client.get(format!("{address}/status")).no_decompress().timeout(patience).send();
+            let mut response = request.await.ok().filter(|response| response.status() == StatusCode::OK)?;
+            response.body().limit(MAX_STATUS).await.ok()
+        };
+        tokio::time::timeout(patience, call).await.ok().flatten()
     }
 
     /// Posts a message; the body of a 200. Sending, waiting and reading take `patience` together.

@@ -107,7 +107,7 @@ fn ring(f: &mut fmt::Formatter<'_>, map: &Map) -> fmt::Result {
 fn table(f: &mut fmt::Formatter<'_>, nodes: &[NodeView]) -> fmt::Result {
     f.write_str(
         "<div class=\"card scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Members\">\n<table>\n<caption>Members</caption>\n<thead><tr><th scope=\"col\">State</th><th scope=\"col\">Address</th>\
-         <th scope=\"col\" class=\"number\">Records</th><th scope=\"col\" class=\"number\">Bytes</th><th scope=\"col\" class=\"number\">Incarnation</th>\
+         <th scope=\"col\">Version</th><th scope=\"col\" class=\"number\">Blobs</th><th scope=\"col\" class=\"number\">Bytes</th><th scope=\"col\" class=\"number\">Incarnation</th>\
          <th scope=\"col\">Last seen</th><th scope=\"col\">Id</th></tr></thead>\n<tbody>\n",
     )?;
     for node in nodes.iter().take(ROWS) {
@@ -116,11 +116,12 @@ fn table(f: &mut fmt::Formatter<'_>, nodes: &[NodeView]) -> fmt::Result {
         writeln!(
             f,
             "<tr><td><span class=\"state {state}\">{state}</span></td><td><a href=\"{address}\" rel=\"noreferrer\">{address}</a></td>\
-             <td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td><td><code>{}</code></td></tr>",
-            Said(node.records),
+             <td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td><td><code>{}</code></td></tr>",
+            Text(node.version.as_deref().unwrap_or("–")),
+            Said(node.blobs),
             Said(node.payload_bytes),
             member.incarnation,
-            member.last_seen,
+            member.last_seen.as_deref().unwrap_or("never"),
             member.id,
         )?;
     }
@@ -154,9 +155,9 @@ mod tests {
             address: address.to_owned(),
             state: "alive",
             incarnation: 1,
-            last_seen: "now".to_owned(),
+            last_seen: Some("now".to_owned()),
         };
-        NodeView { member, records: Some(7), payload_bytes: None, root: None }
+        NodeView { records: Some(7), ..NodeView::new(member, None) }
     }
 
     fn content(nodes: Vec<NodeView>) -> String {

@@ -16,12 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gossip_cdn_protocol::summary::Root;
-use gossip_cdn_protocol::wire::Join;
+use gossip_cdn_protocol::wire::{Join, Program};
 use gossip_cdn_protocol::{Instant, Member, MemberState, NodeId, Now, WallTime};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IteratorRandom;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A member is shown as dead when it has not renewed for this long: three renewals of 5 s.
 pub const SILENCE: Duration = Duration::from_secs(15);
@@ -82,14 +83,22 @@ pub enum Taken {
 }
 
 /// What a member says of itself beside its claim; not kept on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
+    /// The version of its program, and its live blobs.
+    pub program: Option<Program>,
     /// Its records, tombstones included.
     pub records: u64,
     /// Bytes of the payloads it holds.
     pub payload_bytes: u64,
     /// Root of its record set.
     pub root: Root,
+    /// Payloads on their way to it.
+    pub wanted: u64,
+    /// Messages delivered at it.
+    pub messages: u64,
+    /// The message history that it belongs to.
+    pub history: Option<Uuid>,
 }
 
 /// A member as it is shown.
@@ -169,9 +178,10 @@ impl Registry {
             return Taken::Unremembered;
         }
         let mut exchanges = self.members.remove(&id).map(|held| held.exchanges).unwrap_or_default();
-        remember_exchanges(&mut exchanges, now, join.exchanged);
-        let report = Report { records: join.records, payload_bytes: join.payload_bytes, root: join.root };
-        let entry = Entry { claim: join.member, dead: false, heard: now.instant, last_seen: now.wall, report: Some(report), exchanges };
+        let Join { member, records, payload_bytes, root, wanted, messages, program, exchanged, history, may_found: _ } = join;
+        remember_exchanges(&mut exchanges, now, exchanged);
+        let report = Report { program, records, payload_bytes, root, wanted, messages, history };
+        let entry = Entry { claim: member, dead: false, heard: now.instant, last_seen: now.wall, report: Some(report), exchanges };
         self.members.insert(id, entry);
         if taken != Taken::Renewed {
             self.unsaved.insert(id);
@@ -249,7 +259,7 @@ impl Registry {
         let fresh = |said: &Now| now.since(said.instant) < EXCHANGE_SHOWN;
         let shown = |held: &Entry| Shown {
             member: Member { state: held.state(now), ..held.claim.clone() },
-            report: held.report,
+            report: held.report.clone(),
             last_seen: held.last_seen,
             exchanges: held.exchanges.iter().filter(|(_, said)| fresh(said)).map(|(id, said)| (*id, said.wall)).collect(),
         };
@@ -313,7 +323,8 @@ mod tests {
 
     fn claim(member: &Member) -> Join {
         let (root, exchanged) = (Root::default(), BTreeSet::new());
-        Join { member: member.clone(), records: 1, payload_bytes: 2, root, exchanged, history: None, may_found: false }
+        let (member, program) = (member.clone(), None);
+        Join { member, records: 1, payload_bytes: 2, root, wanted: 0, messages: 0, program, exchanged, history: None, may_found: false }
     }
 
     fn registry() -> Registry {
@@ -356,7 +367,7 @@ mod tests {
         assert!(asks(2, None, true));
         assert!(!asks(3, None, true), "one is enough");
         assert!(asks(2, None, false), "the answer may not have come");
-        assert!(!asks(2, Some(uuid::Uuid::from_u128(1)), false));
+        assert!(!asks(2, Some(Uuid::from_u128(1)), false));
         let unsaved = registry.take_unsaved();
         assert_eq!(unsaved.founder, Some(member(2).id));
         registry.on_saved(unsaved);
@@ -377,7 +388,7 @@ mod tests {
             let taken = registry.join(at(0), join.clone());
             registry.names(&join, taken)
         };
-        assert!(!asks(1, Some(uuid::Uuid::from_u128(1))));
+        assert!(!asks(1, Some(Uuid::from_u128(1))));
         assert!(!asks(2, None));
     }
 

@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Data, Json, PayloadConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, get, post};
 use gossip_cdn_protocol::MemberState;
-use gossip_cdn_protocol::wire::{Envelope, Head, Join, VERSION};
+use gossip_cdn_protocol::wire::{Envelope, Head, Join, Program, VERSION};
 use gossip_cdn_shell::events::Streams;
 use gossip_cdn_shell::problem::Problem;
 use gossip_cdn_shell::{assets, service};
@@ -141,6 +141,9 @@ fn check(claim: &Join) -> Result<(), String> {
         MemberState::Suspect | MemberState::Dead | MemberState::Forgotten => {
             return Err("nobody says of itself that it is suspect, dead or forgotten".to_owned());
         }
+    }
+    if claim.program.as_ref().is_some_and(|program| !program.is_plain()) {
+        return Err(format!("its version is no word of at most {} bytes", Program::MAX_VERSION));
     }
     let found = claim.exchanged.len();
     if found > MAX_EXCHANGED { Err(format!("{found} exchanges where {MAX_EXCHANGED} are expected at most")) } else { Ok(()) }

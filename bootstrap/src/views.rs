@@ -1,4 +1,4 @@
-//! The JSON that programs read: members and exchanges.
+//! The JSON that programs read: members and exchanges. A node's own `/network` has the same form.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -25,13 +25,13 @@ pub struct MemberView {
     /// Its base URL.
     #[schema(example = "http://127.0.0.1:7701")]
     pub address: String,
-    /// `alive`, `dead` (silent for 15 s) or `left`.
+    /// `alive`, `dead` or `left`: to a bootstrap node who was silent for 15 s is dead. Nodes say `suspect` and `forgotten` too.
     #[schema(example = "alive")]
     pub state: &'static str,
     /// The number of its life.
     pub incarnation: u64,
-    /// When it was last heard, in RFC 3339.
-    pub last_seen: String,
+    /// When it was last heard, in RFC 3339; null if never since the start.
+    pub last_seen: Option<String>,
 }
 
 /// The map of the network.
@@ -49,12 +49,27 @@ pub struct NodeView {
     /// The member.
     #[serde(flatten)]
     pub member: MemberView,
-    /// Its records, tombstones included; null until it renews after a restart of the bootstrap.
+    /// Present and true of the node that is asked.
+    #[serde(rename = "self", skip_serializing_if = "std::ops::Not::not")]
+    pub is_self: bool,
+    /// The version of its program; like all that follows null until it has said so.
+    pub version: Option<String>,
+    /// Its live blobs.
+    pub blobs: Option<u64>,
+    /// Its records, tombstones included.
     pub records: Option<u64>,
     /// Bytes of the payloads it holds.
     pub payload_bytes: Option<u64>,
+    /// Payloads on their way to it.
+    pub wanted: Option<u64>,
+    /// Messages delivered at it.
+    pub messages: Option<u64>,
+    /// The message history that it belongs to; null without one.
+    pub history: Option<String>,
     /// Root of its record set: equal roots, equal sets.
     pub root: Option<String>,
+    /// When it said so, in RFC 3339.
+    pub reported: Option<String>,
 }
 
 /// An exchange.
@@ -96,25 +111,39 @@ impl MemberView {
             address: shown.member.address.clone(),
             state: shown.member.state.name(),
             incarnation: shown.member.incarnation,
-            last_seen: time(shown.last_seen),
+            last_seen: Some(time(shown.last_seen)),
         }
     }
 }
 
 impl NodeView {
     fn of(shown: &Shown) -> Self {
-        let said = |what: fn(Report) -> u64| shown.report.map(what);
+        Self::new(MemberView::of(shown), shown.report.clone().map(|report| (report, shown.last_seen)))
+    }
+
+    /// A member, with what it said of itself and when.
+    pub fn new(member: MemberView, said: Option<(Report, WallTime)>) -> Self {
+        let (report, reported) = said.unzip();
+        let number = |what: fn(&Report) -> u64| report.as_ref().map(what);
+        let program = report.as_ref().and_then(|report| report.program.as_ref());
         Self {
-            member: MemberView::of(shown),
-            records: said(|report| report.records),
-            payload_bytes: said(|report| report.payload_bytes),
-            root: shown.report.map(|report| report.root.to_string()),
+            member,
+            is_self: false,
+            version: program.map(|program| program.version.clone()),
+            blobs: program.map(|program| program.blobs),
+            records: number(|report| report.records),
+            payload_bytes: number(|report| report.payload_bytes),
+            wanted: number(|report| report.wanted),
+            messages: number(|report| report.messages),
+            history: report.as_ref().and_then(|report| report.history).map(|history| history.to_string()),
+            root: report.as_ref().map(|report| report.root.to_string()),
+            reported: reported.map(time),
         }
     }
 }
 
 /// In RFC 3339, in UTC.
-fn time(wall: WallTime) -> String {
+pub fn time(wall: WallTime) -> String {
     // RFC 3339 ends with the year 9999, and so does what humantime can write.
     let end = Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(wall.0).min(end)).to_string()

@@ -8,6 +8,8 @@ use gossip_cdn_protocol::wire::Request;
 use gossip_cdn_protocol::{BlobId, ContentHash, MemberState, NodeId, Persist, VersionId};
 use gossip_cdn_shell::events::Feed;
 
+use super::exchanged::Exchanged;
+
 /// Something that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -51,7 +53,20 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub(super) struct Changes {
     pub(super) feed: Feed<Change>,
+    pub(super) exchanged: Exchanged,
     pub(super) me: NodeId,
+}
+
+/// A call under way; of an exchange, whose.
+pub(super) struct Calling(Option<(Exchanged, NodeId, NodeId)>);
+
+impl Calling {
+    /// It was answered, or was not.
+    pub(super) fn answered(self, well: bool) {
+        if let Some((exchanged, from, to)) = self.0.filter(|_| well) {
+            exchanged.note(from, to);
+        }
+    }
 }
 
 impl Changes {
@@ -86,13 +101,18 @@ impl Changes {
     }
 
     /// This node calls another one.
-    pub(super) fn on_call(&self, to: Option<NodeId>, request: &Request) {
+    pub(super) fn on_call(&self, to: Option<NodeId>, request: &Request) -> Calling {
         self.called(Some(self.me), to, kind(request));
+        let exchange = matches!(request, Request::Exchange(_));
+        Calling(to.filter(|_| exchange).map(|to| (self.exchanged.clone(), self.me, to)))
     }
 
     /// Another node calls this one.
     pub(super) fn on_request(&self, from: NodeId, request: &Request) {
         self.called(Some(from), Some(self.me), kind(request));
+        if matches!(request, Request::Exchange(_)) {
+            self.exchanged.note(from, self.me);
+        }
         if let Request::Receipts(receipts) = request {
             self.tell(receipts.receipts.iter().map(|receipt| Change::Holder { blob: receipt.id, node: from }));
         }

@@ -28,7 +28,7 @@ use crate::member::{Member, Suspicion};
 use crate::record::{MAX_BYTES, Record};
 use crate::version::Malformed;
 
-pub use members::{Introduction, Join, MemberList, MembersRequest, Probe, Probed};
+pub use members::{Introduction, Join, MemberList, MembersRequest, Probe, Probed, Program};
 pub use payloads::{Holds, HoldsAnswer, PayloadRequest, PayloadsRequest, Receipt, Receipts};
 pub use records::{
     CellsAnswer, CellsRequest, Compared, Digest, ItemsAnswer, ItemsRequest, PartitionsAnswer, PartitionsRequest, RecordsAnswer,

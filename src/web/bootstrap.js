@@ -5,11 +5,10 @@ import { announce, h, show } from './dom.js';
 import { host } from './format.js';
 import { calmly, follow, onReachable } from './live.js';
 import { NetworkMap } from './map.js';
-import { figures, inOrder, memberTable } from './members.js';
+import { compare, figures, inOrder, memberTable, withExchanges } from './members.js';
 import { notice, problem } from './notices.js';
 import { general, network as texts } from './texts.js';
 
-const COLUMNS = ['incarnation', 'records', 'bytes', 'set', 'heard', 'exchange'];
 /** Nodes report what they exchanged every five seconds; its pulses are spread over that time. */
 const REPORT = 5000;
 
@@ -20,21 +19,10 @@ const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-
 const drawing = h('section', { className: 'card' }, map.element);
 let states = new Map();
 
-/** Marks who has the record set that most living members have; gives how many sets there are among them. */
-function compare(nodes) {
-  const sets = new Map();
-  for (const node of nodes) if (node.state === 'alive' && node.root) sets.set(node.root, (sets.get(node.root) ?? 0) + 1);
-  const most = [...sets].sort((a, b) => b[1] - a[1])[0]?.[0];
-  for (const node of nodes) node.same = node.root === most;
-  return sets.size;
-}
-
 async function refresh() {
   try {
     const { nodes, exchanges } = await read('/network');
-    const last = new Map();
-    for (const { from, to, last_seen: seen } of exchanges) for (const id of [from, to]) if (!(last.get(id) > seen)) last.set(id, seen);
-    for (const node of nodes) node.exchanged = last.get(node.id);
+    withExchanges(nodes, exchanges);
     const sets = compare(nodes);
     const counted = (state) => `${nodes.filter((node) => node.state === state).length}`;
     show(numbers, figures([[texts.live, counted('alive')], [texts.dead, counted('dead')], [texts.left, counted('left')],
@@ -46,7 +34,7 @@ async function refresh() {
     states = new Map(nodes.map((node) => [node.id, node.state]));
     drawing.hidden = nodes.length === 0;
     map.draw(nodes);
-    show(table, nodes.length ? memberTable(inOrder(nodes), COLUMNS) : notice(texts.empty, texts.emptyHint(location.origin), true));
+    show(table, nodes.length ? memberTable(inOrder(nodes)) : notice(texts.empty, texts.emptyHint(location.origin), true));
   } catch (error) { if (states.size === 0) show(table, problem(error, refresh)); }
 }
 

@@ -1,7 +1,7 @@
 // Members as a table: what the drawing shows, for those who read.
 
 import { h, show } from './dom.js';
-import { ago, brief, count, date, host, size } from './format.js';
+import { ago, brief, count, date, host, size, tame } from './format.js';
 import { mark } from './marks.js';
 import { network as texts } from './texts.js';
 
@@ -21,20 +21,54 @@ function link(member) {
   return /^https?:\/\/[^\s/@]+$/.test(member.address) ? h('a', { href: `${member.address}/`, rel: 'noreferrer' }, name) : name;
 }
 
-/** A table of these members. `columns` names those beyond state and node; `forget` is called for one that is to be forgotten. */
-export function memberTable(members, columns, forget) {
+/** What a table tells of each member beyond its state and the node itself. */
+const COLUMNS = ['incarnation', 'version', 'blobs', 'bytes', 'lag', 'exchange'];
+
+/**
+ * Finds out how far behind each living member is, by what it said of itself: the `lag` of a member is what it lacks, in words.
+ * Gives how many sets of records there are among them.
+ */
+export function compare(members) {
+  const said = members.filter((member) => member.state === 'alive' && member.root);
+  const sets = new Map();
+  for (const { root } of said) sets.set(root, (sets.get(root) ?? 0) + 1);
+  const common = [...sets].sort((a, b) => b[1] - a[1])[0]?.[0];
+  const records = Math.max(0, ...said.map((member) => member.records));
+  const messages = new Map();
+  for (const member of said) messages.set(member.history, Math.max(member.messages, messages.get(member.history) ?? 0));
+  for (const member of members) member.lag = null;
+  for (const member of said) {
+    const behind = messages.get(member.history) - member.messages;
+    member.lag = [
+      member.root === common ? null : member.records < records ? texts.lacksRecords(records - member.records) : texts.differs,
+      member.wanted ? texts.lacksPayloads(member.wanted) : null,
+      behind ? texts.lacksMessages(behind) : null,
+    ].filter(Boolean);
+  }
+  return sets.size;
+}
+
+/** Gives each member the time of the last exchange that is known of it. */
+export function withExchanges(members, exchanges) {
+  const last = new Map();
+  for (const { from, to, last_seen: seen } of exchanges) for (const id of [from, to]) if (!(last.get(id) > seen)) last.set(id, seen);
+  for (const member of members) member.exchanged = last.get(member.id);
+}
+
+/** A table of these members; `forget` is called for one that is to be forgotten. */
+export function memberTable(members, forget) {
   const cells = {
     incarnation: ['number', (member) => count(member.incarnation)],
-    records: ['number', (member) => number(member.records, count)],
+    version: ['', (member) => tame(member.version ?? texts.unsaid)],
+    blobs: ['number', (member) => number(member.blobs, count)],
     bytes: ['number', (member) => number(member.payload_bytes, size)],
-    set: ['', (member) => (member.root ? h('span', { className: member.same ? 'calm' : 'warn' }, member.same ? texts.same : texts.differs) : texts.unsaid)],
-    heard: ['', (member) => (member.self ? '' : member.last_seen ? when(member.last_seen) : texts.never)],
-    exchange: ['', (member) => (member.self ? '' : member.exchanged ? when(member.exchanged) : texts.none)],
+    lag: ['lag', (member) => (member.lag ? h('span', { className: member.lag.length ? 'warn' : 'calm', title: texts.said(ago(member.reported)) }, member.lag.join(', ') || texts.inStep) : texts.unsaid)],
+    exchange: ['', (member) => (member.exchanged ? when(member.exchanged) : texts.none)],
   };
   const row = (member) => h('tr', { 'data-id': member.id, 'data-state': member.state },
-    h('td', null, mark(member.state)),
+    h('td', null, mark(member.state), member.state === 'alive' ? null : h('span', { className: 'soft small silent' }, member.last_seen ? [`${texts.heard} `, when(member.last_seen)] : texts.never)),
     h('th', { scope: 'row' }, link(member), ' ', h('code', { className: 'soft', title: member.id }, brief(member.id)), member.self ? h('span', { className: 'chip' }, texts.self) : null),
-    columns.map((column) => h('td', { className: cells[column][0], 'data-label': texts[column] }, cells[column][1](member))),
+    COLUMNS.map((column) => h('td', { className: cells[column][0], 'data-label': texts[column] }, cells[column][1](member))),
     forget ? h('td', { className: 'act' }, member.state === 'dead' || member.state === 'left'
       ? h('button', { type: 'button', className: 'quiet small', 'aria-label': texts.forgetLabel(host(member.address)), onclick: () => forget(member) }, texts.forget) : null) : null);
   const shown = members.slice(0, ROWS);
@@ -43,7 +77,7 @@ export function memberTable(members, columns, forget) {
       h('caption', { className: 'unseen' }, texts.table),
       h('thead', null, h('tr', null,
         h('th', { scope: 'col' }, texts.state), h('th', { scope: 'col' }, texts.node),
-        columns.map((column) => h('th', { scope: 'col', className: cells[column][0] }, texts[column])),
+        COLUMNS.map((column) => h('th', { scope: 'col', className: cells[column][0] }, texts[column])),
         forget ? h('td', null) : null)),
       h('tbody', null, shown.map(row))),
     members.length > ROWS ? h('p', { className: 'soft' }, texts.more(members.length - ROWS)) : null);

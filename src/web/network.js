@@ -5,11 +5,9 @@ import { announce, confirmed, h, show, toast } from './dom.js';
 import { host, size, span } from './format.js';
 import { calmly, follow } from './live.js';
 import { NetworkMap } from './map.js';
-import { figures, inOrder, memberTable } from './members.js';
+import { compare, figures, inOrder, memberTable, withExchanges } from './members.js';
 import { notice, problem, why } from './notices.js';
 import { general, network as texts } from './texts.js';
-
-const COLUMNS = ['incarnation', 'heard', 'exchange'];
 
 export function networkView(place) {
   const map = new NetworkMap(['exchange', 'rumor', 'payload', 'messages']);
@@ -17,6 +15,7 @@ export function networkView(place) {
   const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-label': texts.table }, general.loading);
   const exchanged = new Map();
   let members = [];
+  let said = new Map();
   place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), numbers,
     h('section', { className: 'card' }, map.element), h('section', { className: 'card' }, h('h2', null, texts.table), table), introduction(refresh));
 
@@ -31,8 +30,10 @@ export function networkView(place) {
   }
 
   function list() {
-    const rows = inOrder(members).map((member) => ({ ...member, exchanged: exchanged.get(member.id) }));
-    show(table, memberTable(rows, COLUMNS, forget), members.length === 1 ? notice(texts.alone, texts.aloneHint) : null);
+    const rows = inOrder(members).map((member) => ({ ...said.get(member.id), ...member }));
+    for (const row of rows) row.exchanged = exchanged.get(row.id) ?? row.exchanged;
+    compare(rows);
+    show(table, memberTable(rows, forget), members.length === 1 ? notice(texts.alone, texts.aloneHint) : null);
   }
 
   async function refresh() {
@@ -53,18 +54,30 @@ export function networkView(place) {
     } catch (error) { if (members.length === 0) show(table, problem(error, refresh)); }
   }
 
+  /** What members say of themselves: the node asks them, so it takes a moment longer. */
+  async function survey() {
+    try {
+      const { nodes, exchanges } = await read('/network');
+      withExchanges(nodes, exchanges);
+      said = new Map(nodes.map((node) => [node.id, node]));
+      if (members.length) list();
+    } catch { /* The banner tells that the node does not answer. */ }
+  }
+
   const soon = calmly(refresh);
   const relist = calmly(list, 2000);
   const stop = follow('/events', {
     member: soon,
     exchange: ({ from, to, kind }) => {
       map.pulse(from, to, kind);
-      const other = members.find((member) => (member.id === from || member.id === to) && !member.self);
-      if (other) { exchanged.set(other.id, new Date().toISOString()); relist(); }
+      if (kind !== 'exchange') return;
+      for (const id of [from, to]) exchanged.set(id, new Date().toISOString());
+      relist();
     },
   }, soon);
-  const timer = setInterval(() => { if (!document.hidden) refresh(); }, 5000);
+  const timer = setInterval(() => { if (!document.hidden) { refresh(); survey(); } }, 5000);
   refresh();
+  survey();
   return () => { stop(); clearInterval(timer); };
 }
 

@@ -26,6 +26,7 @@ mod lan;
 mod lists;
 mod messages;
 mod middleman;
+mod network;
 mod openapi;
 mod page;
 mod ranges;

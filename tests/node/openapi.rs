@@ -6,7 +6,7 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 28] = [
+const ROUTES: [(&str, &str); 29] = [
     ("delete", "/blobs/{id}"),
     ("delete", "/members/{id}"),
     ("get", "/"),
@@ -23,6 +23,7 @@ const ROUTES: [(&str, &str); 28] = [
     ("get", "/messages/stream"),
     ("get", "/messages/{id}"),
     ("get", "/metrics"),
+    ("get", "/network"),
     ("get", "/openapi.json"),
     ("get", "/readyz"),
     ("get", "/status"),

@@ -58,6 +58,8 @@ fn what_is_no_join_is_refused() {
         with("/b/member/state", json!("happy")),
         with("/b/records", json!(-1)),
         with("/b/root", json!("é")),
+        with("/b/program/version", json!("<b>1</b> \u{202e}")),
+        with("/b/program/version", json!("1".repeat(33))),
         with("/b/exchanged", json!(["x"])),
         with("/b/exchanged", json!(too_many)),
     ] {

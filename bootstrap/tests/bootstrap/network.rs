@@ -61,6 +61,7 @@ fn the_network_shows_what_nodes_have_and_who_exchanged_with_whom() {
     let map = bootstrap.get("/network").json();
     let node = map["nodes"].as_array().unwrap().iter().find(|node| node["id"] == one.id()).unwrap();
     assert_eq!((&node["records"], &node["payload_bytes"], &node["incarnation"]), (&json!(3), &json!(4096), &json!(1)));
+    assert_eq!((&node["version"], &node["blobs"], &node["wanted"], &node["messages"]), (&json!("1.2.3"), &json!(1), &json!(2), &json!(5)));
     assert_eq!((&node["state"], &node["address"]), (&json!("alive"), &json!(one.address())));
     assert_eq!(node["root"], format!("{:032x}.3", 7));
     let exchanges = map["exchanges"].as_array().unwrap();

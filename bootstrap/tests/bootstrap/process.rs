@@ -158,6 +158,7 @@ impl Node {
             "b": {
                 "member": { "id": self.id(), "address": self.address(), "incarnation": self.incarnation, "state": self.state, "key": key },
                 "records": 3, "payload_bytes": 4096, "root": format!("{:032x}.3", 7), "exchanged": self.exchanged,
+                "wanted": 2, "messages": 5, "program": { "version": "1.2.3", "blobs": 1 },
             }
         })
     }

@@ -79,7 +79,10 @@ impl<S: Store> Node<S> {
         let history = self.history.founding().map(|founding| founding.id);
         let may_found =
             history.is_none() && self.membership.others().next().is_none() && self.membership.bootstraps().first() == Some(&address);
-        let join = self.envelope(Join { member, records: root.count, payload_bytes, root, exchanged, history, may_found });
+        let (wanted, messages) = (self.transfers.len() as u64, self.history.delivered());
+        let (records, program) = (root.count, None);
+        let join = Join { member, records, payload_bytes, root, wanted, messages, program, exchanged, history, may_found };
+        let join = self.envelope(join);
         let call = OwnCall(self.number());
         self.calls.insert(call, Purpose::Join(address.clone()));
         out.push(Output::Join(call, address, join));

@@ -81,6 +81,15 @@ pub struct Join {
     pub payload_bytes: u64,
     /// Root of its record set.
     pub root: Root,
+    /// Payloads on their way to it.
+    #[serde(default)]
+    pub wanted: u64,
+    /// Messages delivered at it.
+    #[serde(default)]
+    pub messages: u64,
+    /// What people like to see; the program around the core adds it, for the core has no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// The nodes it exchanged with since the last time.
     pub exchanged: BTreeSet<NodeId>,
     /// The message history that it belongs to.
@@ -89,6 +98,25 @@ pub struct Join {
     /// It would found a history if it were named: it belongs to none and knows no other node, and it asks the first bootstrap node of its list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_found: bool,
+}
+
+/// What a [`Join`] tells of the program that runs the core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its version.
+    pub version: String,
+    /// Its live blobs.
+    pub blobs: u64,
+}
+
+impl Program {
+    /// Longest name of a version, in bytes.
+    pub const MAX_VERSION: usize = 32;
+
+    /// Whether the version is a short word that can be shown to people.
+    pub fn is_plain(&self) -> bool {
+        self.version.len() <= Self::MAX_VERSION && self.version.bytes().all(|byte| byte.is_ascii_graphic())
+    }
 }
 
 /// A bootstrap node's answer to a [`Join`].
