@@ -30,7 +30,7 @@ const SCRIPT: &str = "node.js";
 /// The files of the page.
 pub(super) const ASSETS: Assets = Assets(gossip_cdn_shell::assets!("../web":
     "page.css" "icon.svg" "node.js" "api.js" "blob.js" "blobs.js" "conflicts.js" "dom.js" "format.js" "live.js" "map.js" "marks.js"
-    "members.js" "messages.js" "network.js" "notices.js" "spread.js" "texts.js" "uploads.js"));
+    "members.js" "messages.js" "network.js" "notices.js" "preview.js" "spread.js" "texts.js" "uploads.js"));
 
 const FOOT: &str = "<a href=\"/status\">Status</a><a href=\"/metrics\">Metrics</a><a href=\"/openapi.json\">API</a>";
 

@@ -2,15 +2,13 @@
 
 import { ask, read } from './api.js';
 import { confirmed, copyButton, h, show, toast } from './dom.js';
-import { brief, called, date, host, size, tame } from './format.js';
+import { brief, called, date, host, size } from './format.js';
 import { calmly, follow } from './live.js';
 import { mark } from './marks.js';
 import { notice, problem, why } from './notices.js';
+import { preview } from './preview.js';
 import { holders, spreadMeter } from './spread.js';
 import { blob as texts, blobs, general, spread } from './texts.js';
-
-/** How much of a text is shown, in bytes. */
-const TEXT = 64 << 10;
 
 export function blobView(place, id) {
   const body = h('div', null, h('p', { className: 'soft' }, general.loading));
@@ -62,7 +60,7 @@ export function blobView(place, id) {
         h('a', { className: 'button', href: `/blobs/${id}`, target: '_blank', rel: 'noopener' }, blobs.open),
         h('a', { className: 'button', href: `/blobs/${id}?download`, download: '' }, blobs.download), remove),
       h('div', { className: 'columns' },
-        h('section', { className: 'card' }, h('h2', null, texts.preview), preview(blob)),
+        h('section', { className: 'card' }, h('h2', null, texts.preview), preview(blob) ?? h('p', { className: 'soft' }, texts.noPreview)),
         h('section', { className: 'card' }, h('h2', null, spread.holders), where, code)),
       h('section', { className: 'card' }, h('h2', null, texts.facts), facts(blob, found.reason)),
       h('section', { className: 'card' }, h('h2', null, texts.commands), commands(link, blob)));
@@ -103,22 +101,4 @@ function facts(blob, reason) {
 function commands(link, blob) {
   const lines = [`curl -OJ '${link}?download'`, `gossip-cdn get ${blob.id}`, `curl -T FILE ${link}`, `curl -X DELETE ${link}`];
   return h('ul', { className: 'commands' }, lines.map((line) => h('li', null, h('code', { tabIndex: 0 }, line), copyButton(line, general.copy, 'quiet small'))));
-}
-
-/** What a blob looks like, made by elements that run nothing; texts are fetched and shown as text, whatever they say. */
-function preview(blob) {
-  const source = `/blobs/${blob.id}?version=${encodeURIComponent(blob.version)}`;
-  const [kind, rest] = blob.media_type.split(';')[0].trim().toLowerCase().split('/');
-  if (kind === 'image' && rest !== 'svg+xml') return h('img', { className: 'preview', src: source, alt: tame(blob.file_name ?? blob.id) });
-  if (kind === 'audio') return h('audio', { controls: true, preload: 'metadata', src: source });
-  if (kind === 'video') return h('video', { className: 'preview', controls: true, preload: 'metadata', src: source });
-  if (kind === 'text' || ['json', 'xml', 'javascript', 'toml', 'yaml', 'x-sh', 'svg+xml'].includes(rest)) return text(source, blob.size);
-  return h('p', { className: 'soft' }, texts.noPreview);
-}
-
-function text(source, bytes) {
-  const box = h('pre', { tabIndex: 0, 'aria-label': texts.preview }, general.loading);
-  const range = bytes > TEXT ? { range: `bytes=0-${TEXT - 1}` } : {};
-  ask(source, { headers: range }).then((answer) => answer.text()).then((read) => show(box, read), (error) => show(box, general.failed(why(error))));
-  return h('div', null, box, bytes > TEXT ? h('p', { className: 'soft' }, texts.tooLong(TEXT)) : null);
 }

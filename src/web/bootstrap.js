@@ -1,12 +1,11 @@
 // The page of a bootstrap node: the whole network, live.
 
 import { read } from './api.js';
-import { announce, h, show } from './dom.js';
-import { host } from './format.js';
-import { calmly, follow, onReachable } from './live.js';
+import { h, show } from './dom.js';
+import { calmly, follow } from './live.js';
 import { NetworkMap } from './map.js';
-import { compare, figures, inOrder, memberTable, withExchanges } from './members.js';
-import { notice, problem } from './notices.js';
+import { announceChanges, compare, figures, inOrder, memberTable, withExchanges } from './members.js';
+import { notice, problem, whileUnreachable } from './notices.js';
 import { general, network as texts } from './texts.js';
 
 /** Nodes report what they exchanged every five seconds; its pulses are spread over that time. */
@@ -27,11 +26,7 @@ async function refresh() {
     const counted = (state) => `${nodes.filter((node) => node.state === state).length}`;
     show(numbers, figures([[texts.live, counted('alive')], [texts.dead, counted('dead')], [texts.left, counted('left')],
       [texts.sets, `${sets}`, sets > 1 ? texts.disagree : sets === 1 ? texts.agree : '']]));
-    for (const node of nodes) {
-      const before = states.get(node.id);
-      if (before && before !== node.state) announce(texts.changed(host(node.address), node.state));
-    }
-    states = new Map(nodes.map((node) => [node.id, node.state]));
+    states = announceChanges(states, nodes);
     drawing.hidden = nodes.length === 0;
     map.draw(nodes);
     show(table, nodes.length ? memberTable(inOrder(nodes)) : notice(texts.empty, texts.emptyHint(location.origin), true));
@@ -40,17 +35,12 @@ async function refresh() {
 
 place.replaceChildren(h('h1', null, texts.title), h('p', { className: 'lead' }, texts.leadMap), numbers, drawing,
   h('section', { className: 'card' }, h('h2', null, texts.table), table));
-const banner = document.getElementById('banner');
-onReachable((reachable) => {
-  banner.hidden = reachable;
-  show(banner, reachable ? '' : general.offlineMap);
-});
+whileUnreachable(general.offlineMap);
 const soon = calmly(refresh);
 follow('/events', {
   member: soon,
   exchanges: ({ from, to }) => {
     for (const other of to) setTimeout(() => map.pulse(from, other, 'exchange'), Math.random() * REPORT);
-    soon();
   },
 }, soon);
 setInterval(() => { if (!document.hidden) refresh(); }, 5000);

@@ -5,6 +5,7 @@ import { h, show, toast } from './dom.js';
 import { brief, called, date, size, tame } from './format.js';
 import { calmly, follow } from './live.js';
 import { notice, problem, why } from './notices.js';
+import { preview } from './preview.js';
 import { conflicts as texts, general } from './texts.js';
 
 /** Conflicts shown at first, and more at a press. */
@@ -60,7 +61,8 @@ function conflict(found, done) {
 
 function card(found, version, wins, done) {
   const source = `/blobs/${found.id}?version=${encodeURIComponent(version.version)}`;
-  const choose = h('button', { type: 'button', className: wins ? 'quiet' : '', 'aria-label': (wins ? texts.keepLabel : texts.chooseLabel)(version.origin) }, wins ? texts.keep : texts.choose);
+  const what = wins ? texts.keep : texts.choose;
+  const choose = h('button', { type: 'button', className: wins ? 'quiet' : '', 'aria-label': texts.label(what, version.origin) }, what);
   choose.addEventListener('click', async () => {
     choose.disabled = true;
     try {
@@ -78,7 +80,7 @@ function card(found, version, wins, done) {
   return h('li', { className: wins ? 'version wins' : 'version' },
     h('p', { className: 'head' }, h('span', { className: wins ? 'chip good' : 'chip' }, wins ? texts.winner : texts.sibling),
       h('strong', null, version.deleted ? texts.tombstone : `${tame(version.file_name ?? '')} ${size(version.size)}`)),
-    version.media_type?.startsWith('image/') && !version.media_type.includes('svg') ? h('img', { className: 'thumb', src: source, alt: '' }) : null,
+    version.deleted ? null : preview({ ...version, id: found.id }),
     h('dl', { className: 'facts' }, rows.filter(Boolean).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value)))),
     h('div', { className: 'row' }, choose, version.deleted ? null : h('a', { className: 'button', href: `${source}&download`, download: '' }, texts.download)));
 }

@@ -31,7 +31,11 @@ export function ago(time, now = Date.now()) {
 
 export const date = (time) => new Date(time).toLocaleString('en', { dateStyle: 'medium', timeStyle: 'medium' });
 
-export const clock = (time) => new Date(time).toLocaleTimeString('en', { hour12: false });
+/** The time of day, and before today the day. */
+export function clock(time) {
+  const day = new Date(time).toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' };
+  return new Date(time).toLocaleString('en', { ...day, hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
+}
 
 /** The host and port of a base URL. */
 export const host = (address) => address.replace(/^[a-z]+:\/\//i, '');

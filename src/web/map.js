@@ -48,6 +48,9 @@ export class NetworkMap {
   /** Draws these members: `{id, address, state, self}`. */
   draw(members) {
     const shown = [...members].sort((a, b) => (a.id < b.id ? -1 : 1));
+    const drawn = shown.map((member) => `${member.id} ${member.state} ${member.address} ${member.self ?? ''}`).join();
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
     this.picture.setAttribute('aria-label', texts.drawing(shown.length));
     const few = shown.length <= LABELS;
     this.glow = GLOW[few ? 0 : 1];

@@ -1,6 +1,6 @@
 // Members as a table: what the drawing shows, for those who read.
 
-import { h, show } from './dom.js';
+import { announce, h, show } from './dom.js';
 import { ago, brief, count, date, host, size, tame } from './format.js';
 import { mark } from './marks.js';
 import { network as texts } from './texts.js';
@@ -67,7 +67,7 @@ export function memberTable(members, forget) {
   };
   const row = (member) => h('tr', { 'data-id': member.id, 'data-state': member.state },
     h('td', null, mark(member.state), member.state === 'alive' ? null : h('span', { className: 'soft small silent' }, member.last_seen ? [`${texts.heard} `, when(member.last_seen)] : texts.never)),
-    h('th', { scope: 'row' }, link(member), ' ', h('code', { className: 'soft', title: member.id }, brief(member.id)), member.self ? h('span', { className: 'chip' }, texts.self) : null),
+    h('th', { scope: 'row' }, link(member), member.self ? h('span', { className: 'chip' }, texts.self) : null, h('code', { className: 'soft', title: member.id }, brief(member.id))),
     COLUMNS.map((column) => h('td', { className: cells[column][0], 'data-label': texts[column] }, cells[column][1](member))),
     forget ? h('td', { className: 'act' }, member.state === 'dead' || member.state === 'left'
       ? h('button', { type: 'button', className: 'quiet small', 'aria-label': texts.forgetLabel(host(member.address)), onclick: () => forget(member) }, texts.forget) : null) : null);
@@ -81,6 +81,14 @@ export function memberTable(members, forget) {
         forget ? h('td', null) : null)),
       h('tbody', null, shown.map(row))),
     members.length > ROWS ? h('p', { className: 'soft' }, texts.more(members.length - ROWS)) : null);
+}
+
+/** Says which members are in another state than before; gives the states of now. */
+export function announceChanges(before, members) {
+  for (const { id, address, state } of members) {
+    if (before.has(id) && before.get(id) !== state) announce(texts.changed(host(address), state));
+  }
+  return new Map(members.map(({ id, state }) => [id, state]));
 }
 
 /** Figures in a row. */

@@ -102,6 +102,7 @@ function entry(message) {
     h('p', { className: 'body' }, body),
     h('p', { className: 'soft' },
       isPending ? h('span', { className: 'chip warn' }, texts.pending) : ordered ? h('span', { className: 'chip good' }, texts.ordered1(message.number)) : null,
+      ordered && !isPending ? `${texts.slot(message.slot)} · ` : null,
       `${texts.from} ${brief(message.origin)} · `, h('time', { dateTime: message.sent, title: date(message.sent) }, clock(message.sent))));
 }
 

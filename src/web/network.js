@@ -1,11 +1,11 @@
 // The network as this node knows it: a live drawing, a table, and the two things to do about members.
 
 import { ask, read } from './api.js';
-import { announce, confirmed, h, show, toast } from './dom.js';
+import { confirmed, h, show, toast } from './dom.js';
 import { host, size, span } from './format.js';
 import { calmly, follow } from './live.js';
 import { NetworkMap } from './map.js';
-import { compare, figures, inOrder, memberTable, withExchanges } from './members.js';
+import { announceChanges, compare, figures, inOrder, memberTable, withExchanges } from './members.js';
 import { notice, problem, why } from './notices.js';
 import { general, network as texts } from './texts.js';
 
@@ -15,6 +15,7 @@ export function networkView(place) {
   const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-label': texts.table }, general.loading);
   const exchanged = new Map();
   let members = [];
+  let states = new Map();
   let said = new Map();
   place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), numbers,
     h('section', { className: 'card' }, map.element), h('section', { className: 'card' }, h('h2', null, texts.table), table), introduction(refresh));
@@ -39,12 +40,8 @@ export function networkView(place) {
   async function refresh() {
     try {
       const [known, status] = await Promise.all([read('/members'), read('/status')]);
-      const told = new Map(members.map((member) => [member.id, member.state]));
       members = known.members.filter((member) => member.state !== 'forgotten');
-      for (const member of members) {
-        const before = told.get(member.id);
-        if (before && before !== member.state) announce(texts.changed(host(member.address), member.state));
-      }
+      states = announceChanges(states, members);
       map.draw(members);
       list();
       show(numbers, figures([

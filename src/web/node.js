@@ -6,9 +6,9 @@ import { blobsView } from './blobs.js';
 import { conflictsView } from './conflicts.js';
 import { announce, h, show } from './dom.js';
 import { count as numeral, isId } from './format.js';
-import { onReachable } from './live.js';
 import { messagesView } from './messages.js';
 import { networkView } from './network.js';
+import { whileUnreachable } from './notices.js';
 import { blobs, conflicts, general, messages, network, token } from './texts.js';
 import { receive } from './uploads.js';
 
@@ -41,12 +41,7 @@ function go() {
   if (before !== null) { scrollTo(0, 0); place.focus({ preventScroll: true }); announce(VIEWS[index][1]); }
 }
 
-const banner = document.getElementById('banner');
-onReachable((reachable) => {
-  banner.hidden = reachable;
-  show(banner, reachable ? '' : general.offline);
-  if (reachable) announce(general.online);
-});
+whileUnreachable(general.offline);
 
 onToken((again) => new Promise((resolve) => {
   const field = h('input', { type: 'password', autocomplete: 'off', required: true, autofocus: true });

@@ -1,7 +1,8 @@
 // What stands where there is nothing to show, and where something failed: it says what to do.
 
 import { Refused, Unreachable } from './api.js';
-import { h } from './dom.js';
+import { announce, h, show } from './dom.js';
+import { onReachable } from './live.js';
 import { general } from './texts.js';
 
 /** Why something failed, in words. */
@@ -14,6 +15,16 @@ export function why(error) {
 /** Nothing is here, and what to do about it; `command` if that is a line for a terminal. */
 export const notice = (text, hint, command) => h('div', { className: 'notice' },
   h('p', { className: 'strong' }, text), hint ? h('p', { className: 'soft' }, command ? h('code', null, hint) : hint) : null);
+
+/** Shows that text above the page while the server does not answer. */
+export function whileUnreachable(text) {
+  const banner = document.getElementById('banner');
+  onReachable((reachable) => {
+    banner.hidden = reachable;
+    show(banner, reachable ? '' : text);
+    if (reachable) announce(general.online);
+  });
+}
 
 /** Something failed; `again` tries it once more. */
 export const problem = (error, again) => h('div', { className: 'notice bad', role: 'alert' },

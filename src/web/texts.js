@@ -11,7 +11,7 @@ export const general = {
   loading: 'Loading…', more: 'Show more',
   offline: 'This node does not answer. What you see may be old; the page comes back by itself when the node does.',
   offlineMap: 'The bootstrap node does not answer. The nodes go on without it; this page comes back by itself.',
-  online: 'The node answers again.',
+  online: 'It answers again.',
   failed: (why) => `That did not work: ${why}`,
   unreachable: 'the node does not answer. Is it running?',
   copy: 'Copy', copied: 'Copied', copyFailed: 'The browser does not allow copying; select the text instead.',
@@ -92,8 +92,7 @@ export const conflicts = {
   origin: 'Written by', when: 'Written', stamp: 'Stamp', clock: 'Vector clock', hash: 'BLAKE3',
   choose: 'Make this the winner', keep: 'Keep the winner', download: 'Download',
   chosen: 'Done: this version was written again over all others, and every node will see it win.',
-  chooseLabel: (origin) => `Make this the winner: the version of node ${brief(origin)}`,
-  keepLabel: (origin) => `Keep the winner: the version of node ${brief(origin)}`,
+  label: (what, origin) => `${what}: the version of node ${brief(origin)}`,
   reason: 'Why it won',
 };
 
@@ -126,7 +125,7 @@ export const messages = {
   none: 'No message yet.', noneHint: 'Say something: every node will have it.',
   say: 'Message', post: 'Post', channel: 'Order',
   causal: 'causal: after what it answers', ordered: 'ordered: numbered alike everywhere',
-  pending: 'pending', ordered1: (number) => `number ${number}`,
+  pending: 'pending', ordered1: (number) => `number ${count(number)}`, slot: (slot) => `slot ${count(slot)}`,
   accepted: 'Accepted: it is on this node’s disk, and pending until a majority has it.',
   arrived: 'Delivered.',
   waiting: 'Pending: a majority of the voters must have it first.',

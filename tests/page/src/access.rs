@@ -64,7 +64,7 @@ fn busy() -> Busy {
 fn no_view_breaks_a_rule_of_access_light_or_dark_wide_or_narrow() {
     let rules = rules();
     let Busy { node, bootstrap, blob, .. } = &busy();
-    for glass in [(false, false), (false, true), (true, false), (true, true)].map(|(phone, dark)| Glass { phone, dark }) {
+    for glass in [(false, false), (false, true), (true, false), (true, true)].map(|(phone, dark)| Glass { phone, dark, plain: false }) {
         let browser = Browser::through(glass);
         let views = [
             (node.url("/"), "table.blobs", "file-39.txt"),

@@ -21,6 +21,19 @@ fn a_blob_written_elsewhere_appears_by_itself_and_spreads_before_ones_eyes() {
 }
 
 #[test]
+fn pictures_are_seen_and_the_link_can_be_photographed() {
+    let node = Node::alone();
+    let code = node.upload("link.txt", b"x");
+    let picture = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
+    let path = node.upload("dot.gif", picture);
+    let browser = Browser::at(&node.url(&format!("/#{}", path.replace("/blobs/", "/blob/"))));
+    browser.eventually("the picture is drawn", "document.querySelector('img.preview')?.naturalWidth === 1");
+    browser.go(&node.url(&format!("/#{}", code.replace("/blobs/", "/blob/"))));
+    browser.press("QR code");
+    browser.eventually("the code is drawn", "document.querySelector('img.qr')?.naturalWidth > 0");
+}
+
+#[test]
 fn a_blob_is_deleted_after_a_question_and_everywhere() {
     let network = Network::of(2);
     let path = network.nodes[0].upload("secret.txt", b"x");

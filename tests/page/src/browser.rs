@@ -17,6 +17,8 @@ pub struct Glass {
     pub phone: bool,
     /// By somebody who prefers the dark.
     pub dark: bool,
+    /// By a browser that runs no script of any page.
+    pub plain: bool,
 }
 
 /// A browser, at no page yet. It ends with its value.
@@ -53,6 +55,9 @@ impl Browser {
         let mut options = json!({ "args": arguments });
         if glass.phone {
             options["mobileEmulation"] = json!({ "deviceMetrics": { "width": 390, "height": 844, "pixelRatio": 1.0 } });
+        }
+        if glass.plain {
+            options["prefs"] = json!({ "profile.managed_default_content_settings.javascript": 2 });
         }
         let Value::Object(wanted) = json!({ "goog:chromeOptions": options, "unhandledPromptBehavior": "ignore" }) else { unreachable!() };
         let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
@@ -102,6 +107,20 @@ impl Browser {
     pub fn text(&self, selector: &str) -> String {
         let found = self.js("return document.querySelector(arguments[0])?.innerText ?? ''", vec![json!(selector)]);
         found.as_str().unwrap().to_owned()
+    }
+
+    /// Waits until what a selector finds says that text, as a driver sees it: no script of the page is needed.
+    pub fn reads(&self, selector: &str, text: &str) {
+        let start = Instant::now();
+        let read = || {
+            self.runtime
+                .block_on(async { self.client.find(Locator::Css(selector)).await?.text().await })
+                .is_ok_and(|said| said.contains(text))
+        };
+        while !read() {
+            assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {selector} says {text:?}");
+            self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
+        }
     }
 
     /// How many a selector finds.

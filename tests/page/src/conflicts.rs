@@ -15,11 +15,16 @@ fn a_conflict_made_by_two_nodes_is_seen_at_both_and_settled_by_a_press() {
     let browser = Browser::at(&one.url("/#/conflicts"));
     browser.eventually("two versions, side by side", "document.querySelectorAll('.version').length === 2");
     browser.says(".conflict", "the greatest (stamp, origin) wins");
-    browser.says("#views", "Conflicts");
+    browser.says("#views", "1");
+    browser.says("pre", "by one");
+    browser.says("pre", "by two");
+    let there = Browser::at(&two.url("/#/conflicts"));
+    there.says(".conflict .wins", &one.get(path).text());
     let winner = one.get(path).text();
     let loser = if winner == "by one" { "by two" } else { "by one" };
     browser.press("Make this the winner");
     browser.says("main", "No conflicts");
+    there.says("main", "No conflicts");
     for node in [&one, &two] {
         eventually("the other one wins everywhere", || node.get(path).text() == loser);
         let versions = node.get(&format!("{path}/versions")).json();

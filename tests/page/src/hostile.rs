@@ -4,18 +4,24 @@ use gossip_cdn_cluster::Node;
 
 use crate::browser::Browser;
 
-const NAME: &str = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E.html";
 const SHOWN: &str = "<img src=x onerror=alert(1)>.html";
 const SCRIPT: &[u8] = b"<!doctype html><script>alert(1)</script><img src=x onerror=alert(2)><body onload=alert(3)>";
 
 #[test]
 fn a_file_full_of_scripts_with_a_name_of_markup_runs_nothing() {
     let node = Node::alone();
-    let sent = node.put_with(&format!("/{NAME}"), &[("content-type", "text/html")], SCRIPT);
-    let path = sent.text().trim().strip_prefix(&node.server.url).unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let evil = folder.path().join(SHOWN);
+    std::fs::write(&evil, SCRIPT).unwrap();
+    let browser = Browser::at(&node.url("/"));
+    browser.type_into("#files", evil.to_str().unwrap());
+    browser.says(".result .name", SHOWN);
+    assert!(!browser.is_alarmed());
+    let stored = node.get("/blobs").json()["blobs"][0].clone();
+    assert_eq!((&stored["file_name"], &stored["media_type"]), (&SHOWN.into(), &"text/html".into()));
+    let path = format!("/blobs/{}", stored["id"].as_str().unwrap());
     let drawing = br#"<svg xmlns="http://www.w3.org/2000/svg" onload="alert(4)"><script>alert(5)</script></svg>"#;
     node.put_with("/drawing.svg", &[("content-type", "image/svg+xml")], drawing);
-    let browser = Browser::at(&node.url("/"));
     browser.says("table.blobs", SHOWN);
     browser.says("table.blobs", "drawing.svg");
     assert_eq!(browser.count("main img"), 0, "a name is no picture");

@@ -1,5 +1,7 @@
 //! The page in a real browser (Chromium, by WebDriver), against real nodes: what people do with it, and what they see.
 //!
+//! Two of the tests also measure ([`scale`]): `cargo test --release -p gossip-cdn-page scale -- --nocapture --test-threads 1` prints the figures.
+//!
 //! Tests read as claims. What is eventually true is waited for, never slept for. A browser that is not there is a failure: `tests/run` installs it.
 
 #![expect(unreachable_pub, reason = "the browser is a room of its own; what it offers is public there")]
@@ -13,4 +15,5 @@ mod conflicts;
 mod hostile;
 mod messages;
 mod network;
+mod scale;
 mod uploads;

@@ -1,6 +1,6 @@
 //! The network, drawn and told: who lives, who is suspected, who is dead, and whether the node itself answers.
 
-use gossip_cdn_cluster::{Network, Node};
+use gossip_cdn_cluster::{Network, Node, bootstrap, eventually};
 
 use crate::browser::Browser;
 
@@ -25,6 +25,27 @@ fn a_killed_node_is_seen_suspected_and_then_dead() {
     browser.says("dialog", "Forget");
     browser.js("[...document.querySelectorAll('dialog button')].find((button) => button.value === 'yes').click()", vec![]);
     browser.eventually("it is gone", &format!("!document.querySelector('tr[data-id=\"{id}\"]')"));
+}
+
+#[test]
+fn what_every_member_has_and_lacks_stands_in_the_table() {
+    let (bootstrap, _folder) = bootstrap();
+    let node = Node::joined(&bootstrap);
+    // Its disk has no room for anybody's bytes, so it knows of them and lacks them.
+    let full = Node::start(&["--bootstrap", &bootstrap.url, "--reserve", "1000TiB"]);
+    node.upload("a.txt", &[7; 5000]);
+    eventually("it has heard of the blob", || full.status()["wanted"] == 1);
+    for url in [node.url("/#/network"), full.url("/#/network"), format!("{}/", bootstrap.url)] {
+        let browser = Browser::at(&url);
+        let row = |of: &Node| format!("tr[data-id=\"{}\"]", of.id());
+        for (of, bytes, lag) in [(&node, "4.9 KiB", "none"), (&full, "0 bytes", "1 payload")] {
+            browser.says(&row(of), bytes);
+            browser.says(&format!("{} .lag", row(of)), lag);
+            browser.says(&row(of), env!("CARGO_PKG_VERSION"));
+            browser.eventually("one blob", &format!("document.querySelector('{} [data-label=Blobs]').innerText === '1'", row(of)));
+            browser.eventually("an exchange", &format!("document.querySelector('{} [data-label=\"Last exchange\"] time')", row(of)));
+        }
+    }
 }
 
 #[test]

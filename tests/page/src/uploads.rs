@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gossip_cdn_cluster::{Network, Node, noise, send};
 
-use crate::browser::Browser;
+use crate::browser::{Browser, Glass};
 
 /// A file of that name in a folder.
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -59,6 +59,87 @@ fn several_dropped_files_are_uploaded_and_their_codes_can_be_photographed() {
     let names = node.get("/blobs?order=name").json();
     let names: Vec<_> = names["blobs"].as_array().unwrap().iter().map(|blob| blob["file_name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(names, ["one.txt", "two.txt"]);
+}
+
+#[test]
+fn a_dropped_file_shows_its_progress_too() {
+    let node = Node::alone();
+    let browser = Browser::at(&node.url("/"));
+    browser.says("label.button", "choose files");
+    browser.js(WATCH, vec![]);
+    browser.js(
+        "const data = new DataTransfer(); data.items.add(new File([new Uint8Array(96 << 20)], 'dropped.bin')); \
+         document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));",
+        vec![],
+    );
+    browser.says(".result .name", "dropped.bin");
+    let seen = browser.js("return seen.join('|')", vec![]);
+    let seen = seen.as_str().unwrap();
+    assert!(seen.contains("of 96.0 MiB ·") && seen.contains("/s") && seen.contains("bar true"), "{seen}");
+    assert_eq!(node.get("/blobs").json()["blobs"][0]["size"], 96 << 20);
+}
+
+#[test]
+fn a_pasted_picture_is_uploaded() {
+    let node = Node::alone();
+    let browser = Browser::at(&node.url("/"));
+    browser.says("label.button", "choose files");
+    browser.js(
+        "const data = new DataTransfer(); data.items.add(new File(['pixels'], 'image.png', { type: 'image/png' })); \
+         document.body.dispatchEvent(new ClipboardEvent('paste', { bubbles: true, cancelable: true, clipboardData: data }));",
+        vec![],
+    );
+    browser.says(".result .name", "image.png");
+    assert_eq!(node.get("/blobs").json()["blobs"][0]["media_type"], "image/png");
+}
+
+#[test]
+fn an_upload_that_found_nobody_is_tried_again_by_a_press() {
+    let mut node = Node::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "patient.txt", b"patience");
+    let browser = Browser::at(&node.url("/"));
+    browser.says("label.button", "choose files");
+    node.server.kill();
+    browser.type_into("#files", path.to_str().unwrap());
+    browser.says(".upload .note", "the node does not answer");
+    node.restart();
+    browser.press("Try again");
+    browser.says(".result .name", "patient.txt");
+    browser.says(".result .spread", "on 1 of 1 node");
+    assert_eq!(node.get("/blobs").json()["blobs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_blob_is_seen_to_spread_and_to_wait_for_a_node_that_hangs() {
+    let network = Network::of(3);
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "slow.txt", b"slow");
+    let browser = Browser::at(&network.nodes[0].url("/"));
+    browser.says("label.button", "choose files");
+    network.nodes[2].server.signal("STOP");
+    browser.type_into("#files", path.to_str().unwrap());
+    browser.says(".result .spread", "on 2 of 3 nodes");
+    assert_eq!((browser.count(".result .dots i"), browser.count(".result .dots i.full")), (3, 2));
+    network.nodes[2].server.signal("CONT");
+    browser.says(".result .spread", "on 3 of 3 nodes");
+}
+
+#[test]
+fn without_scripts_a_form_uploads_and_links_download() {
+    let node = Node::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "plain & simple.txt", b"no script needed");
+    let browser = Browser::through(Glass { plain: true, ..Glass::default() });
+    browser.go(&node.url("/"));
+    browser.reads("h1", "Gossip CDN node");
+    browser.type_into("input[type=file]", path.to_str().unwrap());
+    browser.press("Upload");
+    browser.reads("h1", "Stored");
+    browser.press("Back to the node");
+    browser.reads("h1", "Gossip CDN node");
+    browser.press("plain & simple.txt");
+    browser.reads("body", "no script needed");
 }
 
 #[test]
