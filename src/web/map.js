@@ -2,6 +2,9 @@
 //
 // A member's place follows from the order of ids alone, so it stays where it is when states change. Above LABELS members only the one that is
 // pointed at has its name shown.
+//
+// There are three layers, of edges, pulses and members, for a browser paints a layer anew when anything in it changes: in most frames
+// that is the one of the pulses alone.
 
 import { h, show, svg } from './dom.js';
 import { host } from './format.js';
@@ -20,6 +23,8 @@ const EDGES = 150;
 /** Milliseconds that a pulse travels, and that an edge glows after it where few and where many members are shown. */
 const TRAVEL = 750;
 const GLOW = [8000, 1600];
+/** Milliseconds between two looks at how much an edge still glows. */
+const FADE = 120;
 
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
@@ -35,7 +40,9 @@ export class NetworkMap {
     this.lines = svg('g', { class: 'edges' });
     this.dots = svg('g', { class: 'pulses' });
     this.nodes = svg('g', { class: 'nodes' });
-    this.picture = svg('svg', { class: 'map', viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': texts.drawing(0) }, this.lines, this.dots, this.nodes);
+    const layer = (group) => svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}` }, group);
+    this.picture = h('div', { className: 'map layers', role: 'img', 'aria-label': texts.drawing(0) }, layer(this.lines), layer(this.dots), layer(this.nodes));
+    this.faded = 0;
     const pause = h('button', { type: 'button', className: 'quiet small' }, this.paused ? texts.resume : texts.pause);
     pause.addEventListener('click', () => {
       this.paused = !this.paused;
@@ -82,7 +89,7 @@ export class NetworkMap {
     let edge = this.edges.get(key);
     if (!edge) {
       if (this.edges.size >= EDGES) return;
-      edge = { from, to, line: svg('path', { d: this.path(from, to) }), until: 0 };
+      edge = { from, to, line: svg('path', { d: this.path(from, to), 'stroke-opacity': 0.1 }), until: 0 };
       this.edges.set(key, edge);
       this.lines.append(edge.line);
     }
@@ -107,13 +114,18 @@ export class NetworkMap {
       const [x, y] = this.point(pulse.from, pulse.to, Math.max(0, along));
       pulse.dot.setAttribute('transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
     }
+    if (now - this.faded > FADE) this.fade(now);
+    this.running = this.edges.size > 0 && this.element.isConnected;
+    if (this.running) requestAnimationFrame((time) => this.step(time));
+  }
+
+  fade(now) {
+    this.faded = now;
     for (const [key, edge] of this.edges) {
       const left = (edge.until - now) / this.glow;
       if (left <= 0) this.forget(key);
       else edge.line.setAttribute('stroke-opacity', (0.1 + (this.glow === GLOW[0] ? 0.6 : 0.3) * left).toFixed(2));
     }
-    this.running = this.edges.size > 0 && this.element.isConnected;
-    if (this.running) requestAnimationFrame((time) => this.step(time));
   }
 
   forget(key) {
