@@ -13,7 +13,6 @@ export function networkView(place) {
   const map = new NetworkMap(['exchange', 'rumor', 'payload', 'messages']);
   const numbers = h('div');
   const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-label': texts.table }, general.loading);
-  const exchanged = new Map();
   let members = [];
   let states = new Map();
   let said = new Map();
@@ -32,7 +31,6 @@ export function networkView(place) {
 
   function list() {
     const rows = inOrder(members).map((member) => ({ ...said.get(member.id), ...member }));
-    for (const row of rows) row.exchanged = exchanged.get(row.id) ?? row.exchanged;
     compare(rows);
     show(table, memberTable(rows, forget), members.length === 1 ? notice(texts.alone, texts.aloneHint) : null);
   }
@@ -62,15 +60,9 @@ export function networkView(place) {
   }
 
   const soon = calmly(refresh);
-  const relist = calmly(list, 2000);
   const stop = follow('/events', {
     member: soon,
-    exchange: ({ from, to, kind }) => {
-      map.pulse(from, to, kind);
-      if (kind !== 'exchange') return;
-      for (const id of [from, to]) exchanged.set(id, new Date().toISOString());
-      relist();
-    },
+    exchange: ({ from, to, kind }) => map.pulse(from, to, kind),
   }, soon);
   const timer = setInterval(() => { if (!document.hidden) { refresh(); survey(); } }, 5000);
   refresh();
