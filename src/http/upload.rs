@@ -88,9 +88,7 @@ struct Arrived {
 /// Stores a new blob of that file name; what `curl -T FILE http://node/` sends.
 #[utoipa::path(tag = "blobs", params(("file_name" = String, Path, description = "The file's name"), UploadQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, description = "Stored; the link, or by Accept its description or a page", body = Described),
-        (status = 202, description = "Stored here, on fewer nodes than asked for", body = Described),
-        (status = "4XX", description = "A problem", content_type = "application/problem+json")))]
+    responses(Uploaded))]
 #[put("/{file_name}")]
 pub(super) async fn put_named(
     _may: MayWrite,
@@ -107,9 +105,7 @@ pub(super) async fn put_named(
 
 /// Stores a new blob without a file name; what `curl -T - http://node/` sends.
 #[utoipa::path(tag = "blobs", params(UploadQuery), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, description = "Stored; the link, or by Accept its description or a page", body = Described),
-        (status = 202, description = "Stored here, on fewer nodes than asked for", body = Described),
-        (status = "4XX", description = "A problem", content_type = "application/problem+json")))]
+    responses(Uploaded))]
 #[put("/")]
 pub(super) async fn put_unnamed(
     _may: MayWrite,
@@ -126,9 +122,7 @@ pub(super) async fn put_unnamed(
 /// Stores a new blob from the raw body, or one for each file of a form.
 #[utoipa::path(tag = "blobs", params(UploadQuery),
     request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "multipart/form-data"))),
-    responses((status = 201, description = "Stored; the links, or by Accept the descriptions or a page", body = Described),
-        (status = 202, description = "Stored here, on fewer nodes than asked for", body = Described),
-        (status = "4XX", description = "A problem", content_type = "application/problem+json")))]
+    responses(Uploaded))]
 #[post("/blobs")]
 pub(super) async fn post(
     _may: MayWrite,
@@ -174,6 +168,21 @@ pub(super) async fn put(
         }
     };
     answer.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
+}
+
+/// How the upload of new blobs is answered, for the description of the routes.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers and is none")]
+enum Uploaded {
+    /// Stored; a link for each blob, or by Accept the descriptions or a page
+    #[response(status = 201)]
+    New(Described),
+    /// Stored here, on fewer nodes than asked for
+    #[response(status = 202)]
+    Fewer(Described),
+    /// A problem
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Problem,
 }
 
 /// What a raw body becomes.
