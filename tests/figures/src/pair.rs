@@ -1,4 +1,4 @@
-//! Two nodes with a cable between them and the same records.
+//! Two nodes with a cable between them, the same records and the same message history.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use tempfile::TempDir;
 use crate::agreement::{acquainted, introduce, same_records};
 use crate::client::Client;
 use crate::filling::Giver;
+use crate::histories::voters;
 use crate::interruption::{pause, wait};
 use crate::namespaces::{Flow, Places};
-use crate::report::{Broken, remark};
+use crate::report::{Broken, claim, remark};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long the nodes are left to themselves before they are listened to: members and bytes are through by then.
@@ -29,7 +30,8 @@ impl Pair {
         let places = Places::of(&[1, 1])?;
         let folder = TempDir::new()?;
         let data = |number: usize| folder.path().join(number.to_string());
-        let nodes = places.all().iter().enumerate().map(|(number, place)| place.node(&data(number), &[]));
+        let flags = |number: usize| if number == 0 { &["--found"][..] } else { &[] };
+        let nodes = places.all().iter().enumerate().map(|(number, place)| place.node(&data(number), flags(number)));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         let mut clients = places.all().iter().map(|place| place.client()).collect::<Result<Vec<_>, _>>()?;
         for client in &mut clients {
@@ -39,6 +41,9 @@ impl Pair {
         }
         introduce(&mut clients[0], &places.all()[1].address())?;
         acquainted(&mut clients, 2)?;
+        wait("both vote", PATIENCE, || clients.iter_mut().try_fold(true, |all, client| Ok(all && voters(client)? == 2)))?;
+        let said = clients[0].send("POST", "/messages?wait=delivered", b"hello")?;
+        claim(said.status == 201, || format!("a message is not delivered: {}", said.status))?;
         let mut pair = Self { clients, places, _nodes: nodes, _folder: folder };
         let took = pair.agree()?;
         remark(&format!("both have the same {records} records, {:.1} s after they met", took.as_secs_f64()));

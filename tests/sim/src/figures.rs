@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use gossip_cdn_protocol::BlobId;
+use gossip_cdn_protocol::history::message::Channel;
 use gossip_cdn_protocol::wire::Kind;
 
 use crate::client::Wish;
@@ -241,11 +242,17 @@ fn false_deaths(table: &mut Table) {
 }
 
 fn idle(table: &mut Table) {
-    let mut world = many(0);
+    let mut world = World::modelled(1, Model { latency: FAR, bootstrap: false, ..Model::default() });
+    world.founds(0);
+    world.acquainted(MANY);
+    world.run_for(secs(60));
+    world.say(0, Channel::Causal, None);
+    world.run_for(secs(10));
+    world.reset_report();
     world.run_for(secs(60));
     let report = world.report();
     let exchange = report.traffic(Kind::Exchange);
-    table.line(format_args!("{MANY} nodes, no writes, one minute; heads as measured at the real node"));
+    table.line(format_args!("{MANY} nodes in one message history, no writes, one minute; heads as measured at the real node"));
     table.bytes("an exchange, both ways", exchange.bytes() / exchange.calls.max(1), 512);
     table.bytes("a node and second", report.bytes() / report.node_seconds.max(1), 1024);
     table.calls(&report);
@@ -257,6 +264,7 @@ fn idle(table: &mut Table) {
 
 fn idle_with(table: &mut Table, records: u32) {
     let mut world = World::modelled(1, Model { bootstrap: false, ..Model::default() });
+    world.founds(0);
     world.acquainted(3);
     world.lay_over(records);
     world.run_for(secs(10));
