@@ -17,16 +17,12 @@ use awc::http::StatusCode;
 use awc::http::header::{CONTENT_TYPE, HeaderValue};
 use bytes::Bytes;
 use gossip_cdn_protocol::io::CallFault;
-use gossip_cdn_protocol::wire::{Answer, Envelope, Introduction, Join, Kind, MAX_BODY, Request};
+use gossip_cdn_protocol::wire::{Answer, Envelope, Introduction, Join, MAX_BODY, Request, SMALL_CALL};
 use gossip_cdn_shell::problem;
 use serde::{Deserialize, Serialize};
 
 pub use self::transfers::{Courier, Pace, Transfers, frame_head};
 
-/// How long a small call may take, its answer included: a heartbeat, a question, a registration.
-const SMALL_CALL: Duration = Duration::from_secs(3);
-/// How long one may take that carries records, items or members. A guess: the largest body at 140 kB/s.
-const BULK_CALL: Duration = Duration::from_secs(30);
 /// Largest answer to the question how a node is, in bytes. A guess: it is some 5 KB, and more with every peer that misbehaved.
 const MAX_STATUS: usize = 1 << 20;
 /// How long connecting may take.
@@ -68,7 +64,7 @@ impl Peers {
         let peers = self.clone();
         async move {
             let kind = request.body.kind();
-            let body = peers.post(&format!("{address}/gossip/{}", kind.name()), &request, patience(kind)).await?;
+            let body = peers.post(&format!("{address}/gossip/{}", kind.name()), &request, kind.patience()).await?;
             kind.read_answer(&body).map_err(|fault| CallFault::Malformed(fault.to_string()))
         }
     }
@@ -120,22 +116,6 @@ impl Peers {
             })
         };
         tokio::time::timeout(patience, call).await.unwrap_or(Err(CallFault::Unreachable))
-    }
-}
-
-/// How long a call of that kind may take.
-fn patience(kind: Kind) -> Duration {
-    match kind {
-        Kind::Exchange | Kind::Holds | Kind::Probe | Kind::History => SMALL_CALL,
-        Kind::Cells
-        | Kind::Partitions
-        | Kind::Sketches
-        | Kind::Items
-        | Kind::Records
-        | Kind::Snapshot
-        | Kind::Members
-        | Kind::Rumors
-        | Kind::Receipts => BULK_CALL,
     }
 }
 

@@ -29,7 +29,7 @@
 //!
 //! | values | machines | doors |
 //! |---|---|---|
-//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`snapshot`], [`verification`], [`transfer`], [`receipts`], [`lan`], [`identity`] | [`node`], [`io`], [`wire`], [`store`], [`time`] |
+//! | [`ids`], [`stamp`], [`vector_clock`], [`version`], [`record`], [`item`], [`sketch`], [`summary`], [`member`] | [`records`], [`membership`], [`spread`], [`reconciliation`], [`snapshot`], [`verification`], [`transfer`], [`receipts`], [`lan`], [`identity`] | [`node`], [`io`], [`wire`], [`store`], [`memory`], [`time`] |
 
 pub mod history;
 pub mod identity;
@@ -39,6 +39,7 @@ pub mod item;
 pub mod lan;
 pub mod member;
 pub mod membership;
+pub mod memory;
 pub mod node;
 pub mod parts;
 pub mod planted;

@@ -322,9 +322,9 @@ mod tests {
     use super::*;
     use crate::io::Token;
     use crate::item::{Item, ItemHasher, KeyHash, StateHash};
+    use crate::memory::MemoryStore;
     use crate::record::tests::{node, payload, write};
     use crate::sketch::SketchHasher;
-    use crate::store::tests::Map;
     use crate::version::Content;
 
     fn peer(n: u8) -> Target {
@@ -413,7 +413,7 @@ mod tests {
         fn pages_give_every_record_once_that_may_leave(
             kinds in prop::collection::vec(0..4u8, 0..200), limit in 1..40usize, budget in 1..100_000usize
         ) {
-            let mut records = Records::open(Map::default(), ItemHasher::new("test")).expect("a map");
+            let mut records = Records::open(MemoryStore::default(), ItemHasher::new("test")).expect("a map");
             let mut expected = BTreeSet::new();
             for (n, kind) in (0..).zip(kinds) {
                 let key = records.key(blob(n));
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_page_ends_with_its_stretch() {
-        let mut records = Records::open(Map::default(), ItemHasher::new("test")).expect("a map");
+        let mut records = Records::open(MemoryStore::default(), ItemHasher::new("test")).expect("a map");
         for n in 0..300 {
             let key = records.key(blob(n));
             let record = Record::from(vec![write(&Record::default(), node(1), 5, payload(1))]);

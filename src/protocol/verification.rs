@@ -174,21 +174,21 @@ mod tests {
     use crate::ids::BlobId;
     use crate::io::Token;
     use crate::item::StateHash;
+    use crate::memory::MemoryStore;
     use crate::record::tests::{node, payload, write};
-    use crate::store::tests::Map;
 
     fn blob(n: u64) -> BlobId {
         BlobId(uuid::Uuid::from_u128(u128::from(n)))
     }
 
-    fn records(count: u64) -> Records<Map> {
-        let mut records = Records::open(Map::default(), crate::item::ItemHasher::new("test")).expect("a map");
+    fn records(count: u64) -> Records<MemoryStore> {
+        let mut records = Records::open(MemoryStore::default(), crate::item::ItemHasher::new("test")).expect("a map");
         (0..count).for_each(|n| change(&mut records, &mut None, n, n + 1));
         records
     }
 
     /// Writes over a blob, as the node does.
-    fn change(records: &mut Records<Map>, verification: &mut Option<&mut Verification>, n: u64, stamp: u64) {
+    fn change(records: &mut Records<MemoryStore>, verification: &mut Option<&mut Verification>, n: u64, stamp: u64) {
         let key = records.key(blob(n));
         let before = records.record(key).expect("a map");
         let content = if stamp.is_multiple_of(3) { Content::Tombstone } else { payload(1) };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// Counts on until something is found.
-    fn found(verification: &mut Verification, records: &mut Records<Map>) -> Finding {
+    fn found(verification: &mut Verification, records: &mut Records<MemoryStore>) -> Finding {
         loop {
             if let Some(finding) = verification.on_deadline(verification.deadline(), records).expect("a map") {
                 return finding;

@@ -20,6 +20,8 @@ mod payloads;
 mod records;
 mod snapshot;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::history::talk::{HistoryAnswer, HistoryCall};
@@ -56,6 +58,10 @@ pub const MAX_CELLS_SENT: usize = 32_768;
 pub const MAX_MEMBERS: usize = 10_000;
 /// Most claims, and most suspicions, among the rumors of one message.
 pub const MAX_FRESH_MEMBERS: usize = 256;
+/// How long a small call may take, its answer included: a heartbeat, a question, a registration.
+pub const SMALL_CALL: Duration = Duration::from_secs(3);
+/// How long one may take that carries records, items or members. A guess: the largest body at 140 kB/s.
+pub const BULK_CALL: Duration = Duration::from_secs(30);
 /// Most receipts in one message.
 pub const MAX_RECEIPTS: usize = 1024;
 
@@ -338,6 +344,22 @@ impl Kind {
             Self::Probe => "probe",
             Self::Snapshot => "snapshot",
             Self::History => "history",
+        }
+    }
+
+    /// How long a call of this kind may take, its answer included.
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Exchange | Self::Holds | Self::Probe | Self::History => SMALL_CALL,
+            Self::Cells
+            | Self::Partitions
+            | Self::Sketches
+            | Self::Items
+            | Self::Records
+            | Self::Snapshot
+            | Self::Members
+            | Self::Rumors
+            | Self::Receipts => BULK_CALL,
         }
     }
 

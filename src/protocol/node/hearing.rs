@@ -69,42 +69,11 @@ impl<S: Store> Node<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ContentHash, NodeId, PublicKey};
+    use crate::ids::{NodeId, PublicKey};
     use crate::io::{CallFault, ClientCall, Command, Input, OwnCall, Reply};
-    use crate::item::{Item, KeyHash, RecordKey};
+    use crate::memory::MemoryStore;
     use crate::node::{Config, Identity};
-    use crate::record::Record;
-    use crate::store::{Missing, StoreFault};
     use crate::time::{Instant, WallTime};
-
-    /// A disk with nothing on it.
-    struct Empty;
-
-    impl Store for Empty {
-        fn record(&self, _: RecordKey) -> Result<Option<Record>, StoreFault> {
-            Ok(None)
-        }
-
-        fn keys(&self, _: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn items(&self, _: RecordKey, _: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn holds(&self, _: ContentHash) -> Result<bool, StoreFault> {
-            Ok(false)
-        }
-
-        fn missing(&self, _: Option<ContentHash>, _: usize) -> Result<Vec<Missing>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn payload_bytes(&self) -> Result<u64, StoreFault> {
-            Ok(0)
-        }
-    }
 
     fn at(millis: u64) -> Now {
         Now { instant: Instant(millis * 1000), wall: WallTime(millis) }
@@ -121,7 +90,7 @@ mod tests {
     }
 
     /// Node 1, alone, with its first heartbeat and exchange behind it.
-    fn node() -> Node<Empty> {
+    fn node() -> Node<MemoryStore> {
         let config = Config {
             cluster: "c".into(),
             address: "http://127.0.0.1:1".into(),
@@ -131,18 +100,19 @@ mod tests {
             voters: 7,
         };
         let identity = Identity { key: PublicKey([1; 32]), incarnation: 1 };
-        let mut node = Node::new(config, identity, vec![], vec![], Empty, [0; 32], at(0)).expect("an empty disk can be read");
+        let mut node =
+            Node::new(config, identity, vec![], vec![], MemoryStore::default(), [0; 32], at(0)).expect("an empty disk can be read");
         tick(&mut node, 0);
         node
     }
 
-    fn given(node: &mut Node<Empty>, millis: u64, input: Input) -> Vec<Output> {
+    fn given(node: &mut Node<MemoryStore>, millis: u64, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         node.handle(at(millis), input, &mut out);
         out
     }
 
-    fn tick(node: &mut Node<Empty>, millis: u64) -> Vec<Output> {
+    fn tick(node: &mut Node<MemoryStore>, millis: u64) -> Vec<Output> {
         given(node, millis, Input::Tick)
     }
 
@@ -152,7 +122,7 @@ mod tests {
     }
 
     /// How the node shows the others, and how it tells of them.
-    fn states(node: &mut Node<Empty>, millis: u64) -> Vec<(MemberState, MemberState)> {
+    fn states(node: &mut Node<MemoryStore>, millis: u64) -> Vec<(MemberState, MemberState)> {
         let out = given(node, millis, Input::Command(ClientCall(1), Command::Members));
         let Some(Output::Reply(_, Reply::Members(shown))) = out.into_iter().find(|output| matches!(output, Output::Reply(..))) else {
             panic!("no reply");

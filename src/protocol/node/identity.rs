@@ -74,44 +74,14 @@ mod tests {
     use super::*;
     use crate::ids::{BlobId, ContentHash, NodeId, PublicKey};
     use crate::io::{ClientCall, Command, Condition, PeerCall, Refusal, Reply, SayFault, WriteFault};
-    use crate::item::{Item, KeyHash, RecordKey};
     use crate::member::MemberState;
+    use crate::memory::MemoryStore;
     use crate::node::{Config, Identity};
     use crate::stamp::Stamp;
-    use crate::store::Missing;
     use crate::time::{Instant, WallTime};
     use crate::vector_clock::VectorClock;
     use crate::version::{Content, Version};
     use crate::wire::{Entry, Envelope, Introduction, MembersRequest, Rumors, VERSION};
-
-    /// A disk with nothing on it, but whatever bytes are asked for.
-    struct Empty;
-
-    impl Store for Empty {
-        fn record(&self, _: RecordKey) -> Result<Option<Record>, StoreFault> {
-            Ok(None)
-        }
-
-        fn keys(&self, _: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn items(&self, _: RecordKey, _: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn holds(&self, _: ContentHash) -> Result<bool, StoreFault> {
-            Ok(true)
-        }
-
-        fn missing(&self, _: Option<ContentHash>, _: usize) -> Result<Vec<Missing>, StoreFault> {
-            Ok(vec![])
-        }
-
-        fn payload_bytes(&self) -> Result<u64, StoreFault> {
-            Ok(0)
-        }
-    }
 
     fn deleted(n: u8, stamp: u64) -> Record {
         let (origin, stamp) = (member(n, 1, n).id, Stamp(stamp));
@@ -126,7 +96,7 @@ mod tests {
     }
 
     /// Node 1 in its fourth life, which knows node 2.
-    fn node() -> Node<Empty> {
+    fn node() -> Node<MemoryStore> {
         let config = Config {
             cluster: "c".into(),
             address: member(1, 4, 1).address,
@@ -136,14 +106,15 @@ mod tests {
             voters: 7,
         };
         let identity = Identity { key: PublicKey([1; 32]), incarnation: 4 };
-        Node::new(config, identity, vec![member(2, 1, 2)], vec![], Empty, [0; 32], at(0)).expect("the disk can be read")
+        Node::new(config, identity, vec![member(2, 1, 2)], vec![], MemoryStore::with_every_payload(), [0; 32], at(0))
+            .expect("the disk can be read")
     }
 
     fn at(seconds: u64) -> Now {
         Now { instant: Instant(seconds * 1_000_000), wall: WallTime(seconds * 1000) }
     }
 
-    fn given(node: &mut Node<Empty>, seconds: u64, input: Input) -> Vec<Output> {
+    fn given(node: &mut Node<MemoryStore>, seconds: u64, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         node.handle(at(seconds), input, &mut out);
         out

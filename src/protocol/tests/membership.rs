@@ -3,43 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::io::{CallFault, ClientCall, Outbox, OwnCall, PeerCall, Persist, Reply, Status, Target};
-use gossip_cdn_protocol::item::{Item, KeyHash, RecordKey};
 use gossip_cdn_protocol::member::Suspicion;
+use gossip_cdn_protocol::memory::MemoryStore;
 use gossip_cdn_protocol::node::{Config, Identity};
-use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::wire::{Answer, Compared, Envelope, MemberList, Probe, Probed, Request, Rumors, Taken};
-use gossip_cdn_protocol::{
-    Command, ContentHash, Input, Instant, Member, MemberState, Node, NodeId, Now, Output, PublicKey, Record, Store, StoreFault,
-};
-
-/// A disk with nothing on it.
-struct Empty;
-
-impl Store for Empty {
-    fn record(&self, _: RecordKey) -> Result<Option<Record>, StoreFault> {
-        Ok(None)
-    }
-
-    fn keys(&self, _: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
-        Ok(vec![])
-    }
-
-    fn items(&self, _: RecordKey, _: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
-        Ok(vec![])
-    }
-
-    fn holds(&self, _: ContentHash) -> Result<bool, StoreFault> {
-        Ok(false)
-    }
-
-    fn missing(&self, _: Option<ContentHash>, _: usize) -> Result<Vec<Missing>, StoreFault> {
-        Ok(vec![])
-    }
-
-    fn payload_bytes(&self) -> Result<u64, StoreFault> {
-        Ok(0)
-    }
-}
+use gossip_cdn_protocol::{Command, Input, Instant, Member, MemberState, Node, NodeId, Now, Output, PublicKey};
 
 fn member(n: u8) -> Member {
     let key = PublicKey([n; 32]);
@@ -61,7 +29,7 @@ struct Made {
 
 /// Node 1 among peers that answer after a millisecond, or never.
 struct Played {
-    core: Node<Empty>,
+    core: Node<MemoryStore>,
     /// Milliseconds.
     now: u64,
     made: Vec<Made>,
@@ -86,7 +54,8 @@ impl Played {
             Config { cluster: "c".into(), address: member(1).address, bootstraps: vec![], heartbeats: false, found: false, voters: 7 };
         let identity = Identity { key: member(1).key, incarnation: 1 };
         let members = (2..=last).map(member).collect();
-        let core = Node::new(config, identity, members, vec![], Empty, [7; 32], Now::default()).expect("an empty disk can be read");
+        let core = Node::new(config, identity, members, vec![], MemoryStore::default(), [7; 32], Now::default())
+            .expect("an empty disk can be read");
         let (made, coming, silent) = (vec![], BTreeMap::new(), BTreeSet::new());
         Self { core, now: 0, made, coming, silent, vouched: false, fingerprint: None, afterwards: None, disk: None }
     }

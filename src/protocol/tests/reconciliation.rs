@@ -2,58 +2,22 @@
 //!
 //! In a release build the sets have a million records, as the goals say; in a debug build 50,000, with the same differences.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
 
 use gossip_cdn_protocol::io::{ClientCall, Counters, Outbox, OwnCall, PeerCall, Refusal, Reply};
-use gossip_cdn_protocol::item::{Item, ItemHasher, KeyHash, RecordKey, StateHash};
+use gossip_cdn_protocol::item::ItemHasher;
+use gossip_cdn_protocol::memory::MemoryStore;
 use gossip_cdn_protocol::node::{Config, Identity};
-use gossip_cdn_protocol::records::first_key;
-use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::summary::Root;
 use gossip_cdn_protocol::wire::{Answer, Digest, Entry, Envelope, Kind, Request, Rumors};
 use gossip_cdn_protocol::{
-    BlobId, Command, Content, ContentHash, Input, Instant, Member, MemberState, Node, NodeId, Now, Output, PublicKey, Record, Stamp, Store,
-    StoreFault, VectorClock, Version,
+    BlobId, Command, Content, Input, Instant, Member, MemberState, Node, NodeId, Now, Output, PublicKey, Record, Stamp, VectorClock,
+    Version,
 };
 
 /// Both HTTP heads of a call between nodes, as `tests/node` measures them, rounded up.
 const HEADS: usize = 220;
 const RECORDS: u64 = if cfg!(debug_assertions) { 50_000 } else { 1_000_000 };
-
-#[derive(Debug, Default)]
-struct Map(BTreeMap<RecordKey, (StateHash, Record)>);
-
-#[derive(Debug, Clone, Default)]
-struct View(Rc<RefCell<Map>>);
-
-impl Store for View {
-    fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
-        Ok(self.0.borrow().0.get(&key).map(|(_, record)| record.clone()))
-    }
-
-    fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
-        Ok(self.0.borrow().0.range(first_key(hash)..).map(|(key, _)| *key).take_while(|key| key.hash == hash).collect())
-    }
-
-    fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
-        let item = |(key, (state, _)): (&RecordKey, &(StateHash, Record))| (*key, Item { key: key.hash, state: *state });
-        Ok(self.0.borrow().0.range(from..).take(limit).map(item).collect())
-    }
-
-    fn holds(&self, _: ContentHash) -> Result<bool, StoreFault> {
-        Ok(false)
-    }
-
-    fn missing(&self, _: Option<ContentHash>, _: usize) -> Result<Vec<Missing>, StoreFault> {
-        Ok(vec![])
-    }
-
-    fn payload_bytes(&self) -> Result<u64, StoreFault> {
-        Ok(0)
-    }
-}
 
 /// A deleted blob: the smallest record, and one that asks for no payload.
 fn record(stamp: u64) -> Record {
@@ -64,18 +28,18 @@ fn record(stamp: u64) -> Record {
 }
 
 /// Puts records of those numbers into a store, last written at that stamp.
-fn put(store: &View, numbers: std::ops::Range<u64>, stamp: u64) {
+fn put(store: &MemoryStore, numbers: std::ops::Range<u64>, stamp: u64) {
     let hasher = ItemHasher::new("test");
     for n in numbers {
         let key = hasher.key(BlobId(uuid::Uuid::from_u128(u128::from(n) << 64 | 7)));
         let record = record(stamp);
-        store.0.borrow_mut().0.insert(key, (hasher.state(&record), record));
+        store.put(key, hasher.state(&record), record);
     }
 }
 
 struct Side {
-    core: Node<View>,
-    store: View,
+    core: Node<MemoryStore>,
+    store: MemoryStore,
 }
 
 fn key(n: u8) -> PublicKey {
@@ -89,7 +53,7 @@ fn member(n: u8) -> Member {
 
 impl Side {
     /// A node that knows the nodes of those numbers.
-    fn new(n: u8, others: &[u8], store: View) -> Self {
+    fn new(n: u8, others: &[u8], store: MemoryStore) -> Self {
         let config =
             Config { cluster: "test".into(), address: member(n).address, bootstraps: vec![], heartbeats: false, found: false, voters: 7 };
         let identity = Identity { key: key(n), incarnation: 1 };
@@ -108,7 +72,7 @@ impl Side {
             for output in &out {
                 let Output::Persist(persist) = output else { continue };
                 for change in &persist.records {
-                    self.store.0.borrow_mut().0.insert(change.key, (change.state, change.record.clone()));
+                    self.store.put(change.key, change.state, change.record.clone());
                 }
                 inputs.push_back(Input::Persisted(persist.token, Ok(())));
             }
@@ -148,7 +112,7 @@ struct Pair {
 
 impl Pair {
     /// A node with the first store, and one with the second.
-    fn new(ours: View, theirs: View) -> Self {
+    fn new(ours: MemoryStore, theirs: MemoryStore) -> Self {
         Self { ours: Side::new(1, &[2], ours), theirs: Side::new(2, &[], theirs), now: Instant(0), calls: 0 }
     }
 
@@ -206,7 +170,7 @@ impl Pair {
 
 /// Two nodes with [`RECORDS`] in common, `here` more on the one that begins and `there` more on the other.
 fn apart(here: u64, there: u64) -> Pair {
-    let (ours, theirs) = (View::default(), View::default());
+    let (ours, theirs) = (MemoryStore::default(), MemoryStore::default());
     let only = RECORDS + here;
     put(&ours, 0..only, 1);
     put(&theirs, 0..RECORDS, 1);
@@ -271,7 +235,7 @@ fn a_week_of_changes_is_found_in_ten_steps() {
 
 #[test]
 fn a_record_that_changed_on_one_side_travels_once() {
-    let (ours, theirs) = (View::default(), View::default());
+    let (ours, theirs) = (MemoryStore::default(), MemoryStore::default());
     put(&ours, 0..RECORDS, 1);
     put(&theirs, 0..RECORDS, 1);
     put(&ours, 0..20, 2);
@@ -283,7 +247,7 @@ fn a_record_that_changed_on_one_side_travels_once() {
 
 #[test]
 fn sets_with_nothing_in_common_become_equal_by_their_items() {
-    let (ours, theirs) = (View::default(), View::default());
+    let (ours, theirs) = (MemoryStore::default(), MemoryStore::default());
     put(&ours, 0..3_000, 1);
     put(&theirs, 3_000..9_000, 1);
     let cost = reconcile(Pair::new(ours, theirs), "9000 differences, nothing in common");
@@ -363,7 +327,7 @@ fn who_finds_no_place_keeps_exchanging_and_comes_back_later() {
 
 #[test]
 fn what_a_giver_leaves_out_of_its_snapshot_is_found_and_brought_all_the_same() {
-    let (ours, theirs) = (View::default(), View::default());
+    let (ours, theirs) = (MemoryStore::default(), MemoryStore::default());
     put(&theirs, 0..5_000, 1);
     let mut pair = Pair::new(ours, theirs);
     pair.now = Instant(2_000_000);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Kind, MAX_BODY, Receipt, Request};
+use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, MAX_BODY, Receipt, Request};
 use gossip_cdn_protocol::{Member, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -119,22 +119,6 @@ pub(crate) fn said_in_answer(answer: &mut Answer) -> Said<'_> {
         | Answer::Holds(_)
         | Answer::Probe(_)
         | Answer::History(_) => Said::default(),
-    }
-}
-
-/// How long the node's client waits for the answer, in microseconds.
-pub(crate) fn patience(kind: Kind) -> u64 {
-    match kind {
-        Kind::Exchange | Kind::Holds | Kind::Probe | Kind::History => 3_000_000,
-        Kind::Cells
-        | Kind::Partitions
-        | Kind::Sketches
-        | Kind::Items
-        | Kind::Records
-        | Kind::Snapshot
-        | Kind::Members
-        | Kind::Rumors
-        | Kind::Receipts => 30_000_000,
     }
 }
 

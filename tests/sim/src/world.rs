@@ -64,6 +64,11 @@ const NOTABLE_DRIFT: u64 = 100_000;
 /// When every world begins: some day in 2026, in milliseconds since 1970.
 const EPOCH: u64 = 1_767_225_600_000;
 
+/// A time as the world counts it.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// How a seed is run.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -413,7 +418,7 @@ impl World {
 
     /// Lets time pass.
     pub fn run_for(&mut self, duration: Duration) {
-        let end = self.now + u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let end = self.now + micros(duration);
         self.run_until(end);
     }
 

@@ -12,7 +12,7 @@ use rand::RngExt;
 
 use super::host::{Asked, Landing};
 use super::{Arrived, BOOTSTRAP_HOST, CHECKED_IN_LARGE_WORLD, CONNECT_TIMEOUT, Event, FETCH_TIMEOUT, JOIN_TIMEOUT, Life};
-use super::{SMALL_WORLD, WRITTEN_OUT, World};
+use super::{SMALL_WORLD, WRITTEN_OUT, World, micros};
 use crate::checker::Writing;
 use crate::client::Wish;
 use crate::disk::{Bytes, Committed, Queued};
@@ -336,7 +336,7 @@ impl World {
             }
             self.network.carry(parcel, self.now, &mut self.rng, &mut self.tally).map(|at| (to, at))
         });
-        let patience = if arrival.is_some() { wire::patience(kind) } else { CONNECT_TIMEOUT };
+        let patience = if arrival.is_some() { micros(kind.patience()) } else { CONNECT_TIMEOUT };
         self.at(self.now + patience, Event::Answered(life, call, Err(CallFault::Unreachable), 0));
         match arrival {
             Some((to, at)) => drop(self.at(at, Event::Request { to, back: Some((life, call)), request, bytes })),
