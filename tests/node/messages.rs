@@ -89,6 +89,31 @@ fn without_a_majority_a_message_stays_pending_and_is_delivered_when_one_is_back(
     });
 }
 
+#[test]
+fn the_status_shows_what_is_under_way_and_how_often_each_signal_came() {
+    let (mut nodes, _bootstrap, _folder) = founded(3);
+    nodes[1..].iter_mut().for_each(|node| node.server.kill());
+    let state = |node: &Node| node.status()["transaction"]["state"].as_str().map(ToOwned::to_owned);
+    assert_eq!(say(&nodes[0], "decided by two", "?channel=ordered").status, 202);
+    eventually("it has started and awaits confirmations", || state(&nodes[0]).as_deref() == Some("StartedTransaction"));
+    assert_eq!(nodes[0].status()["transaction"]["participant"], "Connected", "each part that it can have is shown");
+    nodes[1].restart();
+    for node in &nodes[..2] {
+        eventually("it is delivered", || bodies(node) == ["decided by two"]);
+        eventually("nothing is under way", || state(node).as_deref() == Some("Connected"));
+    }
+    let coordinated = ["IncomingMessageArrived", "StartTransactionSent", "UpdateRemoteNodes", "CommitSent"];
+    let followed = ["StartTransactionReceived", "UpdateReceived", "CommitReceived"];
+    // Either may have seen it through. The second counts from its new start, the first has changed epochs before.
+    let second = nodes[1].status()["transaction"]["signals"]["CommitSent"].as_u64() > Some(0);
+    let (one, other) = if second { (&nodes[1], &nodes[0]) } else { (&nodes[0], &nodes[1]) };
+    for (node, signals) in [(one, &coordinated[..]), (other, &followed[..])] {
+        let shown = &node.status()["transaction"]["signals"];
+        assert_eq!(shown.as_object().map(serde_json::Map::len), Some(14), "each has its count: {shown}");
+        assert!(signals.iter().all(|signal| shown[signal].as_u64() > Some(0)), "{signals:?}: {shown}");
+    }
+}
+
 /// What a node knows and has not delivered.
 fn pending(node: &Node) -> Vec<Value> {
     node.get("/messages?status=pending").json()["messages"].as_array().cloned().unwrap_or_default()
