@@ -166,6 +166,14 @@ pub struct Persist {
     pub history: Vec<crate::history::disk::Change>,
 }
 
+impl Persist {
+    /// Whether it changes nothing but the message history.
+    pub fn is_history_alone(&self) -> bool {
+        let Self { token: _, records, members, incarnation, contacts, history: _ } = self;
+        records.is_empty() && members.is_empty() && incarnation.is_none() && contacts.is_none()
+    }
+}
+
 /// The new state of one record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordChange {

@@ -74,7 +74,7 @@ fn write_version(bytes: &mut Vec<u8>, version: &Version) {
     }
 }
 
-fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+pub(super) fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     loop {
         let low = number.to_le_bytes()[0] & 0x7f;
         number >>= 7;
@@ -85,28 +85,28 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-fn write_text(bytes: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(bytes: &mut Vec<u8>, text: &str) {
     write_number(bytes, text.len() as u64);
     bytes.extend_from_slice(text.as_bytes());
 }
 
 /// What of a row is still to be read.
-struct Rest<'row>(&'row [u8]);
+pub(super) struct Rest<'row>(pub(super) &'row [u8]);
 
 impl<'row> Rest<'row> {
-    fn take(&mut self, count: usize) -> Result<&'row [u8], Error> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'row [u8], Error> {
         let (head, rest) = self.0.split_at_checked(count).ok_or_else(|| damaged("ends early"))?;
         self.0 = rest;
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let (head, rest) = self.0.split_first_chunk().ok_or_else(|| damaged("ends early"))?;
         self.0 = rest;
         Ok(*head)
     }
 
-    fn number(&mut self) -> Result<u64, Error> {
+    pub(super) fn number(&mut self) -> Result<u64, Error> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
@@ -119,13 +119,13 @@ impl<'row> Rest<'row> {
         Err(damaged("has a number beyond 64 bits"))
     }
 
-    fn text(&mut self) -> Result<String, Error> {
+    pub(super) fn text(&mut self) -> Result<String, Error> {
         let length = usize::try_from(self.number()?).map_err(|_| damaged("ends early"))?;
         let bytes = self.take(length)?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| damaged("has a text that is not UTF-8"))
     }
 
-    fn node(&mut self) -> Result<NodeId, Error> {
+    pub(super) fn node(&mut self) -> Result<NodeId, Error> {
         Ok(NodeId(Uuid::from_bytes(self.array()?)))
     }
 

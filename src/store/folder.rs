@@ -3,7 +3,8 @@
 //! ```text
 //! DIR/store.json     the card: format and cluster, readable before anything else is touched
 //! DIR/lock           held for as long as a store is open
-//! DIR/store.redb     records, small payloads, members, the key of the node
+//! DIR/store.redb     records, small payloads, members, messages, the key of the node
+//! DIR/journal        changes of the message history that are not in store.redb yet
 //! DIR/payloads/ab/   large payloads: <hash> and its tree <hash>.obao, by the first byte of the hash
 //! DIR/partial/       large payloads of which some bytes are here: <hash>.<size>.<n> and its tree beside it
 //! DIR/tmp/           what is on its way from clients; emptied at start
@@ -24,8 +25,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gossip_cdn_protocol::ContentHash;
 use serde::{Deserialize, Serialize};
 
-/// The format this release writes, and the only one it reads: records were JSON in format 1, which no release wrote.
-const FORMAT: u32 = 2;
+/// The format this release writes. Records were JSON in format 1, which no release wrote.
+const FORMAT: u32 = 3;
+/// The oldest format that it reads: one without a journal, which it adds.
+const OLDEST: u32 = 2;
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +134,16 @@ impl Folder {
     /// The database.
     pub(super) fn database(&self) -> PathBuf {
         self.dir.join("store.redb")
+    }
+
+    /// The journal of the message history.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// Makes the names in the folder durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        sync_dir(&self.dir)
     }
 
     /// Where the database is made, before it is given its name.
@@ -309,7 +322,7 @@ impl Folder {
     }
 }
 
-/// Checks the card; false if there is none.
+/// Checks the card; false if there is none of this format.
 fn check(dir: &Path, cluster: &str) -> Result<bool, OpenError> {
     let path = card_path(dir);
     let json = match fs::read(&path) {
@@ -321,13 +334,13 @@ fn check(dir: &Path, cluster: &str) -> Result<bool, OpenError> {
     if card.format > FORMAT {
         return Err(OpenError::NewerFormat { dir: dir.to_owned(), found: card.format, ours: FORMAT });
     }
-    if card.format < FORMAT {
+    if card.format < OLDEST {
         return Err(OpenError::OlderFormat { dir: dir.to_owned(), found: card.format });
     }
     if card.cluster != cluster {
         return Err(OpenError::OtherCluster { found: card.cluster, wanted: cluster.to_owned() });
     }
-    Ok(true)
+    Ok(card.format == FORMAT)
 }
 
 fn card_path(dir: &Path) -> PathBuf {

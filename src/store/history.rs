@@ -1,33 +1,45 @@
-//! The message history on disk: tables of its own for every history that the node ever belonged to, in the same database and the same
-//! commits as the records.
+//! The message history on disk: tables of its own for every history that the node ever belonged to, in the same database as the records, and
+//! before them the journal ([`super::journal`]), which has what the tables do not have yet.
 //!
 //! | room | subject |
 //! |---|---|
-//! | `rows` | names, keys and values |
-//! | `changes` | what one commit changes |
-//! | here | what is read |
+//! | `rows` | names, keys and values of the tables |
+//! | `changes` | what one commit changes in them |
+//! | `written` | changes in bytes, as the journal holds them |
+//! | `front` | what the writer knows without asking the tables |
+//! | `tail` | what is in the journal and not in the tables |
+//! | here | what is read, of both |
 //!
-//! 1. Everything is read as of one commit: a [`History`] is a view that later commits do not change.
+//! 1. Everything is read as of one moment: a [`History`] is a view that later changes do not change.
 //! 2. What is read at a start follows what is undelivered and the number of origins, not the length of the history.
 //! 3. A history that was left for another one stays as it was, readable under its id.
 //! 4. A node without a history has no tables for it.
 
 mod changes;
+mod front;
 mod rows;
+mod tail;
+mod written;
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use gossip_cdn_protocol::StoreFault;
-use gossip_cdn_protocol::history::disk::{Founding, HistoryStore, Place, Remembered};
+use gossip_cdn_protocol::history::disk::{Change, Founding, HistoryStore, Place, Remembered};
 use gossip_cdn_protocol::history::message::{Channel, Message, MessageId};
 use gossip_cdn_protocol::history::ordered::{Batch, Entry};
 use redb::{Error, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use uuid::Uuid;
 
-pub(super) use changes::{weight, write};
+pub(super) use changes::{note_journaled, weight, write};
+pub(super) use front::Front;
+pub(super) use tail::Tail;
+pub(super) use written::{read, write as to_bytes};
 
-use super::{Store, fault, tables};
+use super::{Store, fault, lock, tables};
 use rows::{Kind, Said, State};
+use tail::Piece;
 
 /// A page of messages takes no more once their bodies have so many bytes. It holds one message in any case.
 pub const PAGE_BYTES: usize = 4 << 20;
@@ -41,13 +53,15 @@ pub struct HistorySize {
     pub bytes: u64,
 }
 
-/// One history as of one commit.
+/// One history as of one moment.
 ///
-/// It keeps the pages of that commit from being used again: let it go soon.
+/// It keeps the pages of the last commit before from being used again: let it go soon.
 pub struct History {
     transaction: ReadTransaction,
     id: Uuid,
     state: State,
+    /// What the transaction does not have.
+    tail: Vec<Arc<Piece>>,
 }
 
 impl std::fmt::Debug for History {
@@ -59,13 +73,16 @@ impl std::fmt::Debug for History {
 impl Store {
     /// The history that the node belongs to, or what it keeps until it belongs to one. `None`: nothing at all is there.
     pub fn history(&self) -> Result<Option<History>, StoreFault> {
-        let read = || History::current(self.shared.database.begin_read()?);
+        // In this order: what leaves the tail meanwhile is in the tables.
+        let tail = self.tail();
+        let read = || History::current(self.shared.database.begin_read()?, &tail);
         read().map_err(fault)
     }
 
     /// A history that the node belongs or belonged to.
     pub fn history_of(&self, id: Uuid) -> Result<Option<History>, StoreFault> {
-        let read = || History::open(self.shared.database.begin_read()?, id);
+        let tail = self.tail();
+        let read = || History::open(self.shared.database.begin_read()?, id, &tail);
         read().map_err(fault)
     }
 
@@ -73,6 +90,10 @@ impl Store {
     pub fn histories_set_aside(&self) -> Result<Vec<(Founding, HistorySize)>, StoreFault> {
         let read = || set_aside(&self.shared.database.begin_read()?);
         read().map_err(fault)
+    }
+
+    fn tail(&self) -> Arc<Tail> {
+        Arc::clone(&lock(&self.shared.tail))
     }
 
     /// Reads of the current history; `nothing` where there is none.
@@ -108,15 +129,20 @@ impl HistoryStore for Store {
 }
 
 impl History {
-    fn current(transaction: ReadTransaction) -> Result<Option<Self>, Error> {
+    fn current(transaction: ReadTransaction, tail: &Tail) -> Result<Option<Self>, Error> {
         let id = tables::meta(&transaction, tables::HISTORY)?.unwrap_or_else(Uuid::nil);
-        Self::open(transaction, id)
+        Self::open(transaction, id, tail)
     }
 
-    fn open(transaction: ReadTransaction, id: Uuid) -> Result<Option<Self>, Error> {
+    fn open(transaction: ReadTransaction, id: Uuid, tail: &Tail) -> Result<Option<Self>, Error> {
         let Some(histories) = histories(&transaction)? else { return Ok(None) };
         let state = histories.get(id.as_bytes())?.map(|row| tables::from_json(row.value())).transpose()?;
-        Ok(state.map(|state| Self { transaction, id, state }))
+        let Some(state) = state else { return Ok(None) };
+        let from = tables::journaled(&transaction)?;
+        let is_new = |piece: &&Arc<Piece>| tail.history == id && piece.sequence >= from;
+        let pieces: Vec<Arc<Piece>> = tail.pieces.iter().filter(is_new).map(Arc::clone).collect();
+        let state = if pieces.is_empty() { state } else { tail.state.clone() };
+        Ok(Some(Self { transaction, id, state, tail: pieces }))
     }
 
     /// How it began; `None` before the node belongs to any.
@@ -133,11 +159,15 @@ impl History {
     pub fn page(&self, after: u64, limit: usize) -> Result<Vec<(Place, Message)>, StoreFault> {
         let read = || -> Result<Vec<(Place, Message)>, Error> {
             let (places, messages) = (self.table(&rows::PLACES)?, self.table(&rows::MESSAGES)?);
-            let (mut page, mut bytes) = (Vec::new(), 0);
-            for row in places.range((Bound::Excluded(after), Bound::Unbounded))?.take(limit) {
+            let rows = places.range((Bound::Excluded(after), Bound::Unbounded))?.map(|row| {
                 let (index, row) = row?;
                 let (place, other) = rows::place_of(index.value(), row.value())?;
-                let message = said(&messages, place.id, other)?;
+                Ok::<_, Error>((place, said(&messages, place.id, other)?))
+            });
+            let tail = tail::delivered(&self.tail, after.saturating_add(1)).map(|(place, message)| Ok((*place, message.clone())));
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            for delivered in rows.chain(tail).take(limit) {
+                let (place, message) = delivered?;
                 bytes += message.body.bytes().len();
                 if bytes > PAGE_BYTES && !page.is_empty() {
                     break;
@@ -165,11 +195,21 @@ impl History {
             let (slot, accepted) = row?;
             remembered.accepted.insert(slot.value(), tables::from_json(accepted.value())?);
         }
+        for change in tail::changes(&self.tail) {
+            if let Change::Accept(slot, accepted) = change {
+                remembered.accepted.insert(*slot, accepted.clone());
+            }
+        }
+        remembered.accepted = remembered.accepted.split_off(&(decided + 1));
         remembered.kept = self.kept()?;
         remembered.left = set_aside(&self.transaction)?.into_iter().map(|(founding, _)| founding.id).collect();
+        let mut last = BTreeMap::new();
         for row in self.table(&rows::LAST)?.iter()? {
             let (line, sequence) = row?;
-            let ((origin, channel), sequence) = (rows::line_of(line.value())?, sequence.value());
+            last.insert(rows::line_of(line.value())?, sequence.value());
+        }
+        last.extend(tail::delivered(&self.tail, 0).map(|(place, _)| ((place.id.origin, place.id.channel), place.id.sequence)));
+        for ((origin, channel), sequence) in last {
             match channel {
                 Channel::Causal => remembered.causal.push(self.message(MessageId { origin, channel, sequence })?),
                 Channel::Ordered => _ = remembered.ordered.insert(origin, sequence),
@@ -189,38 +229,49 @@ impl History {
         };
         let batch = |row: &[u8]| -> Result<Batch, Error> {
             let entries: Vec<Said> = tables::from_json(row)?;
-            Ok(Batch { entries: entries.into_iter().map(entry).collect::<Result<_, Error>>()? })
+            Ok(Batch::of(entries.into_iter().map(entry).collect::<Result<_, Error>>()?))
         };
-        let rows = slots.range(from..)?.take(limit);
-        rows.map(|row| row.map_err(Error::from).and_then(|(slot, row)| Ok((slot.value(), batch(row.value())?)))).collect()
+        let rows = slots.range(from..)?.map(|row| row.map_err(Error::from).and_then(|(slot, row)| Ok((slot.value(), batch(row.value())?))));
+        let tail = tail::decided(&self.tail, from).map(|(slot, batch)| Ok((slot, batch.clone())));
+        rows.chain(tail).take(limit).collect()
     }
 
     fn places(&self, from: u64, limit: usize) -> Result<Vec<Place>, Error> {
         let places = self.table(&rows::PLACES)?;
-        let rows = places.range(from..)?.take(limit);
-        rows.map(|row| row.map_err(Error::from).and_then(|(index, row)| Ok(rows::place_of(index.value(), row.value())?.0))).collect()
+        let rows = places.range(from..)?;
+        let rows = rows.map(|row| row.map_err(Error::from).and_then(|(index, row)| Ok(rows::place_of(index.value(), row.value())?.0)));
+        rows.chain(tail::delivered(&self.tail, from).map(|(place, _)| Ok(*place))).take(limit).collect()
     }
 
-    /// A delivered message's place, and what its row says beside the name.
-    fn delivered(&self, id: MessageId) -> Result<Option<(Place, Vec<u8>)>, Error> {
+    /// A delivered message and its place.
+    fn delivered(&self, id: MessageId) -> Result<Option<(Place, Message)>, Error> {
+        if let Some((place, message)) = tail::delivered(&self.tail, 0).find(|(place, _)| place.id == id) {
+            return Ok(Some((*place, message.clone())));
+        }
         let index = self.table(&rows::INDEXES)?.get(&rows::name_bytes(id))?.map(|row| row.value());
         let Some(index) = index else { return Ok(None) };
         let row = self.table(&rows::PLACES)?.get(index)?.ok_or_else(|| rows::damaged("a place is gone"))?;
         let (place, other) = rows::place_of(index, row.value())?;
-        Ok(Some((place, other.to_vec())))
+        Ok(Some((place, said(&self.table(&rows::MESSAGES)?, id, other)?)))
     }
 
     fn known(&self, id: MessageId) -> Result<Option<(Message, Option<Place>)>, Error> {
-        let messages = self.table(&rows::MESSAGES)?;
-        if let Some((place, other)) = self.delivered(id)? {
-            return Ok(Some((said(&messages, id, &other)?, Some(place))));
+        if let Some((place, message)) = self.delivered(id)? {
+            return Ok(Some((message, Some(place))));
         }
-        let name = rows::name_bytes(id);
+        if let Some(message) = tail::kept(&self.tail, id) {
+            return Ok(Some((message.clone(), None)));
+        }
+        let (messages, name) = (self.table(&rows::MESSAGES)?, rows::name_bytes(id));
         if let Some(other) = self.table(&rows::KEPT)?.get(&name)? {
             return Ok(Some((said(&messages, id, other.value())?, None)));
         }
         // Decided, and waiting for what comes before it.
-        Ok(messages.get(&name)?.map(|row| tables::from_json(row.value())).transpose()?.map(|message| (message, None)))
+        if let Some(row) = messages.get(&name)? {
+            return Ok(Some((tables::from_json(row.value())?, None)));
+        }
+        let decided = tail::decided(&self.tail, 0).flat_map(|(_, batch)| batch.messages()).find(|message| message.id == id).cloned();
+        Ok(decided.map(|message| (message, None)))
     }
 
     fn message(&self, id: MessageId) -> Result<Message, Error> {
@@ -233,12 +284,28 @@ impl History {
         let message = |(name, other): (redb::AccessGuard<'_, &rows::NameBytes>, redb::AccessGuard<'_, &[u8]>)| {
             said(&messages, rows::name_of(name.value())?, other.value())
         };
-        kept.iter()?.map(|row| message(row?)).collect()
+        let mut found = BTreeMap::new();
+        for row in kept.iter()? {
+            let message = message(row?)?;
+            found.insert(message.id, message);
+        }
+        for change in tail::changes(&self.tail) {
+            match change {
+                Change::Keep(message) => _ = found.insert(message.id, message.clone()),
+                Change::Deliver(place, _) => _ = found.remove(&place.id),
+                Change::Join(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => {}
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     fn first_index_after(&self, slot: u64) -> Result<u64, Error> {
         let first = self.table(&rows::FIRSTS)?.range((Bound::Excluded(slot), Bound::Unbounded))?.next().transpose()?;
-        Ok(first.map_or(self.state.index + 1, |(_, index)| index.value()))
+        if let Some((_, index)) = first {
+            return Ok(index.value());
+        }
+        let later = tail::delivered(&self.tail, 0).find(|(place, _)| place.order.is_some_and(|order| order.slot > slot));
+        Ok(later.map_or(self.state.index + 1, |(place, _)| place.index))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The opening of a store: the first transaction and the sweep.
 //!
 //! 1. The incarnation is on disk before anybody hears it, and greater than in every life before.
-//! 2. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names. What had come
+//! 2. What the journal has and the tables do not is in the tables before anybody reads.
+//! 3. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names. What had come
 //!    of a payload that is still missing stays.
 //! 3. An index that the folder has not got yet is made of its records.
 
@@ -9,25 +10,31 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use gossip_cdn_protocol::ContentHash;
+use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::item::ItemHasher;
 use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable, TableHandle};
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
 use super::folder::{Folder, Partial, at};
+use super::history::{self, Front};
+use super::journal::{CAPACITY, Journal};
 use super::pins::Pins;
 use super::tables::{self, Tables};
 use super::traffic::Traffic;
 use super::writer::{Queue, Request};
 use super::{Identity, OpenError, Options, Shared, Usage, indexes};
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>), OpenError> {
+pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>, Journal), OpenError> {
     let folder = Folder::claim(dir, &options.cluster)?;
     let refused = |error: Error| OpenError::Database { dir: dir.to_owned(), reason: error.to_string() };
     let database = database(&folder, options.cache_bytes)?;
-    let (identity, usage) = begin_life(&database, &options).map_err(refused)?;
+    let mut found = journal(&folder, &database, &options).map_err(refused)?;
+    let (identity, usage) = begin_life(&database, &options, &found).map_err(refused)?;
+    found.journal.restart();
     let partials = sweep(&folder, &database).map_err(refused)?;
     if !folder.database().exists() {
         at(dir, folder.bear_database())?;
@@ -40,6 +47,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         traffic: Traffic::default(),
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
+        tail: Mutex::default(),
         commits: 0.into(),
         identity: identity.into(),
         hasher: ItemHasher::new(&options.cluster),
@@ -47,7 +55,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         database,
         folder,
     };
-    Ok((shared, requests))
+    Ok((shared, requests, found.journal))
 }
 
 /// Opens the database, or makes one that still has to be given its name.
@@ -69,7 +77,44 @@ fn database(folder: &Folder, cache_bytes: usize) -> Result<Database, OpenError> 
         .map_err(|error| OpenError::Database { dir: folder.dir().to_owned(), reason: error.to_string() })
 }
 
-fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage), Error> {
+/// The journal, and what the tables do not have of it.
+struct Found {
+    journal: Journal,
+    key: [u8; 32],
+    changes: Vec<Change>,
+}
+
+fn journal(folder: &Folder, database: &Database, options: &Options) -> Result<Found, Error> {
+    let path = folder.journal();
+    // A database without a name has no tables yet.
+    let known = if folder.database().exists() { journal_key(database)? } else { None };
+    let is_there = path.exists();
+    if known.is_some() && !is_there {
+        return Err(Error::Corrupted("the journal of the message history is gone".to_owned()));
+    }
+    let key = known.unwrap_or_else(|| blake3::derive_key("gossip-cdn 2026 journal of the message history", &options.fresh_key));
+    let sequence = if known.is_some() { tables::journaled(&database.begin_read()?)? } else { 0 };
+    let (journal, bodies) = Journal::open(&path, key, sequence, CAPACITY)?;
+    if !is_there {
+        folder.sync()?;
+    }
+    let mut changes = Vec::new();
+    if !bodies.is_empty() {
+        let front = Front::of(database.begin_read()?)?;
+        let mut front = front.ok_or_else(|| Error::Corrupted("the journal is of a message history that there is not".to_owned()))?;
+        for body in bodies {
+            changes.extend(history::read(&body, &mut front)?);
+        }
+    }
+    Ok(Found { journal, key, changes })
+}
+
+fn journal_key(database: &Database) -> Result<Option<[u8; 32]>, Error> {
+    let row = database.begin_read()?.open_table(tables::META)?.get(tables::JOURNAL_KEY)?.map(|row| row.value().try_into());
+    row.transpose().map_err(|_| Error::Corrupted("the key of the journal is not of 32 bytes".to_owned()))
+}
+
+fn begin_life(database: &Database, options: &Options, found: &Found) -> Result<(Identity, Usage), Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     let knows_conflicts = transaction.list_tables()?.any(|table| table.name() == tables::CONFLICTS.name());
@@ -90,8 +135,11 @@ fn begin_life(database: &Database, options: &Options) -> Result<(Identity, Usage
         indexes::find_conflicts(&mut tables, &mut usage)?;
     }
     tables.write_identity(&identity)?;
+    tables.meta.insert(tables::JOURNAL_KEY, &found.key[..])?;
     tables.meta.insert(tables::USAGE, tables::to_json(&[], &usage)?.as_slice())?;
     drop(tables);
+    history::write(&transaction, &found.changes)?;
+    history::note_journaled(&transaction, found.journal.sequence())?;
     transaction.commit()?;
     Ok((identity, usage))
 }
@@ -159,10 +207,10 @@ mod tests {
         assert_eq!(snapshot(dir.path()), before);
 
         let card = dir.path().join("store.json");
-        std::fs::write(&card, r#"{"format": 3, "whatever": []}"#).unwrap();
+        std::fs::write(&card, r#"{"format": 4, "whatever": []}"#).unwrap();
         let before = snapshot(dir.path());
         let newer = refused(dir.path(), options());
-        assert!(matches!(newer, OpenError::NewerFormat { found: 3, ours: 2, .. }), "{newer}");
+        assert!(matches!(newer, OpenError::NewerFormat { found: 4, ours: 3, .. }), "{newer}");
         assert_eq!(snapshot(dir.path()), before);
 
         std::fs::write(&card, r#"{"format": 1, "cluster": "test"}"#).unwrap();
@@ -170,6 +218,35 @@ mod tests {
         let older = refused(dir.path(), options());
         assert!(matches!(older, OpenError::OlderFormat { found: 1, .. }), "{older}");
         assert_eq!(snapshot(dir.path()), before);
+    }
+
+    #[test]
+    fn a_folder_of_the_format_before_the_journal_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let was = Store::open(dir.path(), options()).unwrap().0.identity();
+        // As that format was: no journal, and no word of it in the database.
+        let database = Database::open(dir.path().join("store.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut meta = transaction.open_table(tables::META).unwrap();
+        assert!(meta.remove(tables::JOURNAL_KEY).unwrap().is_some() && meta.remove(tables::JOURNALED).unwrap().is_some());
+        drop(meta);
+        transaction.commit().unwrap();
+        drop(database);
+        std::fs::remove_file(dir.path().join("journal")).unwrap();
+        let card = dir.path().join("store.json");
+        std::fs::write(&card, r#"{"format": 2, "cluster": "test"}"#).unwrap();
+        assert_eq!(Store::open(dir.path(), options()).unwrap().0.identity().id, was.id);
+        assert!(std::fs::read_to_string(card).unwrap().contains(r#""format":3"#) && dir.path().join("journal").exists());
+    }
+
+    #[test]
+    fn a_folder_without_its_journal_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), options()).unwrap());
+        std::fs::remove_file(dir.path().join("journal")).unwrap();
+        let refused = refused(dir.path(), options());
+        assert!(refused.to_string().contains("journal"), "{refused}");
+        assert!(!dir.path().join("journal").exists());
     }
 
     #[test]

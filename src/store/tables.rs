@@ -65,6 +65,11 @@ pub(super) const USAGE: &str = "usage";
 /// In [`META`]: the id of the history that the node belongs to, JSON.
 pub(super) const HISTORY: &str = "history";
 
+/// In [`META`]: the key of the journal's checksums, 32 bytes.
+pub(super) const JOURNAL_KEY: &str = "journal_key";
+/// In [`META`]: the sequence of the first record of the journal that the tables do not have, 8 bytes.
+pub(super) const JOURNALED: &str = "journaled";
+
 /// All tables but those of histories, open in one write transaction.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, &'static [u8; 24], &'static [u8]>,
@@ -195,6 +200,12 @@ pub(super) fn to_json(head: &[u8], value: &impl serde::Serialize) -> Result<Vec<
 /// A single value of [`META`] kept as JSON.
 pub(super) fn meta<T: serde::de::DeserializeOwned>(transaction: &ReadTransaction, name: &str) -> Result<Option<T>, Error> {
     transaction.open_table(META)?.get(name)?.map(|row| from_json(row.value())).transpose()
+}
+
+/// The sequence of the first record of the journal that the tables do not have.
+pub(super) fn journaled(transaction: &ReadTransaction) -> Result<u64, Error> {
+    let row = transaction.open_table(META)?.get(JOURNALED)?.map(|row| row.value().try_into().map(u64::from_be_bytes));
+    row.transpose().map(Option::unwrap_or_default).map_err(|_| Error::Corrupted("a sequence is not of 8 bytes".to_owned()))
 }
 
 fn join<const N: usize>(head: &[u8], tail: &[u8]) -> [u8; N] {

@@ -1,24 +1,30 @@
 //! The one writer: takes requests from a bounded queue, commits them in batches, then answers them all (group commit).
 //!
+//! A batch that changes nothing but the message history goes into the journal, and into the database with many others when the journal has become
+//! long, when a batch comes that does not fit into it, and at the end. Any other batch goes into the database.
+//!
 //! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
-//! 2. A request is answered only after its commit is on disk.
+//! 2. A request is answered only after its commit is on disk. Then readers see it.
 //! 3. After a fault nothing more is written: the batch and everything behind it get that fault, for redb refuses after an I/O error.
 //! 4. Files are unlinked only after the commit that removed their rows.
+//! 5. The database takes changes of the history in their order: with any of them it takes all that the journal has before.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
-use redb::Error;
+use redb::{Error, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Batch, Outcome};
-use super::history;
+use super::history::{self, Front};
+use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
 use super::tables::Tables;
-use super::{Shared, fault, lock};
+use super::{Shared, Usage, fault, lock};
 
 /// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
 const QUEUE: usize = 2048;
@@ -26,6 +32,10 @@ const QUEUE: usize = 2048;
 const MAX_REQUESTS: usize = 1024;
 /// A batch takes no more requests once it holds about this many bytes.
 const MAX_BYTES: usize = 16 << 20;
+/// The database takes what the journal has once that is so long: the more at once, the less each costs, and the longer does it take.
+const LONG: usize = CAPACITY / 2;
+/// A record of the journal that is longer goes into the database at once: it is in few pieces there anyway.
+const MAX_RECORD: usize = CAPACITY / 8;
 /// What a record weighs in a batch: about its rows.
 const RECORD_BYTES: usize = 1024;
 
@@ -62,9 +72,7 @@ impl Request {
     /// Whether it changes nothing but the message history.
     fn is_history_alone(&self) -> bool {
         match self {
-            Self::Persist(Persist { token: _, records, members, incarnation, contacts, history: _ }, _) => {
-                records.is_empty() && members.is_empty() && incarnation.is_none() && contacts.is_none()
-            }
+            Self::Persist(persist, _) => persist.is_history_alone(),
             Self::Payload(..) | Self::Key(..) => false,
             Self::Wake => true,
         }
@@ -75,6 +83,13 @@ impl Request {
         match self {
             Self::Persist(persist, _) => &persist.history,
             Self::Payload(..) | Self::Key(..) | Self::Wake => &[],
+        }
+    }
+
+    fn take_history(&mut self) -> Vec<Change> {
+        match self {
+            Self::Persist(persist, _) => std::mem::take(&mut persist.history),
+            Self::Payload(..) | Self::Key(..) | Self::Wake => vec![],
         }
     }
 
@@ -151,53 +166,71 @@ fn answer(request: Request, result: Result<(), StoreFault>) {
 pub struct Writer {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
+    journal: Journal,
+    /// The current history behind all its changes; read from the database when it is needed first, and again behind each commit there.
+    front: Option<Front>,
+    /// Taken from the queue, and not of the same kind as those before it.
+    held: Option<Request>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>) -> Self {
-        Self { shared, requests }
+    pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, journal: Journal) -> Self {
+        Self { shared, requests, journal, front: None, held: None }
     }
 
     /// Writes until [`super::Store::close`] is called and the queue is empty, or until the disk refuses. Blocks: give it a thread.
     pub fn run(mut self) -> Result<(), StoreFault> {
-        while let Some(first) = self.requests.blocking_recv() {
+        while let Some(first) = self.held.take().or_else(|| self.requests.blocking_recv()) {
             let batch = self.gather(first);
-            if let Err(fault) = self.write(batch) {
+            let written = self.write(batch).and_then(|()| if self.journal.taken() < LONG { Ok(()) } else { self.settle() });
+            if let Err(fault) = written {
                 self.refuse_the_rest(&fault);
                 return Err(fault);
             }
         }
-        Ok(())
+        self.settle()
     }
 
+    /// A batch is all of the history alone, or has none that is.
     fn gather(&mut self, first: Request) -> Vec<Request> {
-        let mut weight = first.weight();
+        let (mut weight, alone) = (first.weight(), first.is_history_alone());
         let mut batch = vec![first];
         while batch.len() < MAX_REQUESTS && weight < MAX_BYTES {
             let Ok(request) = self.requests.try_recv() else { break };
+            if request.is_history_alone() != alone {
+                self.held = Some(request);
+                break;
+            }
             weight += request.weight();
             batch.push(request);
         }
         batch
     }
 
-    fn write(&self, batch: Vec<Request>) -> Result<(), StoreFault> {
+    fn write(&mut self, mut batch: Vec<Request>) -> Result<(), StoreFault> {
         let released = self.shared.pins.take_released();
         let idle = released.is_empty() && batch.iter().all(|request| matches!(request, Request::Wake));
         if idle {
             return Ok(());
         }
-        match self.commit(&batch, released) {
+        let written = match self.journal(&mut batch, &released) {
+            Ok(true) => Ok(None),
+            Ok(false) => self.commit(&batch, released).map(Some),
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(outcome) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                lock(&self.shared.usage).clone_from(&outcome.usage);
-                if let Some(identity) = &outcome.identity {
-                    lock(&self.shared.identity).clone_from(identity);
+                if let Some(outcome) = &outcome {
+                    lock(&self.shared.usage).clone_from(&outcome.usage);
+                    if let Some(identity) = &outcome.identity {
+                        lock(&self.shared.identity).clone_from(identity);
+                    }
+                    outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(&self.shared, *hash));
                 }
-                outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(&self.shared, *hash));
                 // Unlinking gigabytes takes a while, so the answers go first.
                 self.answer_all(batch, &Ok(()));
-                self.unlink(&outcome);
+                outcome.iter().for_each(|outcome| self.unlink(outcome));
                 Ok(())
             }
             Err(error) => {
@@ -208,18 +241,91 @@ impl Writer {
         }
     }
 
-    fn commit(&self, batch: &[Request], released: std::collections::BTreeSet<ContentHash>) -> Result<Outcome, Error> {
+    /// Puts a batch that changes the history alone into the journal. False: it is not one, or it does not fit; nothing was written.
+    fn journal(&mut self, batch: &mut [Request], released: &BTreeSet<ContentHash>) -> Result<bool, Error> {
+        let is_join = |change: &Change| matches!(change, Change::Join(_));
+        if !released.is_empty() || !batch.iter().all(Request::is_history_alone) || batch.iter().flat_map(Request::history).any(is_join) {
+            return Ok(false);
+        }
+        if self.front.is_none() {
+            self.front = Front::of(self.shared.database.begin_read()?)?;
+        }
+        let Some(front) = &mut self.front else { return Ok(false) };
+        let sequence = self.journal.sequence();
+        let bytes = history::to_bytes(batch.iter().flat_map(Request::history), front)?;
+        if bytes.is_empty() {
+            return Ok(true);
+        }
+        if bytes.len() > MAX_RECORD || !self.journal.append(&bytes)? {
+            // It is ahead of what is on disk.
+            self.front = None;
+            return Ok(false);
+        }
+        let changes = batch.iter_mut().flat_map(Request::take_history).collect();
+        Arc::make_mut(&mut lock(&self.shared.tail)).push(sequence, changes, front);
+        Ok(true)
+    }
+
+    /// Puts what the journal has into the database.
+    fn settle(&mut self) -> Result<(), StoreFault> {
+        if self.journal.taken() == 0 {
+            return Ok(());
+        }
+        let mut commit = || -> Result<(), Error> {
+            let mut transaction = self.shared.database.begin_write()?;
+            transaction.set_quick_repair(true);
+            self.write_history(&transaction, &[])?;
+            transaction.commit()?;
+            self.on_settled();
+            Ok(())
+        };
+        commit().map_err(fault)
+    }
+
+    /// What the journal has, and behind it what this batch changes of the history.
+    fn write_history(&self, transaction: &WriteTransaction, batch: &[Request]) -> Result<(), Error> {
+        let tail = Arc::clone(&lock(&self.shared.tail));
+        history::write(transaction, tail.changes().chain(batch.iter().flat_map(Request::history)))?;
+        history::note_journaled(transaction, self.journal.sequence())
+    }
+
+    /// The database has everything.
+    fn on_settled(&mut self) {
+        *lock(&self.shared.tail) = Arc::default();
+        self.journal.restart();
+        self.front = None;
+    }
+
+    fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>) -> Result<Outcome, Error> {
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
-        let history = batch.iter().flat_map(Request::history);
-        // Most commits of a busy history touch nothing else: then the other tables are left alone.
-        if released.is_empty() && batch.iter().all(Request::is_history_alone) {
-            history::write(&transaction, history)?;
-            transaction.commit()?;
-            return Ok(Outcome { usage, identity: None, settled: vec![], collected: vec![], files: vec![] });
+        let tells = batch.iter().any(|request| !request.history().is_empty());
+        let outcome = if released.is_empty() && batch.iter().all(Request::is_history_alone) {
+            // The other tables are left alone.
+            Outcome { usage, identity: None, settled: vec![], collected: vec![], files: vec![] }
+        } else {
+            self.change(&transaction, batch, usage, released)?
+        };
+        if tells {
+            self.write_history(&transaction, batch)?;
         }
-        let mut changes = Batch::new(Tables::open(&transaction)?, &self.shared.pins, usage, released);
+        transaction.commit()?;
+        if tells {
+            self.on_settled();
+        }
+        Ok(outcome)
+    }
+
+    /// What a batch changes beside the history.
+    fn change(
+        &self,
+        transaction: &WriteTransaction,
+        batch: &[Request],
+        usage: Usage,
+        released: BTreeSet<ContentHash>,
+    ) -> Result<Outcome, Error> {
+        let mut changes = Batch::new(Tables::open(transaction)?, &self.shared.pins, usage, released);
         let (mut persists, mut key) = (Vec::new(), None);
         // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
         for request in batch {
@@ -235,10 +341,7 @@ impl Writer {
         if let Some(secret) = key {
             changes.take_key(secret)?;
         }
-        let outcome = changes.finish()?;
-        history::write(&transaction, history)?;
-        transaction.commit()?;
-        Ok(outcome)
+        changes.finish()
     }
 
     fn answer_all(&self, batch: Vec<Request>, result: &Result<(), StoreFault>) {
@@ -258,6 +361,9 @@ impl Writer {
         // Set once only: a second writer does not exist.
         self.shared.queue.fault.get_or_init(|| fault.clone());
         self.requests.close();
+        if let Some(request) = self.held.take() {
+            answer(request, Err(fault.clone()));
+        }
         while let Some(request) = self.requests.blocking_recv() {
             answer(request, Err(fault.clone()));
         }

@@ -54,6 +54,66 @@ fn a_node_killed_in_the_middle_of_500_writes_has_every_acknowledged_one() {
     network.converge();
 }
 
+/// Gives a message without panicking when the node dies: what the node answered, if it did.
+fn try_say(url: &str, query: &str, body: &str) -> Option<serde_json::Value> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    let mut response = agent.post(format!("{url}/messages{query}")).header("content-type", "text/plain").send(body).ok()?;
+    serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
+}
+
+/// Everything delivered at a node, by pages: each body with its number, if it has one.
+fn delivered(node: &Node) -> Vec<(String, Option<u64>)> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/messages?limit=1000{after}")).json();
+        let messages = page["messages"].as_array().unwrap();
+        all.extend(messages.iter().map(|message| (message["body"].as_str().unwrap().to_owned(), message["number"].as_u64())));
+        let Some(next) = page["next"].as_str() else { return all };
+        after = format!("&after={next}");
+    }
+}
+
+#[test]
+fn a_node_killed_in_the_middle_of_messages_has_every_acknowledged_one_once() {
+    let mut node = Node::start(&["--no-bootstrap", "--found"]);
+    let mut acknowledged = BTreeMap::new();
+    let mut before = Vec::new();
+    for life in 0..4 {
+        let url = node.server.url.clone();
+        eventually("it founds", || node.status()["epoch"]["voters"].as_array().is_some_and(|voters| voters.len() == 1));
+        let said = Mutex::new(BTreeMap::new());
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                let (said, url) = (&said, &url);
+                scope.spawn(move || {
+                    // Every other client waits for a place, the others for the disk alone. Some messages fill several blocks.
+                    let query = if client % 2 == 0 { "?channel=ordered&wait=delivered" } else { "" };
+                    for n in 0.. {
+                        let body = format!("{life}.{client}.{n} {}", "x".repeat(n % 7 * 1500));
+                        let Some(answer) = try_say(url, query, &body) else { return };
+                        said.lock().unwrap().insert(body, answer["number"].as_u64());
+                    }
+                });
+            }
+            eventually("some are acknowledged", || said.lock().unwrap().len() >= 300);
+            node.server.signal("KILL");
+        });
+        node.server.kill();
+        node.restart();
+        acknowledged.extend(said.into_inner().unwrap());
+        eventually("all that was acknowledged is delivered", || {
+            let here: BTreeMap<String, Option<u64>> = delivered(&node).into_iter().collect();
+            acknowledged.iter().all(|(body, number)| here.get(body).is_some_and(|found| number.is_none() || found == number))
+        });
+        let here = delivered(&node);
+        let once: std::collections::BTreeSet<&String> = here.iter().map(|(body, _)| body).collect();
+        assert_eq!(once.len(), here.len(), "each once");
+        assert!(here.starts_with(&before), "what was read before stands where it stood");
+        before = here;
+    }
+    assert!(acknowledged.len() >= 1200);
+}
+
 #[test]
 fn every_reply_to_a_lone_upload_comes_after_an_fsync() {
     let folder = tempfile::TempDir::new().unwrap();

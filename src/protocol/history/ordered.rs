@@ -17,6 +17,7 @@
 //! 4. A voter's answers depend on ballots alone, never on what else it is doing.
 //! 5. A message stands in the order once: a batch's entry whose message stands in an earlier batch is skipped, alike on every node,
 //!    because an origin's messages stand there in their order.
+//! 6. Where the next slot is proposed at once, its Update carries the Commit of the one before: one call, and at a voter one commit to the disk.
 //!
 //! What a coordinator may take into a batch depends on what is delivered at its node; its owner says so at every step ([`Ready`]).
 
@@ -39,7 +40,7 @@ use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 use coordinating::{Coordinator, Phase};
-pub use steps::{Accepted, Ballot, Batch, Entry, Step, Vote};
+pub use steps::{Accepted, Ballot, Batch, Decision, Entry, Step, Vote};
 
 /// Most messages of one batch.
 pub const MAX_BATCH: usize = 1024;

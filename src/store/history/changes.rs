@@ -1,15 +1,16 @@
 //! What one commit changes of the history: all changes that are queued, in their order, in the transaction of the commit.
 //!
 //! 1. Slots are decided, and messages delivered, without gaps and in order; a change that says otherwise fails its batch, and the writer ends.
-//! 2. What a commit does over and over it does once: a message is decided and delivered together, and of each origin the last one counts.
+//! 2. What a commit does over and over it does once: a message is decided and delivered together, and of each origin the last one counts. What it
+//!    undoes itself it does not do: a batch accepted for a slot that it decides, a message kept that it delivers.
 //! 3. What stood under the nil id is gone once the node belongs to a history: [`Change::Join`] comes with it anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::history::disk::{Change, Founding, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
 use gossip_cdn_protocol::history::message::Message;
-use gossip_cdn_protocol::history::ordered::{Accepted, Ballot, Batch, Entry};
+use gossip_cdn_protocol::history::ordered::{Accepted, Batch, Entry};
 use redb::{Error, ReadableTable, Table, WriteTransaction};
 use uuid::Uuid;
 
@@ -34,20 +35,28 @@ pub(in crate::store) fn weight(changes: &[Change]) -> usize {
 
 /// Makes these changes; without any, nothing is touched.
 pub(in crate::store) fn write<'a>(transaction: &WriteTransaction, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), Error> {
-    let mut changes = changes.into_iter().peekable();
-    if changes.peek().is_none() {
+    let changes: Vec<&Change> = changes.into_iter().collect();
+    if changes.is_empty() {
         return Ok(());
     }
     let current = transaction.open_table(tables::META)?.get(tables::HISTORY)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut history = Changing::open(transaction, current.unwrap_or_else(Uuid::nil))?;
-    for change in changes {
-        if let Change::Join(founding) = change {
+    for changes in changes.chunk_by(|_, next| !matches!(next, Change::Join(_))) {
+        if let Some(Change::Join(founding)) = changes.first() {
             history = history.leave_for(founding)?;
-        } else {
+        }
+        history.decides = changes.iter().map(|change| if let Change::Decide(slot, ..) = change { *slot } else { 0 }).max().unwrap_or(0);
+        for change in changes {
             history.apply(change)?;
         }
     }
     history.close()
+}
+
+/// The tables have everything up to the record of the journal before that one.
+pub(in crate::store) fn note_journaled(transaction: &WriteTransaction, sequence: u64) -> Result<(), Error> {
+    transaction.open_table(tables::META)?.insert(tables::JOURNALED, &sequence.to_be_bytes()[..])?;
+    Ok(())
 }
 
 /// A history in a write transaction.
@@ -69,18 +78,27 @@ struct Changing<'txn, 'changes> {
     moved: BTreeMap<LineBytes, u64>,
     /// The slot of which a message was delivered last.
     first: Option<u64>,
+    /// The last slot that this commit decides.
+    decides: u64,
+    /// The rows of messages that this commit keeps.
+    keeps: BTreeMap<NameBytes, Vec<u8>>,
+    /// The names of those kept before it: few, and most that are delivered are not among them.
+    was_kept: BTreeSet<NameBytes>,
 }
 
 impl<'txn, 'changes> Changing<'txn, 'changes> {
     fn open(transaction: &'txn WriteTransaction, id: Uuid) -> Result<Self, Error> {
         let histories = transaction.open_table(tables::HISTORIES)?;
         let state = histories.get(id.as_bytes())?.map(|row| tables::from_json(row.value())).transpose()?;
+        let kept = rows::KEPT.make(transaction, id)?;
+        let was_kept = kept.iter()?.map(|row| row.map(|(name, _)| *name.value())).collect::<Result<_, _>>()?;
         Ok(Self {
             transaction,
             id,
             state: state.unwrap_or_default(),
             messages: rows::MESSAGES.make(transaction, id)?,
-            kept: rows::KEPT.make(transaction, id)?,
+            kept,
+            was_kept,
             accepted: rows::ACCEPTED.make(transaction, id)?,
             slots: rows::SLOTS.make(transaction, id)?,
             places: rows::PLACES.make(transaction, id)?,
@@ -90,12 +108,17 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             said: BTreeMap::new(),
             moved: BTreeMap::new(),
             first: None,
+            decides: 0,
+            keeps: BTreeMap::new(),
         })
     }
 
     fn close(mut self) -> Result<(), Error> {
         for (line, sequence) in std::mem::take(&mut self.moved) {
             self.last.insert(&line, sequence)?;
+        }
+        for (name, row) in std::mem::take(&mut self.keeps) {
+            self.kept.insert(&name, row.as_slice())?;
         }
         let mut histories = self.transaction.open_table(tables::HISTORIES)?;
         histories.insert(self.id.as_bytes(), tables::to_json(&[], &self.state)?.as_slice())?;
@@ -119,7 +142,7 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             // It changes which history this is: see `write`.
             Change::Join(_) => {}
             Change::Keep(message) => self.keep(message)?,
-            Change::Promise(ballot) => self.promise(*ballot),
+            Change::Promise(ballot) => self.state.promise(*ballot),
             Change::Accept(slot, accepted) => self.accept(*slot, accepted)?,
             Change::Decide(slot, batch, epoch) => self.decide(*slot, batch, epoch)?,
             Change::Deliver(place, message) => self.deliver(place, message)?,
@@ -136,40 +159,40 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             return Ok(Vec::new());
         }
         let bytes = tables::to_json(&[], message)?;
-        let same = self.messages.get(&name)?.map(|row| row.value() == bytes);
-        if same.is_none() {
-            self.messages.insert(&name, bytes.as_slice())?;
+        // In one descent, for nearly always there is none yet.
+        let before = self.messages.insert(&name, bytes.as_slice())?.map(|row| row.value().to_vec());
+        match before {
+            Some(other) if other != bytes => {
+                self.messages.insert(&name, other.as_slice())?;
+                Ok(bytes)
+            }
+            Some(_) | None => {
+                self.said.insert(name, message);
+                Ok(Vec::new())
+            }
         }
-        if same == Some(false) {
-            return Ok(bytes);
-        }
-        self.said.insert(name, message);
-        Ok(Vec::new())
     }
 
     fn keep(&mut self, message: &'changes Message) -> Result<(), Error> {
         let other = self.say(message)?;
-        self.kept.insert(&rows::name_bytes(message.id), other.as_slice())?;
+        self.keeps.insert(rows::name_bytes(message.id), other);
         Ok(())
-    }
-
-    fn promise(&mut self, ballot: Ballot) {
-        self.state.promised = self.state.promised.max(Some(ballot));
     }
 
     /// Whole and apart: a batch that is never decided leaves nothing behind.
     fn accept(&mut self, slot: u64, accepted: &Accepted) -> Result<(), Error> {
-        self.promise(accepted.ballot);
+        self.state.promise(accepted.ballot);
+        if slot <= self.decides {
+            return Ok(());
+        }
         self.accepted.insert(slot, tables::to_json(&[], accepted)?.as_slice())?;
         Ok(())
     }
 
     fn decide(&mut self, slot: u64, batch: &'changes Batch, epoch: &Epoch) -> Result<(), Error> {
-        if slot != self.state.decided + 1 {
-            return Err(rows::damaged("a slot is decided out of its order"));
-        }
+        self.state.decide(slot, epoch)?;
         let mut said = Vec::with_capacity(batch.entries.len());
-        for entry in &batch.entries {
+        for entry in batch.entries.iter() {
             said.push(match entry {
                 Entry::Message(message) if self.say(message)?.is_empty() => Said::Name(message.id),
                 Entry::Message(message) => Said::Message(message.clone()),
@@ -178,7 +201,6 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         }
         self.slots.insert(slot, tables::to_json(&[], &said)?.as_slice())?;
         self.accepted.retain_in(..=slot, |_, _| false)?;
-        (self.state.decided, self.state.epoch) = (slot, Some(epoch.clone()));
         Ok(())
     }
 
@@ -188,22 +210,20 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             Some(last) => Some(last),
             None => self.last.get(&line)?.map(|row| row.value()),
         };
-        let next = last.unwrap_or(0) + 1;
-        if place.index != self.state.index + 1 || place.id != message.id || message.id.sequence != next {
-            return Err(rows::damaged("a message is delivered out of its order"));
-        }
+        self.state.deliver(place, message, last.unwrap_or(0))?;
         let other = self.say(message)?;
         self.places.insert(place.index, rows::place_row(place, &other).as_slice())?;
         self.indexes.insert(&name, place.index)?;
-        self.kept.remove(&name)?;
-        if let Some(order) = place.order {
-            if self.first.replace(order.slot) != Some(order.slot) && self.firsts.get(order.slot)?.is_none() {
-                self.firsts.insert(order.slot, place.index)?;
-            }
-            self.state.number = order.number;
+        self.keeps.remove(&name);
+        if self.was_kept.remove(&name) {
+            self.kept.remove(&name)?;
         }
-        self.state.index = place.index;
-        self.state.bytes += message.body.bytes().len() as u64;
+        if let Some(order) = place.order
+            && self.first.replace(order.slot) != Some(order.slot)
+            && self.firsts.get(order.slot)?.is_none()
+        {
+            self.firsts.insert(order.slot, place.index)?;
+        }
         Ok(())
     }
 }

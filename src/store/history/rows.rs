@@ -100,6 +100,34 @@ pub(super) struct State {
     pub(super) bytes: u64,
 }
 
+impl State {
+    pub(super) fn promise(&mut self, ballot: Ballot) {
+        self.promised = self.promised.max(Some(ballot));
+    }
+
+    /// Slots are decided without gaps and in order.
+    pub(super) fn decide(&mut self, slot: u64, epoch: &Epoch) -> Result<(), Error> {
+        if slot != self.decided + 1 {
+            return Err(damaged("a slot is decided out of its order"));
+        }
+        (self.decided, self.epoch) = (slot, Some(epoch.clone()));
+        Ok(())
+    }
+
+    /// Messages are delivered without gaps and in order; `last` is the sequence before, of that origin and channel.
+    pub(super) fn deliver(&mut self, place: &Place, message: &Message, last: u64) -> Result<(), Error> {
+        if place.index != self.index + 1 || place.id != message.id || message.id.sequence != last + 1 {
+            return Err(damaged("a message is delivered out of its order"));
+        }
+        if let Some(order) = place.order {
+            self.number = order.number;
+        }
+        self.index = place.index;
+        self.bytes += message.body.bytes().len() as u64;
+        Ok(())
+    }
+}
+
 /// What stands in a slot.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

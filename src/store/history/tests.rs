@@ -7,6 +7,7 @@ use gossip_cdn_protocol::history::message::{Body, Frontier};
 use gossip_cdn_protocol::history::ordered::{Accepted, Ballot};
 use gossip_cdn_protocol::{Persist, Record, WallTime};
 use proptest::prelude::*;
+use redb::ReadableTableMetadata;
 
 use super::super::fixture::{Fixture, blob, content, node, options, persist, start, write as written};
 use super::*;
@@ -37,7 +38,7 @@ fn ordered(origin: u8, sequence: u64) -> Message {
 }
 
 fn batch(messages: impl IntoIterator<Item = Message>) -> Batch {
-    Batch { entries: messages.into_iter().map(Entry::Message).collect() }
+    Batch::of(messages.into_iter().map(Entry::Message).collect())
 }
 
 fn epoch() -> Epoch {
@@ -80,6 +81,8 @@ enum Step {
     Join(u8),
     /// The persist ends here; with true the commit too.
     End(bool),
+    /// A persist that is not of the history alone.
+    Settle,
     Reopen,
     Crash,
 }
@@ -98,6 +101,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => Just(Step::DeliverSlot),
         1 => (1..4u8).prop_map(Step::Join),
         4 => any::<bool>().prop_map(Step::End),
+        1 => Just(Step::Settle),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
     ];
@@ -143,7 +147,7 @@ fn changes_after(model: &MemoryHistory, step: &Step) -> Vec<Change> {
                 epoch.number += 1;
                 entries.push(Entry::Epoch(epoch.clone()));
             }
-            vec![Change::Decide(before.decided + 1, Batch { entries }, epoch)]
+            vec![Change::Decide(before.decided + 1, Batch::of(entries), epoch)]
         }
         Step::DeliverCausal { origin, word } => {
             let last = before.causal.iter().find(|message| message.id.origin == node(*origin)).map_or(0, |message| message.id.sequence);
@@ -164,7 +168,7 @@ fn changes_after(model: &MemoryHistory, step: &Step) -> Vec<Change> {
             changes
         }
         Step::Join(n) => vec![Change::Join(founding(*n))],
-        Step::End(_) | Step::Reopen | Step::Crash => vec![],
+        Step::End(_) | Step::Settle | Step::Reopen | Step::Crash => vec![],
     }
 }
 
@@ -226,7 +230,7 @@ proptest! {
             let persist: Vec<Change> = commit.iter().flat_map(|step| changes(&mut model, step)).collect();
             write(&transaction, &persist).unwrap();
             transaction.commit().unwrap();
-            check(History::current(database.begin_read().unwrap()).unwrap(), &model);
+            check(History::current(database.begin_read().unwrap(), &Tail::default()).unwrap(), &model);
         }
     }
 }
@@ -238,24 +242,104 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut fixture = Fixture::new();
-            let (mut model, mut persist, mut waiting) = (MemoryHistory::default(), Vec::new(), Vec::new());
-            for step in steps.iter().chain([&Step::Crash, &Step::Reopen]) {
-                persist.extend(changes(&mut model, step));
-                if matches!(step, Step::End(_) | Step::Reopen | Step::Crash) {
-                    let history = std::mem::take(&mut persist);
-                    waiting.push(fixture.store.persist(Persist { history, ..Persist::default() }).await);
+            let (mut model, mut history, mut waiting) = (MemoryHistory::default(), Vec::new(), Vec::new());
+            let record = written(&Record::default(), 1, 5, content(b"a", None));
+            for step in steps.iter().chain([&Step::End(true), &Step::Crash, &Step::Reopen]) {
+                history.extend(changes(&mut model, step));
+                let beside = if matches!(step, Step::Settle) { persist(&[(blob(1), &record)]) } else { Persist::default() };
+                if matches!(step, Step::End(_) | Step::Settle | Step::Reopen | Step::Crash) {
+                    let history = std::mem::take(&mut history);
+                    waiting.push(fixture.store.persist(Persist { history, ..beside }).await);
                 }
-                if matches!(step, Step::Reopen | Step::Crash) {
+                if matches!(step, Step::End(true) | Step::Settle | Step::Reopen | Step::Crash) {
                     for durable in waiting.drain(..) {
                         durable.await.unwrap().unwrap();
                     }
-                    fixture = if matches!(step, Step::Crash) { fixture.after_a_crash() } else { fixture.reopened() };
+                    if matches!(step, Step::Crash) {
+                        fixture = fixture.after_a_crash();
+                    } else if matches!(step, Step::Reopen) {
+                        fixture = fixture.reopened();
+                    }
                     check(fixture.store.history().unwrap(), &model);
                     check_store(&fixture.store, &model);
                 }
             }
         });
     }
+}
+
+/// A database in which a node belongs to a history, and nothing more.
+fn joined() -> redb::Database {
+    let database = redb::Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    write(&transaction, &[Change::Join(founding(1))]).unwrap();
+    transaction.commit().unwrap();
+    database
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn changes_read_back_as_they_were_written(steps in steps(), cut in 1..40usize) {
+        let database = joined();
+        let front = || Front::of(database.begin_read().unwrap()).unwrap().unwrap();
+        let (mut model, mut writer, mut reader) = (MemoryHistory::default(), front(), front());
+        model.apply(Change::Join(founding(1)));
+        for record in steps.split(|step| matches!(step, Step::End(true) | Step::Join(_))) {
+            let record: Vec<Change> = record.iter().filter(|step| !matches!(step, Step::Join(_))).flat_map(|step| changes(&mut model, step)).collect();
+            let mut cutter = front();
+            let bytes = to_bytes(&record, &mut writer).unwrap();
+            // Short of its end it may still be changes, but never more than it was.
+            let cut = read(&bytes[..bytes.len().saturating_sub(cut)], &mut cutter);
+            prop_assert!(cut.is_err() || record.starts_with(&cut.unwrap()));
+            prop_assert_eq!(read(&bytes, &mut reader).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_changes_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let database = joined();
+        let mut front = Front::of(database.begin_read().unwrap()).unwrap().unwrap();
+        drop(read(&bytes, &mut front));
+    }
+}
+
+#[tokio::test]
+async fn what_fills_the_journal_goes_into_the_tables_and_is_read_all_the_while() {
+    let fixture = Fixture::new();
+    let large = |sequence| Message { body: Body::of(vec![b'a'; 60_000]), ..causal(1, sequence) };
+    change(&fixture, vec![Change::Join(founding(1))]).await;
+    for index in 1..=200 {
+        change(&fixture, vec![deliver(index, None, large(index))]).await;
+        let history = fixture.store.history().unwrap().unwrap();
+        assert_eq!(history.size().messages, index);
+        assert_eq!(history.page(index - 1, 9).unwrap().len(), 1);
+        assert_eq!(history.find(large(1).id).unwrap().unwrap().1.unwrap().index, 1);
+    }
+    let journaled = |fixture: &Fixture| tables::journaled(&fixture.store.shared.database.begin_read().unwrap()).unwrap();
+    assert!((60..200).contains(&journaled(&fixture)), "the tables have some of it");
+    assert_eq!(fixture.dir().join("journal").metadata().unwrap().len(), crate::store::journal::CAPACITY as u64);
+    let crashed = fixture.after_a_crash();
+    assert_eq!(journaled(&crashed), 200, "and all of it at the next start");
+    for index in 1..=200 {
+        assert_eq!(crashed.store.place(large(index).id).unwrap().unwrap().index, index);
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_in_the_journal_before_it_is_answered_and_in_the_tables_later() {
+    let fixture = Fixture::new();
+    change(&fixture, vec![Change::Join(founding(1))]).await;
+    change(&fixture, vec![Change::Keep(causal(1, 1))]).await;
+    let history = fixture.store.history().unwrap().unwrap();
+    assert!(history.table(&rows::MESSAGES).unwrap().is_empty().unwrap());
+    assert_eq!(history.find(causal(1, 1).id).unwrap(), Some((causal(1, 1), None)));
+    drop(history);
+    // Another part of the store does not wait for the history.
+    fixture.persist(&[(blob(1), &written(&Record::default(), 1, 5, content(b"a", None)))]).await;
+    assert!(fixture.store.history().unwrap().unwrap().table(&rows::MESSAGES).unwrap().is_empty().unwrap());
+    let fixture = fixture.reopened();
+    assert_eq!(fixture.store.history().unwrap().unwrap().table(&rows::MESSAGES).unwrap().len().unwrap(), 1);
 }
 
 #[tokio::test]
@@ -332,6 +416,8 @@ async fn a_message_that_was_kept_decided_and_delivered_is_stored_once() {
     change(&fixture, vec![Change::Join(founding(1)), Change::Keep(large.clone()), Change::Accept(1, accepted)]).await;
     change(&fixture, vec![Change::Decide(1, batch([large.clone()]), epoch())]).await;
     change(&fixture, vec![deliver(1, Some(Order { slot: 1, number: 1 }), large), Change::Reach(1)]).await;
+    // From the journal into the tables.
+    let fixture = fixture.reopened();
     let history = fixture.store.history().unwrap().unwrap();
     let transaction = &history.transaction;
     let mut stored = 0;

@@ -192,7 +192,10 @@ fn ask(ask: &Ask) -> String {
         Ask::Tell(letter) => format!("{} messages, {} slots", letter.tell.messages.len(), letter.slots.len()),
         Ask::Step(step) => match step {
             Step::Start { ballot, slot } => format!("start {} for slot {slot}", ballot.round),
-            Step::Update { ballot, slot, batch } => format!("update {} of slot {slot} with {}", ballot.round, batch.entries.len()),
+            Step::Update { ballot, slot, batch, commit } => {
+                let before = commit.map_or_else(String::new, |commit| format!(", commit of slot {}", commit.slot));
+                format!("update {} of slot {slot} with {}{before}", ballot.round, batch.entries.len())
+            }
             Step::Commit { ballot, slot, .. } => format!("commit {} of slot {slot}", ballot.round),
             Step::Rollback { ballot } => format!("rollback {}", ballot.round),
         },

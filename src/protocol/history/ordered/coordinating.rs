@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Accepted, BATCH_BUDGET, Ballot, Batch, Change, Effect, Entry, LONGEST_SILENCE, MAX_BATCH, Ordered, PATIENCE, Ready, SILENCE, Step,
-    Then, Vote,
+    Accepted, BATCH_BUDGET, Ballot, Batch, Change, Decision, Effect, Entry, LONGEST_SILENCE, MAX_BATCH, Ordered, PATIENCE, Ready, SILENCE,
+    Step, Then, Vote,
 };
 use crate::history::transaction::Signal;
 use crate::ids::NodeId;
@@ -32,6 +32,8 @@ pub(super) struct Coordinator {
     pub(super) reported: BTreeMap<u64, Accepted>,
     /// When the phase under way is rolled back.
     pub(super) until: Instant,
+    /// Decided just now, and not told to anybody.
+    pub(super) untold: Option<Decision>,
 }
 
 impl Ordered {
@@ -99,10 +101,14 @@ impl Ordered {
         coordinator.phase = Phase::Steady;
         self.transaction.on_signal(Signal::CommitSent);
         let hash = batch.hash();
+        coordinator.untold = Some(Decision { slot, hash });
         let voters = self.others();
         self.record(slot, batch, out);
-        out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
         self.proceed(now, ready, out);
+        // Unless it went along with the next batch; a coordinator that begins anew with a new epoch has not told it either.
+        if self.coordinator.as_mut().is_none_or(|coordinator| coordinator.ballot != ballot || coordinator.untold.take().is_some()) {
+            out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
+        }
     }
 
     /// Begins a ballot.
@@ -110,7 +116,8 @@ impl Ordered {
         let round = self.seen.max(self.promised).map_or(0, |seen| seen.round) + 1;
         let ballot = Ballot { round, node: self.me };
         let phase = Phase::Starting(BTreeSet::new());
-        self.coordinator = Some(Coordinator { ballot, epoch: self.epoch.number, phase, reported: BTreeMap::new(), until: now + PATIENCE });
+        self.coordinator =
+            Some(Coordinator { ballot, epoch: self.epoch.number, phase, reported: BTreeMap::new(), until: now + PATIENCE, untold: None });
         (self.seen, self.promised, self.followed, self.ballot_at) = (Some(ballot), Some(ballot), None, None);
         self.transaction.on_signal(Signal::StartTransactionSent);
         self.persist(vec![Change::Promise(ballot)], vec![Then::OwnConfirm(ballot)], out);
@@ -141,15 +148,18 @@ impl Ordered {
         if batch.entries.is_empty() {
             return self.transaction.on_nothing_to_propose();
         }
+        let mut commit = None;
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };
             coordinator.until = now + PATIENCE;
+            commit = coordinator.untold.take();
         }
         self.transaction.on_signal(Signal::UpdateRemoteNodes);
         let accepted = Accepted { ballot, batch: batch.clone() };
         self.accepted.insert(slot, accepted.clone());
         self.persist(vec![Change::Accept(slot, accepted)], vec![Then::OwnReceived(ballot, slot)], out);
-        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Update { ballot, slot, batch: batch.clone() })));
+        let update = |batch| Step::Update { ballot, slot, batch, commit };
+        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, update(batch.clone()))));
     }
 
     /// All messages that may stand in the next slot, each origin's in their order, and the epoch wished for.
@@ -170,7 +180,7 @@ impl Ordered {
             entries.push(Entry::Message(message.clone()));
         }
         entries.extend(self.wish.clone().map(Entry::Epoch));
-        Batch { entries }
+        Batch::of(entries)
     }
 
     /// Gives up this node's ballot; its messages are tried again later.

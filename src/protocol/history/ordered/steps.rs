@@ -1,6 +1,7 @@
 //! What coordinators and voters say to each other, and what a slot decides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,11 +31,34 @@ pub enum Entry {
 /// What one slot decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Batch {
-    /// In their order.
-    pub entries: Vec<Entry>,
+    /// In their order. Shared: a batch is held and handed on in many places at once.
+    #[serde(with = "shared")]
+    pub entries: Arc<Vec<Entry>>,
+}
+
+/// What is shared is written as what it is.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Entry;
+
+    pub(super) fn serialize<S: Serializer>(entries: &Arc<Vec<Entry>>, serializer: S) -> Result<S::Ok, S::Error> {
+        entries.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Vec<Entry>>, D::Error> {
+        Vec::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl Batch {
+    /// One of these.
+    pub fn of(entries: Vec<Entry>) -> Self {
+        Self { entries: Arc::new(entries) }
+    }
+
     /// What tells it from every other batch.
     pub fn hash(&self) -> ContentHash {
         // Maps and sets are ordered, so equal batches have equal JSON.
@@ -67,6 +91,15 @@ pub struct Accepted {
     pub batch: Batch,
 }
 
+/// That a slot is decided, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The slot.
+    pub slot: u64,
+    /// Hash of the batch.
+    pub hash: ContentHash,
+}
+
 /// What a coordinator says to a voter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +119,9 @@ pub enum Step {
         slot: u64,
         /// The batch.
         batch: Batch,
+        /// The Commit of the slot before, where it was not sent apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<Decision>,
     },
     /// That slot is decided.
     Commit {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Accepted, Ballot, Batch, Change, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, PARTICIPATION, SILENCE, Step, Then, Vote};
+use super::{
+    Accepted, Ballot, Batch, Change, Decision, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, PARTICIPATION, SILENCE, Step, Then, Vote,
+};
 use crate::history::transaction::Signal;
 use crate::ids::{ContentHash, NodeId};
 use crate::io::PeerCall;
@@ -14,7 +16,12 @@ impl Ordered {
     pub fn on_step(&mut self, now: Instant, from: NodeId, call: PeerCall, step: Step, out: &mut Vec<Effect>) {
         match step {
             Step::Start { ballot, slot } if ballot.node == from => self.on_start(now, call, ballot, slot, out),
-            Step::Update { ballot, slot, batch } if ballot.node == from => self.on_update(now, call, ballot, slot, batch, out),
+            Step::Update { ballot, slot, batch, commit } if ballot.node == from => {
+                if let Some(Decision { slot, hash }) = commit {
+                    self.on_commit(now, from, ballot, slot, hash, out);
+                }
+                self.on_update(now, call, ballot, slot, batch, out);
+            }
             Step::Commit { ballot, slot, hash } => {
                 self.on_commit(now, from, ballot, slot, hash, out);
                 out.push(Effect::Answer(call, Vote::Taken));

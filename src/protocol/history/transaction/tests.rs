@@ -13,7 +13,7 @@ use crate::history::memory::MemoryHistory;
 use crate::history::message::tests::message;
 use crate::history::message::{Channel, Frontier, Message};
 use crate::history::ordered::{
-    Ballot, Batch, Change, Durable, Effect, Entry, LONGEST_SILENCE, Ordered, PARTICIPATION, SILENCE, Step, Vote,
+    Ballot, Batch, Change, Decision, Durable, Effect, Entry, LONGEST_SILENCE, Ordered, PARTICIPATION, SILENCE, Step, Vote,
 };
 use crate::history::replica::{self, Asked, Network, Replica, World};
 use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Known, Update, UpdateMe};
@@ -45,7 +45,7 @@ fn ballot(round: u64, place: u8) -> Ballot {
 }
 
 fn batch(place: u8, sequence: u64) -> Batch {
-    Batch { entries: vec![Entry::Message(message(place, Channel::Ordered, sequence, &[]))] }
+    Batch::of(vec![Entry::Message(message(place, Channel::Ordered, sequence, &[]))])
 }
 
 impl Voter {
@@ -126,7 +126,7 @@ impl Voter {
             voter.hears(OTHER, Step::Start { ballot: ballot(1, OTHER), slot: 1 });
         }
         if state == State::UpdatedByRemote {
-            voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1) });
+            voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1), commit: None });
         }
         assert_eq!(voter.state(), state);
         voter
@@ -168,7 +168,7 @@ fn start_received_is_promised_durably() {
 #[test]
 fn update_received_is_stored_durably_and_acknowledged() {
     let mut voter = Voter::participating(State::InTransaction);
-    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1) });
+    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(OTHER, 1), commit: None });
     assert_eq!(did, [Effect::Answer(CALL, Vote::Received { ballot: ballot(1, OTHER), slot: 1 })]);
     assert!(matches!(voter.persisted.last(), Some(Change::Accept(1, accepted)) if accepted.batch == batch(OTHER, 1)));
     assert_eq!(voter.state(), State::UpdatedByRemote);
@@ -215,7 +215,7 @@ fn start_sent_awaits_confirmations() {
 fn with_a_majority_of_confirmations_the_update_goes_out() {
     let mut voter = Voter::coordinating(State::StartedTransaction);
     let did = voter.is_answered(OTHER, confirm(ballot(1, ME)));
-    let update = Step::Update { ballot: ballot(1, ME), slot: 1, batch: batch(ME, 1) };
+    let update = Step::Update { ballot: ballot(1, ME), slot: 1, batch: batch(ME, 1), commit: None };
     assert_eq!(did, to_both(&update));
     assert_eq!(voter.state(), State::UpdatingRemote);
 }
@@ -245,6 +245,35 @@ fn with_a_majority_of_acknowledgements_it_commits() {
     let commit = Effect::Ask(node(THIRD), Step::Commit { ballot: ballot(1, ME), slot: 1, hash: of.hash() });
     assert!(is_decided(&did, &of) && did.contains(&commit), "{did:?}");
     assert_eq!(voter.state(), State::Connected);
+}
+
+#[test]
+fn the_commit_goes_along_with_the_next_batch_where_there_is_one() {
+    let mut voter = Voter::coordinating(State::UpdatingRemote);
+    voter.is_given(message(ME, Channel::Ordered, 2, &[]));
+    let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 1 });
+    let commit = Some(Decision { slot: 1, hash: batch(ME, 1).hash() });
+    let update = to_both(&Step::Update { ballot: ballot(1, ME), slot: 2, batch: batch(ME, 2), commit });
+    assert!(is_decided(&did, &batch(ME, 1)) && update.iter().all(|update| did.contains(update)), "{did:?}");
+    assert!(!did.iter().any(|effect| matches!(effect, Effect::Ask(_, Step::Commit { .. }))), "{did:?}");
+    assert_eq!(voter.state(), State::UpdatingRemote);
+    // Nothing waits behind it: the last slot is told at once.
+    let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+    let commit = to_both(&Step::Commit { ballot: ballot(1, ME), slot: 2, hash: batch(ME, 2).hash() });
+    assert!(commit.iter().all(|commit| did.contains(commit)), "{did:?}");
+}
+
+#[test]
+fn a_batch_that_brings_a_commit_decides_the_slot_before_if_that_is_the_one_held() {
+    for (held, decides) in [(1, true), (9, false)] {
+        let mut voter = Voter::participating(State::UpdatedByRemote);
+        let commit = Some(Decision { slot: 1, hash: batch(OTHER, held).hash() });
+        let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 2, batch: batch(OTHER, 2), commit });
+        assert_eq!(is_decided(&did, &batch(OTHER, 1)), decides, "{did:?}");
+        assert_eq!(did.contains(&Effect::Behind(node(OTHER), 1)), !decides, "{did:?}");
+        assert!(did.contains(&Effect::Answer(CALL, Vote::Received { ballot: ballot(1, OTHER), slot: 2 })), "{did:?}");
+        assert_eq!(voter.state(), State::UpdatedByRemote);
+    }
 }
 
 #[test]
@@ -282,7 +311,8 @@ fn an_older_ballot_is_refused_in_every_state_and_changes_nothing() {
         let (state, persisted) = (voter.state(), voter.persisted.len());
         let promised = if COORDINATING.contains(&state) { ballot(1, ME) } else { ballot(1, OTHER) };
         let older = ballot(0, THIRD);
-        for step in [Step::Start { ballot: older, slot: 1 }, Step::Update { ballot: older, slot: 1, batch: batch(THIRD, 1) }] {
+        for step in [Step::Start { ballot: older, slot: 1 }, Step::Update { ballot: older, slot: 1, batch: batch(THIRD, 1), commit: None }]
+        {
             let did = voter.hears(THIRD, step);
             assert_eq!(did, [Effect::Answer(CALL, Vote::Refused { promised })], "{state:?}");
         }
@@ -295,7 +325,7 @@ fn an_update_of_the_ballot_followed_needs_no_start() {
     let mut voter = Voter::participating(State::UpdatedByRemote);
     voter.hears(OTHER, Step::Commit { ballot: ballot(1, OTHER), slot: 1, hash: batch(OTHER, 1).hash() });
     assert_eq!(voter.state(), State::Connected);
-    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 2, batch: batch(OTHER, 2) });
+    let did = voter.hears(OTHER, Step::Update { ballot: ballot(1, OTHER), slot: 2, batch: batch(OTHER, 2), commit: None });
     assert_eq!(did, [Effect::Answer(CALL, Vote::Received { ballot: ballot(1, OTHER), slot: 2 })]);
     assert_eq!(voter.state(), State::UpdatedByRemote);
 }

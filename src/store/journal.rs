@@ -1,0 +1,265 @@
+//! The journal: what is durable and not in the database yet, in a file that a record is appended to with one write and one fdatasync.
+//!
+//! ```text
+//! record   sequence (8), length of the body (4), checksum (16), the body, zeros to the end of the block
+//! ```
+//!
+//! Integers are big-endian. The checksum is BLAKE3 over sequence and body, keyed with a key that only the database of this folder knows: no
+//! bytes that somebody else had stored can pass for a record.
+//!
+//! 1. A record that was appended is on disk. The file has its size, written with zeros, before the first: an append changes no metadata.
+//! 2. What was appended is written over only when the database has it durably ([`Journal::restart`]): a record begins a block of its own.
+//! 3. What is read at a start is a prefix of what was appended, and everything whose appending was reported. A record that is cut or damaged is the
+//!    last one, which was reported to nobody; one behind which another follows was whole once, and is an error.
+//! 4. The file is bounded. What does not fit is refused, and goes into the database.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Bytes of a block: a page of memory, which the system writes whole.
+const BLOCK: usize = 4096;
+/// Bytes before the body of a record.
+const HEAD: usize = 28;
+/// Bytes of the file.
+pub(super) const CAPACITY: usize = 8 << 20;
+
+/// The journal of a folder, open for appending.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    key: [u8; 32],
+    /// Of the next record.
+    sequence: u64,
+    /// Where it goes; a multiple of [`BLOCK`].
+    offset: usize,
+    /// Whether the file has its size.
+    is_sized: bool,
+    capacity: usize,
+    /// The record being written; kept for its memory.
+    record: Vec<u8>,
+}
+
+impl Journal {
+    /// Opens the file, making it if it does not exist, and reads the bodies of its records from that sequence on. What is found is to be in
+    /// the database before [`Self::restart`], and that before anything is appended.
+    pub(super) fn open(path: &Path, key: [u8; 32], sequence: u64, capacity: usize) -> io::Result<(Self, Vec<Vec<u8>>)> {
+        // For its owner only, as the database.
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut journal = Self { file, key, sequence, offset: 0, is_sized: bytes.len() >= capacity, capacity, record: Vec::new() };
+        let mut bodies = Vec::new();
+        while let Some(body) = journal.body_at(&bytes, journal.offset, journal.sequence..=journal.sequence) {
+            bodies.push(body.to_vec());
+            journal.offset += blocks(body.len());
+            journal.sequence += 1;
+        }
+        journal.expect_nothing_behind(&bytes)?;
+        Ok((journal, bodies))
+    }
+
+    /// The body of a whole record of one of these sequences that begins there.
+    fn body_at<'bytes>(&self, bytes: &'bytes [u8], offset: usize, sequences: std::ops::RangeInclusive<u64>) -> Option<&'bytes [u8]> {
+        let (sequence, rest) = bytes.get(offset..)?.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (checksum, rest) = rest.split_first_chunk::<16>()?;
+        let sequence = u64::from_be_bytes(*sequence);
+        let body = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        (sequences.contains(&sequence) && self.checksum(sequence, body) == *checksum).then_some(body)
+    }
+
+    fn checksum(&self, sequence: u64, body: &[u8]) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&sequence.to_be_bytes()).update(body);
+        let (half, _) = halves(hasher.finalize().as_bytes());
+        half
+    }
+
+    /// A record is appended when all before it are on disk, so behind one that was cut there is none.
+    fn expect_nothing_behind(&self, bytes: &[u8]) -> io::Result<()> {
+        let later = self.sequence + 1..=self.sequence.saturating_add((self.capacity / BLOCK) as u64);
+        let damaged = (self.offset + BLOCK..bytes.len()).step_by(BLOCK).any(|offset| self.body_at(bytes, offset, later.clone()).is_some());
+        if damaged { Err(io::Error::new(io::ErrorKind::InvalidData, "a record of the journal is damaged")) } else { Ok(()) }
+    }
+
+    /// Appends a record durably. False: there is no room for it, and nothing was written.
+    pub(super) fn append(&mut self, body: &[u8]) -> io::Result<bool> {
+        let Ok(length) = u32::try_from(body.len()) else { return Ok(false) };
+        let size = blocks(body.len());
+        if self.offset + size > self.capacity {
+            return Ok(false);
+        }
+        self.make_room()?;
+        let checksum = self.checksum(self.sequence, body);
+        self.record.clear();
+        self.record.extend_from_slice(&self.sequence.to_be_bytes());
+        self.record.extend_from_slice(&length.to_be_bytes());
+        self.record.extend_from_slice(&checksum);
+        self.record.extend_from_slice(body);
+        self.record.resize(size, 0);
+        self.file.write_all_at(&self.record, self.offset as u64)?;
+        self.file.sync_data()?;
+        self.offset += size;
+        self.sequence += 1;
+        Ok(true)
+    }
+
+    /// Gives the file its size when it is needed first: a node that is told no message does not need it.
+    fn make_room(&mut self) -> io::Result<()> {
+        if !self.is_sized {
+            let length = usize::try_from(self.file.metadata()?.len()).unwrap_or(self.capacity);
+            let mut file = &self.file;
+            io::Seek::seek(&mut file, io::SeekFrom::Start(length as u64))?;
+            file.write_all(&vec![0; self.capacity - length])?;
+            file.sync_all()?;
+            self.is_sized = true;
+        }
+        Ok(())
+    }
+
+    /// Everything appended so far is durable elsewhere: what follows is written over it.
+    pub(super) fn restart(&mut self) {
+        self.offset = 0;
+    }
+
+    /// The sequence of the next record: those before it are what is to be in the database for a restart.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Bytes that are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.offset
+    }
+}
+
+/// The bytes of a record's blocks.
+fn blocks(body: usize) -> usize {
+    (HEAD + body).next_multiple_of(BLOCK)
+}
+
+fn halves(hash: &[u8; 32]) -> ([u8; 16], [u8; 16]) {
+    let (mut head, mut tail) = ([0; 16], [0; 16]);
+    let (first, second) = hash.split_at(16);
+    head.copy_from_slice(first);
+    tail.copy_from_slice(second);
+    (head, tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+    const SMALL: usize = 16 * BLOCK;
+
+    fn open(path: &Path, sequence: u64) -> (Journal, Vec<Vec<u8>>) {
+        Journal::open(path, KEY, sequence, SMALL).unwrap()
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        (folder, path)
+    }
+
+    #[test]
+    fn an_append_does_not_change_the_size_of_the_file() {
+        let (_folder, path) = folder();
+        let (mut journal, found) = open(&path, 1);
+        assert!(found.is_empty() && path.metadata().unwrap().len() == 0);
+        assert!(journal.append(b"first").unwrap() && journal.append(&[1; 5000]).unwrap());
+        assert_eq!((path.metadata().unwrap().len(), journal.taken(), journal.sequence()), (SMALL as u64, 3 * BLOCK, 3));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_nothing() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        assert!(journal.append(&vec![1; SMALL - HEAD - BLOCK]).unwrap());
+        assert!(!journal.append(&[2; BLOCK]).unwrap());
+        assert!(journal.append(b"fits").unwrap() && !journal.append(b"full").unwrap());
+        assert_eq!(open(&path, 1).1.last().unwrap(), b"fits");
+    }
+
+    #[test]
+    fn what_is_in_the_database_is_not_read_again() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        for body in [b"1", b"2", b"3"] {
+            assert!(journal.append(body).unwrap());
+        }
+        journal.restart();
+        assert!(open(&path, 4).1.is_empty(), "older ones are left behind it");
+        assert!(journal.append(b"4").unwrap());
+        assert_eq!(open(&path, 4).1, [b"4"]);
+    }
+
+    #[test]
+    fn a_record_of_another_key_is_none() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        assert!(journal.append(b"whose?").unwrap());
+        assert!(Journal::open(&path, [8; 32], 1, SMALL).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn damage_before_another_record_is_told() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        for body in [b"1", b"2", b"3"] {
+            assert!(journal.append(body).unwrap());
+        }
+        journal.file.write_all_at(b"x", (BLOCK + HEAD) as u64).unwrap();
+        assert_eq!(Journal::open(&path, KEY, 1, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// Appends, restarts, and a crash in the middle of an append, of whose blocks any may be on disk.
+        #[test]
+        fn a_start_reads_what_was_reported_and_at_most_one_more(
+            lives in prop::collection::vec((prop::collection::vec((0..9000usize, any::<bool>()), 0..12), 0..9000usize, any::<u8>()), 1..4),
+        ) {
+            let (_folder, path) = folder();
+            let (mut database, mut appended) = (1, Vec::new());
+            for (appends, torn, landed) in lives {
+                let (mut journal, found) = open(&path, database);
+                prop_assert!(found == appended || found.split_last().is_some_and(|(_, before)| before == appended));
+                database = journal.sequence();
+                journal.restart();
+                appended.clear();
+                for (length, restarts) in appends {
+                    let body = vec![journal.sequence().to_be_bytes()[7]; length];
+                    if restarts || !journal.append(&body).unwrap() {
+                        database = journal.sequence();
+                        journal.restart();
+                        appended.clear();
+                    } else {
+                        appended.push(body);
+                    }
+                }
+                // The last append: some of its blocks reach the disk, in any order.
+                let (_, before) = (0, std::fs::read(&path).unwrap());
+                if journal.append(&vec![9; torn]).unwrap() {
+                    let whole = journal.record.clone();
+                    let at = journal.offset - whole.len();
+                    for (n, block) in whole.chunks(BLOCK).enumerate() {
+                        let offset = at + n * BLOCK;
+                        let old = before.get(offset..offset + block.len()).map_or_else(|| vec![0; block.len()], <[u8]>::to_vec);
+                        let bytes = if landed >> n & 1 == 1 { block } else { &old };
+                        journal.file.write_all_at(bytes, offset as u64).unwrap();
+                    }
+                }
+            }
+            let (_, found) = open(&path, database);
+            prop_assert!(found == appended || found.split_last().is_some_and(|(_, before)| before == appended));
+        }
+    }
+}
