@@ -2,7 +2,8 @@
 //!
 //! 1. Everything about the core happens in one task on one thread; others reach it through [`Handle`], a bounded channel.
 //! 2. Actions under way are futures that this task polls itself, so nothing is spawned and nothing outlives the driver.
-//! 3. Persists are handed to the writer in the order in which the core asked for them.
+//! 3. Persists are handed to the writer in the order in which the core asked for them; those that follow each other and change the message
+//!    history alone, as one.
 //! 4. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
 //! 5. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
@@ -12,14 +13,14 @@ mod exchanged;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::{LocalBoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use gossip_cdn_protocol::history::disk::Founding;
 use gossip_cdn_protocol::history::message::{self, MessageId};
 use gossip_cdn_protocol::io::{
-    AdoptFault, CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Said, Say, SayFault, Status, Write,
-    WriteFault, Written,
+    AdoptFault, CallFault, ClientCall, ForgetFault, Holders, MemberView, NoHolder, PeerCall, Refusal, Said, Say, SayFault, Status, Token,
+    Write, WriteFault, Written,
 };
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::wire::{Answer, Envelope, Program, Request};
@@ -37,6 +38,10 @@ use crate::store::Store;
 
 /// Most commands and requests waiting for the core.
 const MAX_WAITING: usize = 1024;
+/// Most inputs of one kind that the core is given one after the other, before what they want of the disk is handed on.
+const MAX_AT_ONCE: usize = 64;
+/// Most persists that are handed on as one.
+const MAX_PERSISTS: usize = 256;
 /// How long a stopping node waits for its farewells to be heard.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -203,7 +208,7 @@ pub struct Driver {
     peers: Peers,
     transfers: Transfers,
     lan: Option<RunningLan>,
-    actions: FuturesUnordered<LocalBoxFuture<'static, Input>>,
+    actions: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     persists: VecDeque<Persist>,
     commands: BTreeMap<ClientCall, oneshot::Sender<Reply>>,
     requests: BTreeMap<PeerCall, oneshot::Sender<Result<Envelope<Answer>, Refusal>>>,
@@ -213,9 +218,19 @@ pub struct Driver {
     key_taken: bool,
     delivered: Option<watch::Sender<u64>>,
     changes: Changes,
+    /// Empty; kept for its memory.
+    outputs: Vec<Output>,
 }
 
-type Submission = LocalBoxFuture<'static, (gossip_cdn_protocol::io::Token, oneshot::Receiver<Result<(), StoreFault>>)>;
+/// What comes of an action.
+enum Done {
+    /// One input.
+    Input(Box<Input>),
+    /// These persists are durable, or never will be.
+    Persisted(Vec<Token>, Result<(), StoreFault>),
+}
+
+type Submission = LocalBoxFuture<'static, (Vec<Token>, oneshot::Receiver<Result<(), StoreFault>>)>;
 
 impl Driver {
     /// A driver of the core that `build` gives, which reads from `store` and, where there is a `lan`, hears and is heard there.
@@ -247,6 +262,7 @@ impl Driver {
             key_taken: false,
             delivered: None,
             changes,
+            outputs: Vec::new(),
         })
     }
 
@@ -270,10 +286,16 @@ impl Driver {
                 idle_submission = true;
                 self.take_key().await?;
             }
-            if idle_submission && let Some(persist) = self.persists.pop_front() {
+            while idle_submission && let Some((tokens, persist)) = self.next_persist() {
                 told = self.changes.of_persist(&persist);
-                submitting = Some(self.submit(persist)).into();
-                idle_submission = false;
+                let mut submission = self.submit(tokens, persist);
+                // Nearly always there is room in the queue. What follows from the commit is awaited before anything later is heard of.
+                if let Some((tokens, durable)) = (&mut submission).now_or_never() {
+                    self.await_commit(tokens, durable, std::mem::take(&mut told));
+                } else {
+                    submitting = Some(submission).into();
+                    idle_submission = false;
+                }
             }
             if self.leaving && until.is_none() {
                 until = Some(tokio::time::Instant::now() + FAREWELL);
@@ -283,18 +305,13 @@ impl Driver {
             }
             let tick = self.node.deadline().map_or(Duration::from_secs(1), |deadline| self.clock.until(deadline));
             tokio::select! {
-                Some(input) = self.actions.next() => self.handle(input),
-                Some((token, durable)) = &mut submitting, if !idle_submission => {
+                Some(done) = self.actions.next() => self.on_done(done),
+                Some((tokens, durable)) = &mut submitting, if !idle_submission => {
                     idle_submission = true;
-                    let (changes, told) = (self.changes.clone(), std::mem::take(&mut told));
-                    self.actions.push(Box::pin(async move {
-                        let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
-                        changes.tell(told.into_iter().filter(|_| result.is_ok()));
-                        Input::Persisted(token, result)
-                    }));
+                    self.await_commit(tokens, durable, std::mem::take(&mut told));
                 }
                 message = messages.recv(), if !self.leaving => match message {
-                    Some(message) => self.on_message(message),
+                    Some(message) => self.on_messages(message, &mut messages),
                     None => return Ok(()),
                 },
                 datagram = hear(&mut self.lan), if !self.leaving => self.handle(Input::Datagram(datagram)),
@@ -318,12 +335,71 @@ impl Driver {
         Ok(())
     }
 
-    fn submit(&self, persist: Persist) -> Submission {
+    /// The next persist, and those that may be handed on with it.
+    fn next_persist(&mut self) -> Option<(Vec<Token>, Persist)> {
+        let mut persist = self.persists.pop_front()?;
+        let mut tokens = vec![persist.token];
+        while persist.is_history_alone()
+            && tokens.len() < MAX_PERSISTS
+            && let Some(next) = self.persists.pop_front_if(|next| next.is_history_alone())
+        {
+            tokens.push(next.token);
+            persist.history.extend(next.history);
+        }
+        Some((tokens, persist))
+    }
+
+    fn submit(&self, tokens: Vec<Token>, persist: Persist) -> Submission {
         let store = self.store.clone();
-        Box::pin(async move {
-            let token = persist.token;
-            (token, store.persist(persist).await)
-        })
+        Box::pin(async move { (tokens, store.persist(persist).await) })
+    }
+
+    /// These persists are in the writer's queue; what changed with them is told when they are durable.
+    fn await_commit(&self, tokens: Vec<Token>, durable: oneshot::Receiver<Result<(), StoreFault>>, told: Vec<Change>) {
+        let changes = self.changes.clone();
+        self.actions.push(Box::pin(async move {
+            let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
+            changes.tell(told.into_iter().filter(|_| result.is_ok()));
+            Done::Persisted(tokens, result)
+        }));
+    }
+
+    /// Whether the core goes on: neither its store nor its identity has ended.
+    fn goes_on(&self) -> bool {
+        self.failed.is_none() && !self.key_taken
+    }
+
+    /// An action has ended; others may have too.
+    fn on_done(&mut self, first: Done) {
+        self.take(first);
+        for _ in 1..MAX_AT_ONCE {
+            if !self.goes_on() {
+                return;
+            }
+            let Some(Some(done)) = self.actions.next().now_or_never() else { return };
+            self.take(done);
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Input(input) => self.handle(*input),
+            Done::Persisted(tokens, result) => {
+                tokens.into_iter().for_each(|token| self.handle(Input::Persisted(token, result.clone())));
+            }
+        }
+    }
+
+    /// Somebody wants something; others may too.
+    fn on_messages(&mut self, first: Message, others: &mut mpsc::Receiver<Message>) {
+        self.on_message(first);
+        for _ in 1..MAX_AT_ONCE {
+            if self.leaving || !self.goes_on() {
+                return;
+            }
+            let Ok(message) = others.try_recv() else { return };
+            self.on_message(message);
+        }
     }
 
     fn on_message(&mut self, message: Message) {
@@ -347,11 +423,16 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut self.outputs);
         self.node.handle(self.clock.now(), input, &mut outputs);
-        for output in outputs {
+        for output in outputs.drain(..) {
             self.perform(output);
         }
+        self.outputs = outputs;
+    }
+
+    fn act(&self, action: impl Future<Output = Input> + 'static) {
+        self.actions.push(Box::pin(async move { Done::Input(Box::new(action.await)) }));
     }
 
     fn perform(&mut self, output: Output) {
@@ -359,28 +440,28 @@ impl Driver {
             Output::Call(call, target, request) => {
                 let calling = self.changes.on_call(target.id, &request.body);
                 let answer = self.peers.call(target.address, request);
-                self.actions.push(Box::pin(async move {
+                self.act(async move {
                     let answer = answer.await;
                     calling.answered(answer.is_ok());
                     Input::Answered(call, answer)
-                }));
+                });
             }
             Output::Join(call, address, mut join) => {
                 let blobs = self.store.usage().live_blobs;
                 join.body.program = Some(Program { version: env!("CARGO_PKG_VERSION").to_owned(), blobs });
                 let answer = self.peers.join(address, join);
-                self.actions.push(Box::pin(async move { Input::Joined(call, answer.await) }));
+                self.act(async move { Input::Joined(call, answer.await) });
             }
             Output::Persist(persist) => self.persists.push_back(persist),
             Output::Fetch(fetch) => {
                 let transfer = fetch.transfer;
                 let (changes, wanted) = (self.changes.clone(), self.changes.of_fetch(&fetch));
                 let results = self.transfers.fetch(fetch);
-                self.actions.push(Box::pin(async move {
+                self.act(async move {
                     let results = results.await;
                     changes.fetched(wanted, &results);
                     Input::Fetched(transfer, results)
-                }));
+                });
             }
             // Who asked may have gone away meanwhile: then nobody wants the answer.
             Output::Answer(call, answer) => {
