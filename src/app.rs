@@ -341,8 +341,9 @@ fn serve(
         App::new()
             .configure(problem::configure)
             .app_data(Data::new(ready.clone()))
-            .configure(public.clone())
+            // The peers' first: theirs are few and come often.
             .configure(|config| http::peers::configure(config, peers))
+            .configure(public.clone())
             .default_service(web::to(problem::not_found))
             .wrap(from_fn(http::head))
             .wrap(guard::origins(origins.clone()))

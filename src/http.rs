@@ -201,6 +201,8 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
 }
 
 fn mount(routes: &mut Routes<'_>) {
+    // Routes are tried in this order, and each that has a name in it costs a pattern: first what comes most often.
+    routes.add(messages::say);
     routes.add(page::page);
     routes.add(assets::asset);
     routes.add(list::list);
@@ -218,7 +220,6 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(members::members);
     routes.add(members::introduce);
     routes.add(members::forget);
-    routes.add(messages::say);
     routes.add(messages::list);
     // Before the one of any name.
     routes.add(message_stream::follow);

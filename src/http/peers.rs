@@ -105,7 +105,7 @@ pub fn routes() -> Vec<(String, Vec<Method>)> {
 
 async fn on_message(kind: Kind, request: HttpRequest, body: Payload, context: Data<PeerContext>) -> Result<HttpResponse, Problem> {
     let json = read(&request, body, &context).await?;
-    let message = kind.read_request(&json).map_err(|fault| malformed(&request, &context, &fault))?;
+    let message = ours(&request, &context, &json, kind.read_request(&json))?;
     let answer = context.driver.request(message).await.map_err(|stopped| errors::stopping(&stopped))?;
     match answer {
         Ok(answer) => Ok(HttpResponse::Ok().json(answer)),
@@ -113,7 +113,7 @@ async fn on_message(kind: Kind, request: HttpRequest, body: Payload, context: Da
     }
 }
 
-/// Reads a body and checks that it is a message to this cluster, of this version.
+/// Reads a body.
 async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -> Result<Vec<u8>, Problem> {
     let json = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         let essence = value.split(';').next().unwrap_or_default();
@@ -132,13 +132,29 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         }
         bytes.extend_from_slice(&piece);
     }
-    let head: Head = serde_json::from_slice(&bytes).map_err(|fault| malformed(request, context, &fault))?;
-    let refusal = if head.version != VERSION {
-        Refusal::UnknownVersion { ours: VERSION, theirs: head.version }
-    } else if head.cluster != context.cluster {
-        Refusal::OtherCluster { ours: context.cluster.clone(), theirs: head.cluster }
+    Ok(bytes)
+}
+
+/// Checks that what was read is a message to this cluster, of this version. One of another version may be unreadable but for its head.
+fn ours<T>(
+    request: &HttpRequest,
+    context: &PeerContext,
+    json: &[u8],
+    message: Result<Envelope<T>, serde_json::Error>,
+) -> Result<Envelope<T>, Problem> {
+    let (version, cluster) = match &message {
+        Ok(message) => (message.version, message.cluster.clone()),
+        Err(_) => {
+            let head: Head = serde_json::from_slice(json).map_err(|fault| malformed(request, context, &fault))?;
+            (head.version, head.cluster)
+        }
+    };
+    let refusal = if version != VERSION {
+        Refusal::UnknownVersion { ours: VERSION, theirs: version }
+    } else if cluster != context.cluster {
+        Refusal::OtherCluster { ours: context.cluster.clone(), theirs: cluster }
     } else {
-        return Ok(bytes);
+        return message.map_err(|fault| malformed(request, context, &fault));
     };
     context.strangers.count(request, Misbehaviour::Foreign);
     Err(errors::refused(&refusal))
@@ -151,8 +167,7 @@ fn malformed(request: &HttpRequest, context: &PeerContext, fault: &dyn std::fmt:
 
 async fn ask<T: DeserializeOwned>(request: &HttpRequest, body: Payload, context: &PeerContext) -> Result<T, Problem> {
     let json = read(request, body, context).await?;
-    let envelope: Envelope<T> = serde_json::from_slice(&json).map_err(|fault| malformed(request, context, &fault))?;
-    Ok(envelope.body)
+    ours(request, context, &json, serde_json::from_slice::<Envelope<T>>(&json)).map(|envelope| envelope.body)
 }
 
 async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerContext>) -> Result<HttpResponse, Problem> {
