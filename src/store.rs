@@ -1,13 +1,15 @@
 //! What a node keeps: records, members, messages and small payloads in one database, large payloads in files beside it.
 //!
 //! ```text
-//!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, one fsync ──> answers
-//!  clients' bytes ──> Upload ───────────┐                                          │
-//!  peers' bytes ────> Incoming ─────────┴──> files, durable before their rows      └──> unlinks what nobody claims
+//!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, synchronised ──> answers
+//!                                                       │ messages alone            │
+//!                                                       └──> journal, one fsync ──> answers; in the tables with many others
+//!  clients' bytes ──> Upload ───────────┐
+//!  peers' bytes ────> Incoming ─────────┴──> files, durable before their rows; unlinked when nobody claims them
 //!  readers ─────────> short read transactions, open files
 //! ```
 //!
-//! 1. What was acknowledged is on disk: an answer follows its commit, a commit covers a prefix of the queue.
+//! 1. What was acknowledged is on disk: an answer follows its commit, in the database or in the journal; a commit covers a prefix of the queue.
 //! 2. A record is never durable before the payload its writer uploaded.
 //! 3. A payload file has its name only when its bytes are on disk, and its row only after that.
 //! 4. Readers see committed state only, and never wait for the writer.
@@ -22,6 +24,7 @@
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
+//! | `journal` | what is durable before the database has it |
 //! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
 mod arrivals;
@@ -35,6 +38,7 @@ mod folder;
 mod history;
 mod incoming;
 mod indexes;
+mod journal;
 mod list;
 mod opening;
 mod payloads;
@@ -173,6 +177,8 @@ struct Shared {
     /// Since the start.
     commits: AtomicU64,
     identity: Mutex<Identity>,
+    /// Replaced, never changed while somebody reads it.
+    tail: Mutex<Arc<history::Tail>>,
     hasher: ItemHasher,
     reserve: Reserve,
     database: Database,
@@ -195,9 +201,9 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens the folder, making what is missing: locks it, checks it, raises the incarnation durably, sweeps what a crash left.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Writer), OpenError> {
-        let (shared, requests) = opening::open(dir, options)?;
+        let (shared, requests, journal) = opening::open(dir, options)?;
         let shared = Arc::new(shared);
-        Ok((Self { shared: Arc::clone(&shared) }, Writer::new(shared, requests)))
+        Ok((Self { shared: Arc::clone(&shared) }, Writer::new(shared, requests, journal)))
     }
 
     /// Who this node is: since this opening, or since it took another key.

@@ -2,10 +2,11 @@
 //!
 //! 1. Both have three processes on loopback, in folders of the same file system, and every answer follows an fsync at a majority.
 //! 2. Both are asked by as many clients, each of which waits for its answer before it asks again, spread over all three processes.
-//! 3. They take turns, and what is compared are medians.
+//! 3. What asks is as cheap for the one as for the other: one thread, and what comes at once is read at once.
+//! 4. They take turns, and what is compared are medians.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::agreement::counter;
@@ -15,6 +16,7 @@ use crate::etcd::Etcd;
 use crate::interruption::{go_on, pause};
 use crate::processes::processor_time;
 use crate::report::{Amount, Broken, Report, claim, quantile};
+use crate::speakers;
 
 const NODES: usize = 3;
 /// Bytes of a message, and of a value.
@@ -83,31 +85,8 @@ fn our_own(clients: usize, duration: Duration) -> Result<Turn, Broken> {
     let pids: Vec<u32> = assembly.nodes.iter().map(|node| node.server.pid()).collect();
     let mut asking = assembly.clients()?;
     let alone = quantile(&mut one_after_the_other(&urls)?, 500);
-    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let commits = || asking.iter_mut().try_fold(0, |sum, client| Ok(sum + counter(client, "commits")?));
-    std::thread::scope(|scope| {
-        let (done, over) = (&done, &over);
-        let speak = |url: String| -> Result<(), Broken> {
-            let mut client = Client::new(&url)?;
-            while !over.load(Ordering::Relaxed) {
-                say(&mut client)?;
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        };
-        let speaking: Vec<_> = (0..clients)
-            .map(|client| {
-                scope.spawn({
-                    let url = urls[client % NODES].clone();
-                    move || speak(url)
-                })
-            })
-            .collect();
-        let turn = watch(done, duration, &pids, commits, alone);
-        over.store(true, Ordering::Relaxed);
-        speaking.into_iter().try_for_each(|speaking| speaking.join().map_err(|_| Broken::new("a client panicked"))?)?;
-        turn
-    })
+    speakers::under_load(&urls, clients, SIZE, |done| watch(done, duration, &pids, commits, alone))
 }
 
 /// Counts what is done while it is asked for.

@@ -31,6 +31,7 @@ mod payload;
 mod processes;
 mod report;
 mod restored;
+mod speakers;
 mod spread;
 mod start;
 mod succession;

@@ -1,0 +1,117 @@
+//! Clients that say ordered messages, many of them on one thread, as [`crate::etcd`] has them: each waits for its answer before it asks again, on a
+//! connection of its own.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+
+use crate::report::{Broken, claim};
+
+/// One client and its connection.
+struct Speaker {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+/// Lets so many clients speak to these nodes in turn, until `meanwhile` has ended, which may look at how many messages are delivered.
+pub(crate) fn under_load<T: Send>(
+    urls: &[String],
+    clients: usize,
+    size: usize,
+    meanwhile: impl FnOnce(&AtomicU64) -> Result<T, Broken> + Send,
+) -> Result<T, Broken> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (counted, ended) = (&done, &over);
+        let watching = scope.spawn(move || {
+            let seen = meanwhile(counted);
+            ended.store(true, Ordering::Relaxed);
+            seen
+        });
+        let spoken = runtime.block_on(async {
+            let speaking = FuturesUnordered::new();
+            for client in 0..clients {
+                let mut speaker = Speaker::new(&urls[client % urls.len()], size).await?;
+                speaking.push(async move {
+                    while !ended.load(Ordering::Relaxed) {
+                        speaker.say().await?;
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok::<_, Broken>(())
+                });
+            }
+            speaking.try_collect::<Vec<()>>().await.map(drop)
+        });
+        over.store(true, Ordering::Relaxed);
+        let seen = watching.join().map_err(|_| Broken::new("the watch panicked"))?;
+        spoken.and(seen)
+    })
+}
+
+impl Speaker {
+    async fn new(url: &str, size: usize) -> Result<Self, Broken> {
+        let authority = url.strip_prefix("http://").unwrap_or(url);
+        let stream = TcpStream::connect(authority).await?;
+        stream.set_nodelay(true)?;
+        let head = "POST /messages?channel=ordered&wait=delivered&timeout=30 HTTP/1.1";
+        let mut request = format!("{head}\r\nHost: {authority}\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        request.resize(request.len() + size, b'm');
+        Ok(Self { stream, request, answer: Vec::with_capacity(1024) })
+    }
+
+    /// Gives one message and waits for its delivery.
+    async fn say(&mut self) -> Result<(), Broken> {
+        let mut sent = 0;
+        while sent < self.request.len() {
+            self.stream.writable().await?;
+            match self.stream.try_write(&self.request[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.answer.clear();
+        while !is_whole(&self.answer) {
+            self.stream.readable().await?;
+            let mut piece = [0; 1024];
+            match self.stream.try_read(&mut piece) {
+                Ok(0) => return Err(Broken::new("a node closed a connection")),
+                Ok(count) => self.answer.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let delivered = self.answer.starts_with(b"HTTP/1.1 201");
+        claim(delivered, || format!("an ordered message was answered with {}", String::from_utf8_lossy(&self.answer)))
+    }
+}
+
+/// Whether an answer has its head, and as many bytes behind it as that says.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(head) = answer.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    answer.len() >= head + 4 + length.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_its_body() {
+        for (answer, whole) in [
+            ("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n", false),
+            ("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n", false),
+            ("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{", false),
+            ("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", true),
+        ] {
+            assert_eq!(is_whole(answer.as_bytes()), whole, "{answer}");
+        }
+    }
+}
