@@ -7,7 +7,8 @@
 //! 1. Stamps and incarnations leave a node only after they are on its disk, and an address lasts as long as a life. So each of these is
 //!    evidence, and none of them happens to a node that is alone with its key and forgot nothing, however it crashed, moved, or was
 //!    slandered as dead: a record that names a stamp of this node's beyond those that its own store knows of that blob; a claim of an
-//!    incarnation beyond its own; a claim that it is at another address in this life.
+//!    incarnation beyond its own; a claim that it is at another address in this life; a message, a ballot or a vote of its own in the history
+//!    that it does not remember.
 //! 2. Claims of earlier lives are history: a node that was started again under another address has moved.
 //! 3. The next key is nobody's but its maker's. So of two holders of a key each gives it up once at the most, and both are alone then.
 //! 4. Nothing is believed until a key is settled, [`SETTLING`] after it took the place of another: claims and records are not signed, and
@@ -15,6 +16,8 @@
 
 use std::time::Duration;
 
+use crate::history::message::MessageId;
+use crate::history::ordered::Ballot;
 use crate::ids::NodeId;
 use crate::member::Member;
 use crate::record::Record;
@@ -37,6 +40,12 @@ pub enum Conflict {
     /// There is another holder of the key, in this life or a later one.
     #[error("another node has the same key, at {0}")]
     Elsewhere(String),
+    /// A peer knows a message of this node's by a name that it never gave, or never told.
+    #[error("others know its message {0}, which it does not remember to have sent")]
+    UnknownMessage(MessageId),
+    /// A peer knows of a ballot of this node's, or of a vote for one, that it does not remember.
+    #[error("others know its vote for the ballot {} of {}, which it does not remember", .0.round, .0.node)]
+    UnknownVote(Ballot),
 }
 
 /// By what a node tells whether it is alone with its key.
@@ -59,9 +68,14 @@ impl Uniqueness {
         self.settled = settled;
     }
 
+    /// Whether what others say is believed.
+    pub fn is_settled(&self, now: Instant) -> bool {
+        now >= self.settled
+    }
+
     /// What `claims`, each of them valid, tell against `me`.
     pub fn of_claims(&self, me: &Member, claims: &[Member], now: Instant) -> Option<Conflict> {
-        let own = claims.iter().filter(|claim| claim.id == me.id && now >= self.settled);
+        let own = claims.iter().filter(|claim| claim.id == me.id && self.is_settled(now));
         own.into_iter().find_map(|claim| {
             if claim.incarnation >= self.born && claim.address != me.address {
                 Some(Conflict::Elsewhere(claim.address.clone()))
@@ -77,7 +91,7 @@ impl Uniqueness {
     pub fn of_record(&self, me: NodeId, ours: &Record, theirs: &Record, now: Instant) -> Option<Conflict> {
         let greatest = |record: &Record| record.versions().iter().map(|version| version.clock.entry(me)).max().unwrap_or_default();
         let stamp = greatest(theirs);
-        (stamp > greatest(ours) && now >= self.settled).then_some(Conflict::UnknownStamp(stamp))
+        (stamp > greatest(ours) && self.is_settled(now)).then_some(Conflict::UnknownStamp(stamp))
     }
 }
 

@@ -32,7 +32,7 @@ use gossip_cdn_protocol::history::ordered::{Batch, Entry};
 use redb::{Error, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use uuid::Uuid;
 
-pub(super) use changes::{note_journaled, weight, write};
+pub(super) use changes::{is_journaled, note_journaled, weight, write};
 pub(super) use front::Front;
 pub(super) use tail::Tail;
 pub(super) use written::{read, write as to_bytes};
@@ -189,8 +189,9 @@ impl History {
     }
 
     fn remembered(&self) -> Result<Remembered, Error> {
-        let State { founding, promised, decided, epoch, slot, index, number, bytes: _ } = self.state.clone();
-        let mut remembered = Remembered { founding, promised, decided, epoch, slot, index, number, ..Remembered::default() };
+        let State { founding, promised, decided, epoch, slot, index, number, bytes: _, withheld, owner } = self.state.clone();
+        let mut remembered =
+            Remembered { founding, promised, decided, epoch, slot, index, number, withheld, owner, ..Remembered::default() };
         for row in self.table(&rows::ACCEPTED)?.iter()? {
             let (slot, accepted) = row?;
             remembered.accepted.insert(slot.value(), tables::from_json(accepted.value())?);
@@ -292,8 +293,10 @@ impl History {
         for change in tail::changes(&self.tail) {
             match change {
                 Change::Keep(message) => _ = found.insert(message.id, message.clone()),
-                Change::Deliver(place, _) => _ = found.remove(&place.id),
-                Change::Join(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => {}
+                // What is withheld under that name is another one, until it is compared.
+                Change::Deliver(place, _) if !self.state.withheld.contains(&place.id) => _ = found.remove(&place.id),
+                Change::Deliver(..) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => {}
+                Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => {}
             }
         }
         Ok(found.into_values().collect())

@@ -243,8 +243,8 @@ impl Writer {
 
     /// Puts a batch that changes the history alone into the journal. False: it is not one, or it does not fit; nothing was written.
     fn journal(&mut self, batch: &mut [Request], released: &BTreeSet<ContentHash>) -> Result<bool, Error> {
-        let is_join = |change: &Change| matches!(change, Change::Join(_));
-        if !released.is_empty() || !batch.iter().all(Request::is_history_alone) || batch.iter().flat_map(Request::history).any(is_join) {
+        let alone = batch.iter().all(Request::is_history_alone);
+        if !released.is_empty() || !alone || !batch.iter().flat_map(Request::history).all(history::is_journaled) {
             return Ok(false);
         }
         if self.front.is_none() {

@@ -64,6 +64,67 @@ fn a_folder_that_was_copied_makes_two_nodes_and_neither_loses_anything() {
     assert_eq!(network.nodes[..2].iter().map(keys_taken).sum::<u64>(), 0);
 }
 
+/// Says something; a node that is just taking another key is asked again.
+fn say(node: &Node, text: &str, query: &str) {
+    let post = || node.post_with(&format!("/messages{query}"), &[("content-type", "text/plain")], text.as_bytes());
+    eventually("it is taken", || [201, 202].contains(&post().status));
+}
+
+/// The bodies of the messages delivered, in the order of their names.
+fn bodies(node: &Node) -> Vec<String> {
+    let page = node.get("/messages?limit=1000").json();
+    let messages = page["messages"].as_array().cloned().unwrap_or_default();
+    let mut bodies: Vec<String> = messages.iter().filter_map(|message| Some(message["body"].as_str()?.to_owned())).collect();
+    bodies.sort();
+    bodies
+}
+
+/// Three nodes that vote, the first of which founded the history.
+fn voters() -> Network {
+    let network = Network::founded(3);
+    eventually("all of them vote", || network.nodes.iter().all(|node| seats(node) == 3));
+    network
+}
+
+fn seats(node: &Node) -> usize {
+    node.status()["epoch"]["voters"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn a_folder_copied_with_a_history_on_it_loses_and_repeats_no_message() {
+    let mut network = voters();
+    let flags = ["--bootstrap", &network.bootstrap.url.clone()];
+    for (text, query) in [("causal", "?wait=delivered"), ("ordered", "?channel=ordered&wait=delivered")] {
+        say(&network.nodes[2], text, query);
+    }
+    // Accepted, and no majority there to deliver it before the copy is made.
+    network.nodes[0].server.kill();
+    network.nodes[1].server.kill();
+    say(&network.nodes[2], "pending", "");
+    say(&network.nodes[2], "pending in order", "?channel=ordered");
+    network.nodes[2].server.kill();
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    copy(&network.nodes[2].data, &data);
+
+    network.nodes.iter_mut().for_each(Node::restart);
+    let copied = Node::start_in(&data, &flags);
+    let everybody = || network.nodes.iter().chain([&copied]);
+    eventually("they are two", || id(&copied) != id(&network.nodes[2]));
+    for node in everybody() {
+        eventually("everything said is delivered, once", || bodies(node) == ["causal", "ordered", "pending", "pending in order"]);
+    }
+    let mut all = bodies(&copied);
+    for (n, node) in everybody().enumerate() {
+        say(node, &format!("since then {n}"), if n % 2 == 0 { "" } else { "?channel=ordered" });
+        all.push(format!("since then {n}"));
+    }
+    for node in everybody() {
+        eventually("and everything said later", || bodies(node) == all);
+        eventually("who has another key is another voter", || seats(node) >= 4);
+    }
+}
+
 #[test]
 fn two_copies_that_meet_nobody_but_a_bootstrap_node_find_out_too() {
     let (server, _folder) = bootstrap();
@@ -83,11 +144,12 @@ fn two_copies_that_meet_nobody_but_a_bootstrap_node_find_out_too() {
 
 /// A node of three whose folder is put back to an earlier state, and started with these flags as well.
 fn put_back(flags: &[&str]) {
-    let mut network = Network::of(3);
+    let mut network = voters();
     let bytes = noise(200_000, 7);
     let replaced = network.nodes[2].upload("replaced.txt", b"before");
     let deleted = network.nodes[2].upload("deleted.txt", b"deleted");
     let elsewhere = network.nodes[0].upload("elsewhere.txt", b"deleted too");
+    say(&network.nodes[2], "before", "?wait=delivered");
     network.converge();
     assert!(network.nodes[2].server.terminate().success());
     let folder = TempDir::new().unwrap();
@@ -102,6 +164,8 @@ fn put_back(flags: &[&str]) {
         eventually("it is here", || network.nodes[2].get(gone).status == 200);
         assert_eq!(network.nodes[2].delete(gone).status, 204);
     }
+    say(&network.nodes[2], "forgotten", "?wait=delivered");
+    say(&network.nodes[2], "forgotten too", "?channel=ordered&wait=delivered");
     network.converge();
     eventually("the bytes are elsewhere", || network.nodes[0].get(&forgotten).body == bytes);
     let mut node = network.nodes.pop().unwrap();
@@ -110,12 +174,15 @@ fn put_back(flags: &[&str]) {
     copy(&backup, &node.data);
     let flags: Vec<&str> = ["--bootstrap", &network.bootstrap.url].into_iter().chain(flags.iter().copied()).collect();
     node.restart_with(&flags);
+    // Before it knows, perhaps.
+    say(&node, "since then", "");
 
     eventually("it has a new key", || id(&node) != was);
     for node in all(&network, &node) {
         eventually("nothing that was deleted is back", || [&deleted, &elsewhere].iter().all(|path| node.get(path).status == 410));
         eventually("nothing is lost", || node.get(&forgotten).body == bytes && node.get(&replaced).body == b"after");
         eventually("all three live", || alive(node) == 3);
+        eventually("no message is lost or repeated", || bodies(node) == ["before", "forgotten", "forgotten too", "since then"]);
     }
     // What it writes now takes nothing for seen that it has forgotten, and is taken for what it is.
     for path in [&forgotten, &replaced] {

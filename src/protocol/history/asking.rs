@@ -73,7 +73,7 @@ fn lacking(theirs: &Known, ours: &Known) -> Option<Known> {
         .filter(|(origin, last)| ours.origins.get(origin).is_none_or(|ours| ours < last))
         .map(|(origin, last)| (*origin, *last))
         .collect();
-    (theirs.slot > ours.slot || !origins.is_empty()).then_some(Known { slot: theirs.slot, origins, full: theirs.full })
+    (theirs.slot > ours.slot || !origins.is_empty()).then_some(Known { slot: theirs.slot, origins, full: theirs.full, traces: None })
 }
 
 impl Asking {

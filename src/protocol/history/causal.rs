@@ -11,7 +11,8 @@
 //! 4. **Uniform agreement.** Whatever is delivered anywhere is on the disks of a majority, so it cannot get lost; who lacks it finds
 //!    that out when it next compares histories with anybody ([`Causal::on_history`]).
 //! 5. **Causal order.** Nothing is delivered before its frontier.
-//! 6. A node says that it has a message only when it is on disk, and in the epoch it is in; what it holds undelivered when it enters
+//! 6. While it is silent, a node tells nobody of its own messages: it does not know yet whether their names are used elsewhere.
+//! 7. A node says that it has a message only when it is on disk, and in the epoch it is in; what it holds undelivered when it enters
 //!    a later epoch it says anew.
 //!
 //! A learner's disk counts for nothing. It delivers what a majority is known to have, or what another node says it has delivered (a
@@ -147,6 +148,8 @@ pub struct Causal {
     slot: u64,
     pending: BTreeMap<MessageId, Pending>,
     retell_at: Option<Instant>,
+    /// This node's own messages are kept and told to nobody.
+    silent: bool,
     disk: VecDeque<Vec<Then>>,
 }
 
@@ -164,6 +167,7 @@ impl Causal {
             slot,
             pending: BTreeMap::new(),
             retell_at: (!pending.is_empty()).then_some(now),
+            silent: false,
             disk: VecDeque::new(),
         };
         for message in pending {
@@ -172,6 +176,41 @@ impl Causal {
             machine.count(id, me, machine.epoch().number);
         }
         machine
+    }
+
+    /// From now on this node's own messages are told to nobody, until [`Self::speak`].
+    pub fn fall_silent(&mut self) {
+        self.silent = true;
+    }
+
+    /// What was not told is told.
+    pub fn speak(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.silent) {
+            self.retell(now, out);
+            self.try_deliver(out);
+        }
+    }
+
+    fn is_withheld(&self, id: MessageId) -> bool {
+        self.silent && id.origin == self.me
+    }
+
+    /// Number of this node's last message.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The greatest number known here of an origin's messages.
+    pub fn last_of(&self, origin: NodeId) -> u64 {
+        let first = MessageId { origin, channel: Channel::Causal, sequence: 0 };
+        let last = MessageId { sequence: u64::MAX, ..first };
+        let pending = self.pending.range(first..=last).next_back().map(|(id, _)| id.sequence);
+        pending.max(self.delivered.get(&origin).copied()).unwrap_or(0)
+    }
+
+    /// A message that is known and not delivered.
+    pub fn known(&self, id: MessageId) -> Option<&Message> {
+        self.pending.get(&id).and_then(|pending| pending.message.as_ref())
     }
 
     /// The epoch in force.
@@ -266,6 +305,10 @@ impl Causal {
         let Some(pending) = self.pending.get_mut(&id) else { return };
         pending.durable = true;
         let Some(message) = pending.message.clone() else { return };
+        if self.is_withheld(id) {
+            self.count(id, self.me, epoch);
+            return;
+        }
         let voter = self.epoch().voters.contains(&self.me);
         let whole = Tell { epoch, messages: vec![message.clone()], ..Tell::default() };
         out.push(Effect::Tell(Whom::Rumor, whole.clone()));
@@ -380,13 +423,15 @@ impl Causal {
         while let Some(message) = self.deliverable() {
             self.pending.remove(&message.id);
             self.delivered.insert(message.id.origin, message.id.sequence);
-            self.newest.retain(|id| !message.frontier.newest.contains(id) && (id.origin != message.id.origin));
-            // An own message was the newest when it was sent; what was delivered since then does not come before it.
-            if message.id.origin != self.me || message.id.sequence == self.sent {
-                self.newest.insert(message.id);
-            } else {
-                self.newest.insert(MessageId { sequence: self.sent, ..message.id });
+            // A key that is kept whatever is said may have been another's too: what that one sent under it counts.
+            if message.id.origin == self.me {
+                self.sent = self.sent.max(message.id.sequence);
             }
+            // An own message was the newest when it was sent, under an earlier key too; what is delivered since then does not come before it.
+            let sent = if message.id.origin == self.me { self.sent } else { message.id.sequence };
+            let last = self.newest.iter().filter(|id| id.origin == message.id.origin).map(|id| id.sequence).max();
+            self.newest.retain(|id| !message.frontier.newest.contains(id) && (id.origin != message.id.origin));
+            self.newest.insert(MessageId { sequence: sent.max(last.unwrap_or(0)), ..message.id });
             self.persist(vec![Change::Deliver(message.clone())], vec![Then::Delivered(message)], out);
         }
     }
@@ -410,7 +455,8 @@ impl Causal {
     fn may_deliver<'a>(&self, pending: &'a Pending) -> Option<&'a Message> {
         let everywhere = pending.marked || self.has_majority(pending) || is_planted(Bug::DeliveredWithoutMajority);
         let ready = |message: &&Message| self.has(&message.frontier) || is_planted(Bug::DependencySkipped);
-        pending.message.as_ref().filter(|_| everywhere).filter(ready)
+        let told = |message: &&Message| pending.marked || !self.is_withheld(message.id);
+        pending.message.as_ref().filter(|_| everywhere).filter(ready).filter(told)
     }
 
     /// Whether a majority of one epoch's voters has it, as they said in that epoch.
@@ -469,13 +515,15 @@ impl Causal {
     fn retell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let epoch = self.epoch().number;
         let voter = self.epoch().voters.contains(&self.me);
-        if !self.pending.values().any(|pending| pending.is_due(now)) {
+        let (me, silent) = (self.me, self.silent);
+        let due = |id: &MessageId, pending: &Pending| pending.is_due(now) && !(silent && id.origin == me);
+        if !self.pending.iter().any(|(id, pending)| due(id, pending)) {
             return;
         }
         for to in self.other_voters() {
             let mut tell = Tell { epoch, ..Tell::default() };
             let mut bytes = 0;
-            for (id, pending) in self.pending.iter().filter(|(_, pending)| pending.is_due(now)) {
+            for (id, pending) in self.pending.iter().filter(|(id, pending)| due(id, pending)) {
                 let told = tell.messages.len().max(tell.holds.len()).max(tell.lacks.len());
                 if told == MAX_TOLD || bytes > TOLD_BUDGET {
                     break;
@@ -496,8 +544,10 @@ impl Causal {
                 out.push(Effect::Tell(Whom::Node(to), tell));
             }
         }
-        let due = self.pending.iter_mut().filter(|(_, pending)| pending.is_due(now));
-        let holds: Vec<MessageId> = due
+        let holds: Vec<MessageId> = self
+            .pending
+            .iter_mut()
+            .filter(|(id, pending)| due(id, pending))
             .filter_map(|(id, pending)| {
                 pending.told = Some(now);
                 pending.durable.then_some(*id)
@@ -515,7 +565,7 @@ impl Causal {
         assert!(self.pending.len() <= MAX_PENDING, "bounded");
         assert!(self.pending.keys().all(|id| !self.is_delivered(*id)), "what is delivered is pending no more");
         assert!(self.delivered.get(&self.me).is_none_or(|last| *last <= self.sent), "only what was sent is delivered");
-        assert!(self.newest.len() <= self.delivered.len() + 1, "one newest message for each origin");
+        assert!(self.newest.len() <= self.delivered.len() + self.pending.len() + 1, "one newest message for each origin");
     }
 }
 

@@ -3,7 +3,7 @@
 //! 1. A slot is delivered after all earlier ones, and when everything in the frontiers of its messages is. That comes in any case: its coordinator had it
 //!    delivered before it put the message into a batch, and what one node delivered every correct node delivers.
 //! 2. An index and a number are given once, in order, without gaps.
-//! 3. A message that stands in an earlier batch is passed over, so it is delivered once.
+//! 3. A message that is not the next of its origin is passed over, alike everywhere: it stands in an earlier batch, so it is delivered once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -77,7 +77,9 @@ impl Delivery {
         let (slot, batch) = self.decided.pop_front()?;
         let (mut changes, mut places) = (Vec::new(), Vec::new());
         for message in batch.messages() {
-            if self.is_delivered(message.id) && !is_planted(Bug::DeliveredTwice) {
+            let next = self.ordered.get(&message.id.origin).map_or(0, |last| *last) + 1;
+            let again = message.id.sequence < next && is_planted(Bug::DeliveredTwice);
+            if message.id.sequence != next && !again {
                 continue;
             }
             self.ordered.insert(message.id.origin, message.id.sequence);

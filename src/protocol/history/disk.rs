@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::history::epoch::Epoch;
-use crate::history::message::{Message, MessageId};
+use crate::history::message::{Channel, Message, MessageId};
 use crate::history::ordered::{Accepted, Ballot, Batch};
 use crate::ids::NodeId;
 use crate::store::StoreFault;
@@ -32,6 +32,34 @@ impl Founding {
     }
 }
 
+/// By which names a node has spoken in a history: its own, and before that those of keys that it gave up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its id.
+    pub node: NodeId,
+    /// Earlier ones, each with the numbers of the last messages that it said under it and kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<NodeId, Last>,
+}
+
+/// The last messages of an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Last {
+    /// Number of the last causal one.
+    pub causal: u64,
+    /// Number of the last ordered one.
+    pub ordered: u64,
+}
+
+impl Owner {
+    /// Whether a message, as it is kept on this node's disk, was said here. Whoever has a key beside this node, on a copy of its disk, goes
+    /// on behind the last number.
+    pub fn said(&self, id: MessageId) -> bool {
+        let before = |last: &Last| id.sequence <= if id.channel == Channel::Causal { last.causal } else { last.ordered };
+        id.origin == self.node || self.before.get(&id.origin).is_some_and(before)
+    }
+}
+
 /// Something to be made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -39,6 +67,14 @@ pub enum Change {
     Join(Founding),
     /// A message that is not delivered here yet: a causal one, or an ordered one of this node's own.
     Keep(Message),
+    /// That message, kept and of this node's own, is told to nobody until [`Change::Release`].
+    Withhold(MessageId),
+    /// What was withheld may be told from here on.
+    Release,
+    /// That message, kept and withheld, is given up: it is kept under another name.
+    Forget(MessageId),
+    /// Who speaks for this node in the history from here on.
+    Own(Owner),
     /// No vote for an older ballot.
     Promise(Ballot),
     /// A batch under a ballot; also a promise of that ballot. Replaces what was accepted for that slot.
@@ -90,6 +126,10 @@ pub struct Remembered {
     pub epoch: Option<Epoch>,
     /// Kept and not delivered.
     pub kept: Vec<Message>,
+    /// Of what is kept, this node's own that nobody was told of.
+    pub withheld: BTreeSet<MessageId>,
+    /// Who spoke last for this node in the history; `None` before anything was kept.
+    pub owner: Option<Owner>,
     /// The last slot delivered.
     pub slot: u64,
     /// How many messages are delivered: the last index.

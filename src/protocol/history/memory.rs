@@ -1,11 +1,11 @@
 //! A history on a disk made of maps: for who drives the machines alone, and for the simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use crate::history::disk::Founding;
-use crate::history::disk::{Change, HistoryStore, Place, Remembered};
+use crate::history::disk::{Change, HistoryStore, Owner, Place, Remembered};
 use crate::history::epoch::Epoch;
 use crate::history::message::{Channel, Message, MessageId};
 use crate::history::ordered::{Accepted, Ballot, Batch};
@@ -20,11 +20,13 @@ struct Tables {
     accepted: BTreeMap<u64, Accepted>,
     slots: BTreeMap<u64, (Batch, Epoch)>,
     kept: BTreeMap<MessageId, Message>,
+    withheld: BTreeSet<MessageId>,
     messages: BTreeMap<MessageId, Message>,
     places: BTreeMap<u64, Place>,
     indexes: BTreeMap<MessageId, u64>,
     last: BTreeMap<(Channel, NodeId), u64>,
     slot: u64,
+    owner: Option<Owner>,
 }
 
 /// All histories that a node ever belonged to.
@@ -60,6 +62,17 @@ impl MemoryHistory {
         match change {
             Change::Join(_) => {}
             Change::Keep(message) => _ = tables.kept.insert(message.id, message),
+            Change::Withhold(id) => _ = tables.withheld.insert(id),
+            Change::Release => {
+                // What others delivered under the name of one that was withheld is what has the name now.
+                let taken = |id: &MessageId| tables.indexes.contains_key(id);
+                std::mem::take(&mut tables.withheld).iter().filter(|id| taken(id)).for_each(|id| _ = tables.kept.remove(id));
+            }
+            Change::Forget(id) => {
+                tables.kept.remove(&id);
+                tables.withheld.remove(&id);
+            }
+            Change::Own(owner) => tables.owner = Some(owner),
             Change::Promise(ballot) => tables.promised = tables.promised.max(Some(ballot)),
             Change::Accept(slot, accepted) => {
                 tables.promised = tables.promised.max(Some(accepted.ballot));
@@ -72,7 +85,10 @@ impl MemoryHistory {
             }
             Change::Deliver(place, message) => {
                 assert_eq!(place.index, tables.places.len() as u64 + 1, "places are given in order");
-                tables.kept.remove(&message.id);
+                // What is withheld under that name is another one, until it is compared.
+                if !tables.withheld.contains(&message.id) {
+                    tables.kept.remove(&message.id);
+                }
                 let last = tables.last.insert((message.id.channel, message.id.origin), message.id.sequence);
                 assert_eq!(message.id.sequence, last.unwrap_or(0) + 1, "an origin's messages are delivered in their order");
                 tables.indexes.insert(place.id, place.index);
@@ -81,6 +97,31 @@ impl MemoryHistory {
             }
             Change::Reach(slot) => tables.slot = slot,
         }
+    }
+
+    /// Everything that is said in the current history, in whatever state it is.
+    pub fn said(&self) -> impl Iterator<Item = &Message> {
+        let tables = self.current();
+        let accepted = tables.accepted.values().map(|accepted| &accepted.batch);
+        let batches = accepted.chain(tables.slots.values().map(|(batch, _)| batch));
+        tables.kept.values().chain(tables.messages.values()).chain(batches.flat_map(Batch::messages))
+    }
+
+    /// Who votes behind the last slot.
+    pub fn epoch(&self) -> Option<Epoch> {
+        let last = self.current().slots.values().next_back().map(|(_, epoch)| epoch.clone());
+        last.or_else(|| self.founding.map(|founding| founding.epoch()))
+    }
+
+    /// Every message withheld.
+    pub fn withheld(&self) -> impl Iterator<Item = &Message> {
+        let tables = self.current();
+        tables.withheld.iter().filter_map(|id| tables.kept.get(id))
+    }
+
+    /// Every message kept and not delivered.
+    pub fn kept(&self) -> impl Iterator<Item = &Message> {
+        self.current().kept.values()
     }
 
     /// Every message delivered in the current history, in this node's order.
@@ -121,6 +162,8 @@ impl HistoryStore for MemoryHistory {
             decided: tables.slots.keys().next_back().map_or(0, |last| *last),
             epoch: tables.slots.values().next_back().map(|(_, epoch)| epoch.clone()),
             kept: tables.kept.values().cloned().collect(),
+            withheld: tables.withheld.clone(),
+            owner: tables.owner.clone(),
             slot: tables.slot,
             index: tables.places.len() as u64,
             number: tables.places.values().filter_map(|place| Some(place.order?.number)).max().unwrap_or(0),

@@ -150,6 +150,10 @@ pub struct Ordered {
     /// When the transaction that this node takes part in is given up for people's eyes. Votes do not depend on it.
     participates_until: Option<Instant>,
     transaction: Transaction,
+    /// The greatest ballot and, under it, the last slot for which each voter gave this node its vote.
+    votes: BTreeMap<NodeId, (Ballot, u64)>,
+    /// This node starts no ballot: it does not know yet whether it remembers all its votes.
+    silent: bool,
     disk: VecDeque<Vec<Then>>,
 }
 
@@ -178,8 +182,37 @@ impl Ordered {
             handing: None,
             participates_until: None,
             transaction: Transaction::default(),
+            votes: BTreeMap::new(),
+            silent: false,
             disk: VecDeque::new(),
         }
+    }
+
+    /// Whether this node starts no ballots.
+    pub fn set_silent(&mut self, silent: bool) {
+        self.silent = silent;
+    }
+
+    fn may_start(&self) -> bool {
+        !self.silent && self.epoch.voters.contains(&self.me)
+    }
+
+    /// What this node has seen of another one's votes: its greatest ballot, as coordinator or voter, and the last slot accepted under it.
+    pub fn votes_of(&self, node: NodeId) -> (Option<Ballot>, u64) {
+        let (voted, slot) = self.votes.get(&node).map_or((None, 0), |(ballot, slot)| (Some(*ballot), *slot));
+        (voted.max(self.seen.filter(|seen| seen.node == node)), slot)
+    }
+
+    /// The greatest number known here of an origin's messages.
+    pub fn last_of(&self, origin: NodeId) -> u64 {
+        let accepted = self.accepted.values().flat_map(|accepted| accepted.batch.messages()).map(|message| message.id);
+        let known = self.waiting.keys().copied().chain(accepted).filter(|id| id.origin == origin).map(|id| id.sequence).max();
+        known.max(self.ordered.get(&origin).copied()).unwrap_or(0)
+    }
+
+    /// Whether this node gave a vote that great, as far as it remembers: a promise of the ballot, and that slot accepted or decided.
+    pub fn has_voted(&self, ballot: Option<Ballot>, slot: u64) -> bool {
+        ballot <= self.promised && (slot <= self.decided || self.accepted.contains_key(&slot))
     }
 
     /// The epoch in force.
@@ -220,6 +253,11 @@ impl Ordered {
     /// The messages that wait for their place.
     pub fn waiting(&self) -> impl Iterator<Item = &Message> {
         self.waiting.values()
+    }
+
+    /// A message that waits for its place.
+    pub fn known(&self, id: MessageId) -> Option<&Message> {
+        self.waiting.get(&id)
     }
 
     /// Whether a message stands in the order.
@@ -291,6 +329,7 @@ impl Ordered {
         if let Some(next) = batch.next_epoch(&self.epoch) {
             self.epoch = next;
             self.wish = None;
+            self.votes.retain(|voter, _| self.epoch.voters.contains(voter));
         }
         self.recent.insert(slot, batch.clone());
         while self.recent.len() > MAX_REPORTED {
@@ -337,7 +376,7 @@ impl Ordered {
     pub fn deadline(&self) -> Option<Instant> {
         let busy = self.coordinator.as_ref().filter(|coordinator| coordinator.phase != Phase::Steady).map(|coordinator| coordinator.until);
         let waits = self.wants() && self.coordinator.is_none();
-        let ballot = self.ballot_at.or(Some(self.heard)).filter(|_| waits && self.epoch.voters.contains(&self.me));
+        let ballot = self.ballot_at.or(Some(self.heard)).filter(|_| waits && self.may_start());
         let hand_over = self.hand_over_at.filter(|_| waits && !self.waiting.is_empty());
         [busy, ballot, hand_over, self.participates_until].into_iter().flatten().min()
     }
@@ -354,7 +393,7 @@ impl Ordered {
         if !self.wants() || self.coordinator.is_some() {
             return;
         }
-        if self.epoch.voters.contains(&self.me) {
+        if self.may_start() {
             let silence = self.silence;
             // From one to two silences, so that voters that went unheard together do not start together.
             let at = *self.ballot_at.get_or_insert_with(|| self.heard + silence * rng.random_range(1000..2000_u32) / 1000);
@@ -398,16 +437,18 @@ impl Ordered {
         out.push(Effect::HandOver(to, messages));
     }
 
-    /// The call that handed messages over was answered, or will not be: what came meanwhile may follow.
-    pub fn on_handed_over(&mut self, now: Instant) {
+    /// The call that handed messages over was answered, or will not be: what came meanwhile may follow. Who does not answer is followed no
+    /// more: if it is gone for good, and all who have something to be ordered do not vote, nobody would ever start a ballot.
+    pub fn on_handed_over(&mut self, now: Instant, answered: bool) {
         self.handing = None;
         self.hand_over_at = Some(now);
+        self.followed = self.followed.filter(|_| answered);
     }
 
     /// Somebody else may coordinate: all that waits is handed over anew.
     fn hand_over_anew(&mut self, now: Instant) {
         self.handed.clear();
-        self.on_handed_over(now);
+        (self.handing, self.hand_over_at) = (None, Some(now));
     }
 
     /// What must hold at all times.

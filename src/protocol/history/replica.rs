@@ -13,13 +13,15 @@
 //! 1. Nothing is said of this history to a node of another one, and nothing of another one is taken.
 //! 2. A node that belongs to no history keeps what its clients give it; once it belongs to one, that is sent.
 //! 3. Only a history in which nothing was ever decided or delivered is left for another one, unless an operator says so.
-//! 4. Everything that follows from a change of the durable state waits for the disk; persists are reported in their order.
+//! 4. A node that begins is silent until it is synchronised: it votes on nothing, and tells nobody of its own messages. See [`speaking`].
+//! 5. Everything that follows from a change of the durable state waits for the disk; persists are reported in their order.
 
 mod catching_up;
 mod hearing;
 mod joining;
 mod routing;
 mod seating;
+mod speaking;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,7 +32,7 @@ use uuid::Uuid;
 use crate::history::asking::{Asking, SessionId};
 use crate::history::causal::{self, Causal, Tell};
 use crate::history::delivery::Delivery;
-use crate::history::disk::{Change, Founding, HistoryStore, Place, Remembered};
+use crate::history::disk::{Change, Founding, HistoryStore, Owner, Place, Remembered};
 use crate::history::epoch::Epoch;
 use crate::history::letters::Letters;
 use crate::history::message::{Body, Channel, Message, MessageId};
@@ -43,6 +45,7 @@ use crate::ids::NodeId;
 use crate::io::PeerCall;
 use crate::store::StoreFault;
 use crate::time::{Instant, Now};
+use speaking::Speech;
 
 /// How many others hear a rumor from a node.
 pub const FAN_OUT: usize = 4;
@@ -147,6 +150,8 @@ enum Then {
     Holdings(Option<PeerCall>, Holdings),
     /// With the new names of its own messages that are not delivered.
     Join(Founding, BTreeMap<MessageId, MessageId>),
+    Released,
+    Forgotten,
 }
 
 /// One node's part in the history.
@@ -165,6 +170,11 @@ pub struct Replica {
     seats: Seats,
     /// Number of this node's last ordered message.
     sent: u64,
+    /// Whose messages are this node's own, and whether the disk knows.
+    owner: Owner,
+    owned: bool,
+    /// What this node keeps to itself for now.
+    speech: Speech,
     /// Epoch behind the last slot that was asked to be persisted.
     decided_epoch: Epoch,
     /// Places of causal messages whose delivery is on its way to the disk.
@@ -196,8 +206,10 @@ impl Replica {
             let last = ordered.entry(message.id.origin).or_default();
             *last = (*last).max(message.id.sequence);
         }
+        let owner = speaking::owner(me, &remembered);
+        let (speech, kept) = Speech::new(me, &remembered);
         let (kept_ordered, kept_causal): (Vec<Message>, Vec<Message>) =
-            remembered.kept.iter().cloned().partition(|message| message.id.channel == Channel::Ordered);
+            kept.into_iter().partition(|message| message.id.channel == Channel::Ordered);
         let own = kept_ordered.iter().filter(|message| message.id.origin == me).map(|message| message.id.sequence).max();
         let mut asking = Asking::default();
         asking.doubt(now);
@@ -206,8 +218,11 @@ impl Replica {
             founding: remembered.founding,
             left: remembered.left.clone(),
             joining: false,
-            sent: own.max(ordered.get(&me).copied()).unwrap_or(0),
-            causal: Causal::new(me, epoch.clone(), causal_memory(me, &remembered, kept_causal), now),
+            sent: own.max(speech.last_ordered()).max(ordered.get(&me).copied()).unwrap_or(0),
+            owned: remembered.owner.as_ref().is_some_and(|owner| owner.node == me),
+            owner: owner.clone(),
+            speech,
+            causal: Causal::new(me, epoch.clone(), causal_memory(&owner, &remembered, kept_causal), now),
             ordered: Ordered::new(
                 me,
                 epoch.clone(),
@@ -235,12 +250,19 @@ impl Replica {
         for message in kept_ordered {
             replica.ordered.on_message(message, now);
         }
+        replica.ordered.set_silent(true);
+        replica.causal.fall_silent();
         Ok(replica)
     }
 
     /// The history it belongs to.
     pub fn founding(&self) -> Option<Founding> {
         self.founding
+    }
+
+    /// Whether the disk is about to know that the node belongs to another history.
+    pub fn is_joining(&self) -> bool {
+        self.joining
     }
 
     /// Whether it belonged to that history and left it for another one.
@@ -294,6 +316,10 @@ impl Replica {
 
     /// Messages known and not delivered.
     pub fn pending(&self) -> impl Iterator<Item = &Message> {
+        self.in_channels().chain(self.speech.messages())
+    }
+
+    fn in_channels(&self) -> impl Iterator<Item = &Message> {
         self.causal.pending().chain(self.delivery.undelivered()).chain(self.ordered.waiting())
     }
 
@@ -344,8 +370,9 @@ impl Replica {
         if self.joining && !matches!(then, Then::Join(..)) {
             return;
         }
+        let own = (!std::mem::replace(&mut self.owned, true)).then(|| Change::Own(self.owner.clone()));
         self.disk.push_back(then);
-        out.push(Effect::Persist(changes));
+        out.push(Effect::Persist(own.into_iter().chain(changes).collect()));
     }
 
     /// A client's message. [`Effect::Accepted`] follows when it is durable.
@@ -360,26 +387,8 @@ impl Replica {
         if self.joining {
             return Err(Full::Joining);
         }
-        let id = match channel {
-            Channel::Causal => {
-                let mut effects = Vec::new();
-                let id = self.causal.on_local(media_type, body, world.now.wall, world.now.instant, &mut effects).ok_or(Full::Pending)?;
-                self.route_causal(world, effects, &mut Tell::default(), None, out);
-                id
-            }
-            Channel::Ordered => {
-                // Those on their way to the disk are among them.
-                if self.sent.saturating_sub(self.ordered.own()) >= ordered::MAX_WAITING as u64 {
-                    return Err(Full::Pending);
-                }
-                self.sent += 1;
-                let id = MessageId { origin: self.me, channel, sequence: self.sent };
-                let frontier = self.causal.frontier_of_ordered();
-                let message = Message { id, frontier, media_type, body, sent: world.now.wall };
-                self.persist(vec![Change::Keep(message.clone())], Then::OwnOrdered(message), out);
-                id
-            }
-        };
+        let sent = world.now.wall;
+        let id = self.say(world, channel, media_type, body, sent, out).ok_or(Full::Pending)?;
         self.advance(world, out);
         Ok(id)
     }
@@ -401,9 +410,12 @@ impl Replica {
             Some(Then::Delivered(places)) => out.extend(places.into_iter().map(Effect::Delivered)),
             Some(Then::OwnOrdered(message)) => {
                 let id = message.id;
-                self.ordered.on_message(message, world.now.instant);
+                if let Some(message) = self.speech.withheld(message) {
+                    self.ordered.on_message(message, world.now.instant);
+                }
                 self.accepted(id, out);
             }
+            Some(Then::Released) => self.speak(world, out),
             Some(Then::Holdings(Some(call), holdings)) => out.push(Effect::Answer(call, HistoryAnswer::Holdings(holdings))),
             Some(Then::Holdings(None, holdings)) => {
                 let epoch = self.causal.epoch().clone();
@@ -416,7 +428,7 @@ impl Replica {
                 out.extend(accepted.into_iter().map(Effect::Accepted));
                 out.push(Effect::Joined(founding));
             }
-            None => {}
+            Some(Then::Forgotten) | None => {}
         }
         self.advance(world, out);
         Ok(())
@@ -463,8 +475,11 @@ impl Replica {
         if self.joining {
             return;
         }
+        self.say_again(world, out);
         while let Some((changes, places)) = self.delivery.next(&self.causal, world.now.wall) {
             let slot = self.delivery.slot();
+            let own = places.iter().map(|place| place.id).filter(|id| id.origin == self.me);
+            self.sent = own.map(|id| id.sequence).fold(self.sent, u64::max);
             self.persist(changes, Then::Delivered(places), out);
             let mut effects = Vec::new();
             self.causal.on_slot(slot, &mut effects);
@@ -474,6 +489,7 @@ impl Replica {
         self.ordered.on_progress(world.now.instant, &|frontier| causal.has(frontier), &mut effects);
         self.route_ordered(world, effects, out);
         self.ask_for_more(world, out);
+        self.end_silence(world, out);
         if self.founding.is_some() {
             for (node, letter) in self.letters.due() {
                 self.ask(node, Ask::Tell(letter), Asked::Letter, out);
@@ -496,12 +512,15 @@ impl Replica {
 
 /// What the causal channel remembers. Its newest messages are not kept on disk: the last one of each origin, but for those that another of
 /// them names, is as good, only perhaps longer.
-fn causal_memory(me: NodeId, remembered: &Remembered, pending: Vec<Message>) -> causal::Durable {
+fn causal_memory(owner: &Owner, remembered: &Remembered, pending: Vec<Message>) -> causal::Durable {
     let named: BTreeSet<MessageId> = remembered.causal.iter().flat_map(|message| message.frontier.newest.iter().copied()).collect();
     let mut newest: BTreeSet<MessageId> = remembered.causal.iter().map(|message| message.id).filter(|id| !named.contains(id)).collect();
-    if let Some(own) = pending.iter().filter(|message| message.id.origin == me).map(|message| message.id).max() {
-        newest.retain(|id| id.origin != me);
-        newest.insert(own);
+    for origin in owner.before.keys().chain([&owner.node]) {
+        let said = pending.iter().map(|message| message.id).filter(|id| id.origin == *origin && owner.said(*id));
+        if let Some(own) = said.max() {
+            newest.retain(|id| id.origin != *origin);
+            newest.insert(own);
+        }
     }
     let delivered = remembered.causal.iter().map(|message| (message.id.origin, message.id.sequence)).collect();
     causal::Durable { delivered, pending, newest, slot: remembered.slot }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::history::causal::{MAX_TOLD, Tell};
 use crate::history::disk::Founding;
-use crate::history::message::{BadMessage, Message, MessageId};
-use crate::history::ordered::{Batch, Entry, MAX_BATCH, Step, Vote};
+use crate::history::message::{BadMessage, Channel, Message, MessageId};
+use crate::history::ordered::{Ballot, Batch, Entry, MAX_BATCH, Step, Vote};
 use crate::ids::NodeId;
 
 /// Most origins in a list of what a node has. A network of so many nodes that all send messages is beyond this version.
@@ -71,6 +71,36 @@ pub struct Known {
     pub origins: BTreeMap<NodeId, u64>,
     /// Whether `origins` names every origin.
     pub full: bool,
+    /// In an answer: what was seen of the asker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
+}
+
+/// What a node has seen of another one, which that one must remember if it forgot nothing and is alone with its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traces {
+    /// The greatest number of its causal messages; 0 for none.
+    pub causal: u64,
+    /// The greatest number of its ordered messages.
+    pub ordered: u64,
+    /// The greatest ballot that it started, or that it gave its vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ballot: Option<Ballot>,
+    /// The last slot for which it took a batch under the greatest ballot that it gave its vote.
+    pub slot: u64,
+}
+
+/// Something that is said, and that its maker remembers.
+#[derive(Debug, Clone, Copy)]
+pub enum Named<'a> {
+    /// A message.
+    Message(&'a Message),
+    /// The name of one.
+    Name(MessageId),
+    /// A ballot.
+    Ballot(Ballot),
+    /// What was seen of the node that hears it.
+    Traces(&'a Traces),
 }
 
 /// A question for what follows in the history of the node asked.
@@ -189,6 +219,73 @@ impl HistoryAnswer {
             Self::Taken(_) | Self::Busy | Self::Elsewhere(_) => Ok(()),
         }
     }
+}
+
+type See<'a> = &'a mut dyn FnMut(Named<'_>);
+
+impl Ask {
+    /// Shows everything in it that its maker remembers.
+    pub fn each(&self, see: See<'_>) {
+        match self {
+            Self::Tell(Letter { tell, slots }) => {
+                each_told(tell, see);
+                slots.values().flat_map(Batch::messages).for_each(|message| each_message(message, see));
+            }
+            Self::Step(Step::Start { ballot, .. } | Step::Commit { ballot, .. } | Step::Rollback { ballot }) => see(Named::Ballot(*ballot)),
+            Self::Step(Step::Update { ballot, batch, .. }) => {
+                see(Named::Ballot(*ballot));
+                batch.messages().for_each(|message| each_message(message, see));
+            }
+            Self::HandOver(messages) => messages.iter().for_each(|message| each_message(message, see)),
+            Self::Versions(Known { origins, .. }) | Self::UpdateMe(UpdateMe { origins, .. }) => each_origin(origins, see),
+            Self::Seat(_) | Self::Settle(_) => {}
+        }
+    }
+}
+
+impl HistoryAnswer {
+    /// Shows everything in it that its maker remembers.
+    pub fn each(&self, see: See<'_>) {
+        match self {
+            Self::Told(tell) => each_told(tell, see),
+            Self::Vote(Vote::Confirm { ballot, accepted, decided }) => {
+                see(Named::Ballot(*ballot));
+                accepted.values().for_each(|accepted| see(Named::Ballot(accepted.ballot)));
+                let batches = accepted.values().map(|accepted| &accepted.batch).chain(decided.values());
+                batches.flat_map(Batch::messages).for_each(|message| each_message(message, see));
+            }
+            Self::Vote(Vote::Received { ballot, .. } | Vote::Refused { promised: ballot }) => see(Named::Ballot(*ballot)),
+            Self::Vote(Vote::Decided { batch, .. }) => batch.messages().for_each(|message| each_message(message, see)),
+            Self::Versions(known) => {
+                each_origin(&known.origins, see);
+                known.traces.iter().for_each(|traces| see(Named::Traces(traces)));
+            }
+            Self::Update(update) => update.pieces.iter().for_each(|piece| match piece {
+                Piece::Message(message) => each_message(message, see),
+                Piece::Slot(_, batch) => batch.messages().for_each(|message| each_message(message, see)),
+            }),
+            Self::Holdings(holdings) => {
+                each_origin(&holdings.delivered, see);
+                holdings.kept.iter().for_each(|id| see(Named::Name(*id)));
+            }
+            Self::Vote(Vote::Ahead { .. } | Vote::Behind | Vote::Taken) | Self::Taken(_) | Self::Busy | Self::Elsewhere(_) => {}
+        }
+    }
+}
+
+fn each_told(tell: &Tell, see: See<'_>) {
+    tell.messages.iter().for_each(|message| each_message(message, see));
+    tell.holds.iter().chain(&tell.delivered).chain(&tell.lacks).for_each(|id| see(Named::Name(*id)));
+}
+
+fn each_message(message: &Message, see: See<'_>) {
+    see(Named::Message(message));
+    message.frontier.newest.iter().for_each(|id| see(Named::Name(*id)));
+}
+
+fn each_origin(origins: &BTreeMap<NodeId, u64>, see: See<'_>) {
+    let name = |(origin, last): (&NodeId, &u64)| MessageId { origin: *origin, channel: Channel::Causal, sequence: *last };
+    origins.iter().map(name).for_each(|id| see(Named::Name(id)));
 }
 
 fn at_most(found: usize, bound: usize) -> Result<(), BadMessage> {

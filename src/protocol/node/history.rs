@@ -2,6 +2,7 @@
 //!
 //! 1. All changes that one input brings about are one persist.
 //! 2. A client that said something is answered when that is durable, or, where it waits, when it is delivered or its time is over; never twice.
+//! 3. What is said while the node joins a history is taken as soon as it has joined.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::wire::{Answer, Request};
 
 /// A node that heard nobody for so long asks for what it missed when it hears somebody again.
 const SILENCE: Duration = Duration::from_secs(12);
+/// Most messages of clients that are held until the node has joined a history: moments.
+const MAX_HELD: usize = 256;
 /// Most foreign histories remembered to be adopted.
 const MAX_APART: usize = 16;
 
@@ -66,6 +69,8 @@ pub(super) struct Telling {
     waiting: BTreeMap<MessageId, Waiting>,
     /// When the time of those is over whose messages are durable.
     ends: BTreeSet<(Instant, MessageId)>,
+    /// Said while the node joins a history; taken when it has.
+    held: VecDeque<(ClientCall, Say)>,
     adopting: Option<ClientCall>,
     apart: BTreeMap<uuid::Uuid, Founding>,
     heard: Instant,
@@ -80,6 +85,7 @@ impl Telling {
             under_way: VecDeque::new(),
             waiting: BTreeMap::new(),
             ends: BTreeSet::new(),
+            held: VecDeque::new(),
             adopting: None,
             apart: BTreeMap::new(),
             heard: now,
@@ -94,10 +100,13 @@ impl Telling {
     /// The core is at its end: who waits for the disk is told that it failed, who waits for a delivery that it did not come.
     pub(super) fn stop(&mut self, fault: &StoreFault, key_taken: bool, out: &mut Outbox) {
         self.ends.clear();
+        let lost = || if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
         for (id, waiting) in std::mem::take(&mut self.waiting) {
-            let fault = if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
-            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(fault) };
+            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(lost()) };
             out.push(Output::Reply(waiting.call, Reply::Say(result)));
+        }
+        for (call, _) in std::mem::take(&mut self.held) {
+            out.push(Output::Reply(call, Reply::Say(Err(lost()))));
         }
         let fault = if key_taken { AdoptFault::KeyTaken } else { AdoptFault::Store(fault.clone()) };
         let adopting = self.adopting.take();
@@ -180,6 +189,10 @@ impl<S: Store> Node<S> {
     }
 
     pub(super) fn on_say(&mut self, now: Now, call: ClientCall, say: Say, out: &mut Outbox) {
+        if self.history.is_joining() && self.telling.held.len() < MAX_HELD {
+            self.telling.held.push_back((call, say));
+            return;
+        }
         let Say { channel, media_type, body, wait } = say;
         let until = wait.map(|wait| now.instant + wait);
         match self.with_history(now, out, |replica, world, out| replica.on_local(world, channel, media_type, body, out)) {
@@ -212,11 +225,18 @@ impl<S: Store> Node<S> {
         said: HistoryCall,
         out: &mut Outbox,
     ) -> Result<(), StoreFault> {
+        let conflict = self.history.contradicted_by_call(&said);
+        if self.is_outspoken(now, conflict) {
+            return Ok(());
+        }
         self.with_history(now, out, |replica, world, out| replica.on_call(world, from, call, said, out))
     }
 
     pub(super) fn on_history_answer(&mut self, now: Now, from: NodeId, asked: Asked, answer: HistoryAnswer, out: &mut Outbox) {
-        self.with_history(now, out, |replica, world, out| replica.on_answer(world, from, asked, Some(answer), out));
+        let conflict = self.history.contradicted_by_answer(&answer);
+        if !self.is_outspoken(now, conflict) {
+            self.with_history(now, out, |replica, world, out| replica.on_answer(world, from, asked, Some(answer), out));
+        }
     }
 
     /// An exchange showed the other node's history, if it differs from this node's.
@@ -233,6 +253,11 @@ impl<S: Store> Node<S> {
             for _ in 0..persists {
                 self.with_history(now, out, |replica, world, out| replica.on_persisted(world, out))?;
             }
+        }
+        while !self.history.is_joining()
+            && let Some((call, say)) = self.telling.held.pop_front()
+        {
+            self.on_say(now, call, say, out);
         }
         Ok(())
     }

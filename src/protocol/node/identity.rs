@@ -22,6 +22,12 @@ impl<S: Store> Node<S> {
         self.renounce(conflict)
     }
 
+    /// Whether what the history shows ends this identity.
+    pub(super) fn is_outspoken(&mut self, now: Now, conflict: Option<Conflict>) -> bool {
+        let believed = conflict.filter(|_| self.uniqueness.is_settled(now.instant));
+        self.renounce(believed)
+    }
+
     /// A message bears this node's own id. Its own come back to it where an address leads to itself; another holder of its key says in
     /// its member list where it is.
     pub(super) fn on_request_from_self(&mut self, now: Now, request: &Request) {

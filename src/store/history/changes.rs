@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::history::disk::{Change, Founding, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
-use gossip_cdn_protocol::history::message::Message;
+use gossip_cdn_protocol::history::message::{Message, MessageId};
 use gossip_cdn_protocol::history::ordered::{Accepted, Batch, Entry};
 use redb::{Error, ReadableTable, Table, WriteTransaction};
 use uuid::Uuid;
@@ -28,9 +28,18 @@ pub(in crate::store) fn weight(changes: &[Change]) -> usize {
         Change::Keep(message) | Change::Deliver(_, message) => body(message),
         Change::Accept(_, accepted) => bodies(&accepted.batch) + CHANGE_BYTES,
         Change::Decide(_, batch, _) => bodies(batch) + CHANGE_BYTES,
-        Change::Join(_) | Change::Promise(_) | Change::Reach(_) => CHANGE_BYTES,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) => CHANGE_BYTES,
+        Change::Own(_) | Change::Promise(_) | Change::Reach(_) => CHANGE_BYTES,
     };
     changes.iter().map(weight).sum()
+}
+
+/// Whether the journal may have a change. What happens once in a life goes to the tables at once.
+pub(in crate::store) fn is_journaled(change: &Change) -> bool {
+    match change {
+        Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Deliver(..) | Change::Reach(_) => true,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => false,
+    }
 }
 
 /// Makes these changes; without any, nothing is touched.
@@ -142,11 +151,26 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             // It changes which history this is: see `write`.
             Change::Join(_) => {}
             Change::Keep(message) => self.keep(message)?,
+            Change::Withhold(id) => _ = self.state.withheld.insert(*id),
+            Change::Release => self.release()?,
+            Change::Forget(id) => self.forget(*id)?,
+            Change::Own(owner) => self.state.owner = Some(owner.clone()),
             Change::Promise(ballot) => self.state.promise(*ballot),
             Change::Accept(slot, accepted) => self.accept(*slot, accepted)?,
             Change::Decide(slot, batch, epoch) => self.decide(*slot, batch, epoch)?,
             Change::Deliver(place, message) => self.deliver(place, message)?,
             Change::Reach(slot) => self.state.slot = *slot,
+        }
+        Ok(())
+    }
+
+    /// What others delivered under the name of a message that was withheld is what has the name now.
+    fn release(&mut self) -> Result<(), Error> {
+        for id in std::mem::take(&mut self.state.withheld) {
+            let name = rows::name_bytes(id);
+            if self.indexes.get(&name)?.is_some() {
+                self.keep_no_more(&name)?;
+            }
         }
         Ok(())
     }
@@ -177,6 +201,37 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         let other = self.say(message)?;
         self.keeps.insert(rows::name_bytes(message.id), other);
         Ok(())
+    }
+
+    fn forget(&mut self, id: MessageId) -> Result<(), Error> {
+        let name = rows::name_bytes(id);
+        let kept = self.keep_no_more(&name)?;
+        if kept && self.indexes.get(&name)?.is_none() && !self.is_decided(id)? {
+            self.messages.remove(&name)?;
+            self.said.remove(&name);
+        }
+        self.state.withheld.remove(&id);
+        Ok(())
+    }
+
+    /// Whether it was kept.
+    fn keep_no_more(&mut self, name: &NameBytes) -> Result<bool, Error> {
+        let (now, before) = (self.keeps.remove(name).is_some(), self.was_kept.remove(name));
+        if before {
+            self.kept.remove(name)?;
+        }
+        Ok(now || before)
+    }
+
+    /// Whether a slot that is not delivered yet names that message.
+    fn is_decided(&self, id: MessageId) -> Result<bool, Error> {
+        for row in self.slots.range(self.state.slot + 1..)? {
+            let said: Vec<Said> = tables::from_json(row?.1.value())?;
+            if said.iter().any(|said| matches!(said, Said::Name(name) if *name == id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whole and apart: a batch that is never decided leaves nothing behind.
@@ -214,9 +269,9 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         let other = self.say(message)?;
         self.places.insert(place.index, rows::place_row(place, &other).as_slice())?;
         self.indexes.insert(&name, place.index)?;
-        self.keeps.remove(&name);
-        if self.was_kept.remove(&name) {
-            self.kept.remove(&name)?;
+        // What is withheld under that name is another one, until it is compared.
+        if !self.state.withheld.contains(&message.id) {
+            self.keep_no_more(&name)?;
         }
         if let Some(order) = place.order
             && self.first.replace(order.slot) != Some(order.slot)

@@ -47,7 +47,9 @@ impl Front {
     /// Goes behind a change. An error: it contradicts what was before it.
     pub(super) fn apply(&mut self, change: &Change) -> Result<(), Error> {
         match change {
-            Change::Join(_) => return Err(rows::damaged("a history is joined in the journal")),
+            Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => {
+                return Err(rows::damaged("the journal has a change that is none of its own"));
+            }
             Change::Keep(_) => {}
             Change::Promise(ballot) => self.state.promise(*ballot),
             Change::Accept(slot, accepted) => {

@@ -18,9 +18,10 @@
 //! 2. The name of a message is 25 bytes in the order of [`MessageId`]: origin (16), channel (1), sequence (8).
 //! 3. Where `histories` has a row for a history, all its tables exist.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
-use gossip_cdn_protocol::history::disk::{Founding, Order, Place};
+use gossip_cdn_protocol::history::disk::{Founding, Order, Owner, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
 use gossip_cdn_protocol::history::message::{Channel, Message, MessageId};
 use gossip_cdn_protocol::history::ordered::Ballot;
@@ -98,6 +99,12 @@ pub(super) struct State {
     pub(super) number: u64,
     /// Bytes of the bodies of the messages delivered.
     pub(super) bytes: u64,
+    /// Messages of this node's that are kept and nobody was told of. Empty but for moments after a start, or while no majority can be reached.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) withheld: BTreeSet<MessageId>,
+    /// Whose messages are this node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Owner>,
 }
 
 impl State {

@@ -61,7 +61,8 @@ pub(super) fn delivered(pieces: &[Arc<Piece>], from: u64) -> impl Iterator<Item 
     let before = pieces.partition_point(|piece| piece.index < from);
     let delivered = changes(pieces.get(before..).unwrap_or_default()).filter_map(|change| match change {
         Change::Deliver(place, message) => Some((place, message)),
-        Change::Join(_) | Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => None,
+        Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => None,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
     });
     delivered.skip_while(move |(place, _)| place.index < from)
 }
@@ -71,7 +72,8 @@ pub(super) fn decided(pieces: &[Arc<Piece>], from: u64) -> impl Iterator<Item = 
     let before = pieces.partition_point(|piece| piece.decided < from);
     let decided = changes(pieces.get(before..).unwrap_or_default()).filter_map(|change| match change {
         Change::Decide(slot, batch, _) => Some((*slot, batch)),
-        Change::Join(_) | Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Deliver(..) | Change::Reach(_) => None,
+        Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Deliver(..) | Change::Reach(_) => None,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
     });
     decided.skip_while(move |(slot, _)| *slot < from)
 }
@@ -80,12 +82,7 @@ pub(super) fn decided(pieces: &[Arc<Piece>], from: u64) -> impl Iterator<Item = 
 pub(super) fn kept(pieces: &[Arc<Piece>], id: MessageId) -> Option<&Message> {
     changes(pieces).rev().find_map(|change| match change {
         Change::Keep(message) if message.id == id => Some(message),
-        Change::Keep(_)
-        | Change::Join(_)
-        | Change::Promise(_)
-        | Change::Accept(..)
-        | Change::Decide(..)
-        | Change::Deliver(..)
-        | Change::Reach(_) => None,
+        Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Deliver(..) | Change::Reach(_) => None,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
     })
 }

@@ -62,6 +62,9 @@ enum Step {
         sequence: u64,
         word: u8,
     },
+    Withhold(u8, u64),
+    Release,
+    Forget(u8, u64),
     Promise(u64),
     Accept {
         ahead: u64,
@@ -92,6 +95,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let channel = prop_oneof![Just(Channel::Causal), Just(Channel::Ordered)];
     let step = prop_oneof![
         4 => (origin(), channel, 1..5u64, 0..3u8).prop_map(|(origin, channel, sequence, word)| Step::Keep { origin, channel, sequence, word }),
+        2 => (origin(), 1..5u64).prop_map(|(origin, sequence)| Step::Withhold(origin, sequence)),
+        1 => Just(Step::Release),
+        2 => (origin(), 1..5u64).prop_map(|(origin, sequence)| Step::Forget(origin, sequence)),
         1 => (0..9u64).prop_map(Step::Promise),
         3 => (0..3u64, 0..9u64, prop::collection::vec((origin(), 1..5u64, 0..3u8), 0..3))
             .prop_map(|(ahead, round, messages)| Step::Accept { ahead, round, messages }),
@@ -127,6 +133,9 @@ fn changes_after(model: &MemoryHistory, step: &Step) -> Vec<Change> {
     let before = model.remembered().unwrap();
     match step {
         Step::Keep { origin, channel, sequence, word } => vec![Change::Keep(message(id(*origin, *channel, *sequence), *word))],
+        Step::Withhold(origin, sequence) => vec![Change::Withhold(id(*origin, Channel::Ordered, *sequence))],
+        Step::Release => vec![Change::Release],
+        Step::Forget(origin, sequence) => vec![Change::Forget(id(*origin, Channel::Ordered, *sequence))],
         Step::Promise(round) => vec![Change::Promise(Ballot { round: *round, node: node(1) })],
         Step::Accept { ahead, round, messages } => {
             let messages = messages.iter().map(|(origin, sequence, word)| message(id(*origin, Channel::Ordered, *sequence), *word));

@@ -64,7 +64,9 @@ pub(in crate::store) fn read(bytes: &[u8], front: &mut Front) -> Result<Vec<Chan
 
 fn write_change(bytes: &mut Vec<u8>, change: &Change, front: &Front, decided: &mut Decided) -> Result<(), Error> {
     match change {
-        Change::Join(_) => return Err(rows::damaged("a history is joined in the journal")),
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => {
+            return Err(rows::damaged("a change that is none of the journal's"));
+        }
         Change::Keep(message) => {
             bytes.push(KEEP);
             write_message(bytes, message);

@@ -281,8 +281,19 @@ pub struct Network {
 impl Network {
     /// Starts it and waits until every node knows every other.
     pub fn of(count: usize) -> Self {
+        Self::begun(count, &[])
+    }
+
+    /// The same, and the first node founds a message history.
+    pub fn founded(count: usize) -> Self {
+        Self::begun(count, &["--found"])
+    }
+
+    fn begun(count: usize, flags: &[&str]) -> Self {
         let (bootstrap, folder) = bootstrap();
-        let nodes: Vec<Node> = (0..count).map(|_| Node::joined(&bootstrap)).collect();
+        let flags: Vec<&str> = ["--bootstrap", &bootstrap.url].into_iter().chain(flags.iter().copied()).collect();
+        let first = Node::start(&flags);
+        let nodes: Vec<Node> = std::iter::once(first).chain((1..count).map(|_| Node::joined(&bootstrap))).collect();
         for node in &nodes {
             eventually("every node knows every other", || alive(node) == count);
         }

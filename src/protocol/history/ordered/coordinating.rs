@@ -71,6 +71,7 @@ impl Ordered {
         ready: Ready<'_>,
         out: &mut Vec<Effect>,
     ) {
+        self.on_voted(from, ballot, 0);
         let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.ballot == ballot) else { return };
         let Phase::Starting(confirmed) = &mut coordinator.phase else { return };
         confirmed.insert(from);
@@ -88,6 +89,7 @@ impl Ordered {
     }
 
     pub(super) fn on_received(&mut self, now: Instant, from: NodeId, ballot: Ballot, of: u64, ready: Ready<'_>, out: &mut Vec<Effect>) {
+        self.on_voted(from, ballot, of);
         let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.ballot == ballot) else { return };
         let Phase::Updating { slot, batch, received } = &mut coordinator.phase else { return };
         if *slot != of {
@@ -108,6 +110,14 @@ impl Ordered {
         // Unless it went along with the next batch; a coordinator that begins anew with a new epoch has not told it either.
         if self.coordinator.as_mut().is_none_or(|coordinator| coordinator.ballot != ballot || coordinator.untold.take().is_some()) {
             out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
+        }
+    }
+
+    /// A voter says that it gave its vote, late perhaps.
+    fn on_voted(&mut self, voter: NodeId, ballot: Ballot, slot: u64) {
+        if self.epoch.voters.contains(&voter) {
+            let voted = self.votes.entry(voter).or_insert((ballot, slot));
+            *voted = (*voted).max((ballot, slot));
         }
     }
 
@@ -188,7 +198,10 @@ impl Ordered {
         let Some(coordinator) = self.coordinator.take() else { return };
         let ballot = coordinator.ballot;
         self.transaction.on_signal(Signal::RollbackSent);
-        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, Step::Rollback { ballot })));
+        // One that is not on disk yet was asked of nobody.
+        let unheard = matches!(&coordinator.phase, Phase::Starting(confirmed) if !confirmed.contains(&self.me));
+        let told = self.others().into_iter().filter(|_| !unheard);
+        out.extend(told.map(|voter| Effect::Ask(voter, Step::Rollback { ballot })));
         self.silence = (self.silence * 2).min(LONGEST_SILENCE);
         (self.heard, self.ballot_at) = (now, None);
         self.hand_over_anew(now);

@@ -336,12 +336,32 @@ fn after_a_silence_a_message_is_handed_over_and_not_fought_for() {
     assert_eq!((machine.deadline(), handed(&mut machine, at(hour))), (Some(at(hour)), vec![1]));
     machine.on_message(message(1, Channel::Ordered, 2, &[]), at(hour + 1));
     assert!(machine.deadline() > Some(at(hour + 1)) && handed(&mut machine, at(hour + 1)).is_empty(), "one call at a time");
-    machine.on_handed_over(at(hour + 2));
+    machine.on_handed_over(at(hour + 2), true);
     assert_eq!((machine.deadline(), handed(&mut machine, at(hour + 2))), (Some(at(hour + 2)), vec![2]), "what came meanwhile");
-    machine.on_handed_over(at(hour + 3));
+    machine.on_handed_over(at(hour + 3), true);
     assert_eq!(handed(&mut machine, at(hour + 3)), Vec::<u64>::new());
     assert_eq!(handed(&mut machine, at(hour + 1003)), vec![1, 2], "again, for they wait still");
     assert!(machine.deadline() <= Some(at(hour + 2000)), "nobody is waited for in vain");
+}
+
+#[test]
+fn who_does_not_take_what_is_handed_over_is_followed_no_more() {
+    let at = |millis: u64| Instant(millis * 1_000_000);
+    // A learner that follows a coordinator which is gone for good.
+    let epoch = Epoch { number: 1, voters: (0..3).map(id).collect() };
+    let mut machine = Ordered::new(id(5), epoch, Durable::default(), at(0));
+    let (mut out, mut rng) = (Vec::new(), ChaCha8Rng::seed_from_u64(1));
+    let ballot = Ballot { round: 1, node: id(0) };
+    machine.on_step(at(0), id(0), PeerCall(1), Step::Commit { ballot, slot: 1, hash: crate::ContentHash([0; 32]) }, &mut out);
+    machine.on_message(message(5, Channel::Ordered, 1, &[]), at(0));
+    let mut asked = BTreeSet::new();
+    for second in 0..20 {
+        out.clear();
+        machine.on_deadline(at(second * 1000), &mut rng, &mut out);
+        asked.extend(out.iter().filter_map(|effect| if let Effect::HandOver(to, _) = effect { Some(*to) } else { None }));
+        machine.on_handed_over(at(second * 1000 + 500), false);
+    }
+    assert_eq!(asked, (0..3).map(id).collect());
 }
 
 #[test]

@@ -49,9 +49,13 @@ impl Ordered {
         self.participates_until = Some(now + PARTICIPATION);
     }
 
-    pub(super) fn refuse(&self, call: PeerCall, out: &mut Vec<Effect>) {
-        let nobody = Ballot { round: 0, node: self.me };
-        out.push(Effect::Answer(call, Vote::Refused { promised: self.promised.unwrap_or(nobody) }));
+    /// Names the ballot promised, and so waits until it is on disk: nobody hears of a ballot that its node might forget.
+    pub(super) fn refuse(&mut self, call: PeerCall, out: &mut Vec<Effect>) {
+        let vote = Vote::Refused { promised: self.promised.unwrap_or(Ballot { round: 0, node: self.me }) };
+        match self.disk.back_mut() {
+            Some(then) => then.push(Then::Answer(call, vote)),
+            None => out.push(Effect::Answer(call, vote)),
+        }
     }
 
     pub(super) fn on_start(&mut self, now: Instant, call: PeerCall, ballot: Ballot, slot: u64, out: &mut Vec<Effect>) {

@@ -54,11 +54,11 @@ impl Replica {
         self.lately.retain(|_, at| now.since(*at) < LATELY);
         let named = |origin: &NodeId| full || self.lately.contains_key(origin);
         let origins = self.causal.delivered().iter().filter(|(origin, _)| named(origin)).map(|(origin, last)| (*origin, *last)).collect();
-        Known { slot: self.ordered.decided(), origins, full }
+        Known { slot: self.ordered.decided(), origins, full, traces: None }
     }
 
     /// How far this node is where it is farther than another one.
-    pub(super) fn beyond(&mut self, theirs: &Known, now: Instant) -> Known {
+    pub(super) fn beyond(&mut self, from: NodeId, theirs: &Known, now: Instant) -> Known {
         let mut ours = self.known(theirs.full, now);
         for origin in theirs.origins.keys() {
             if let Some(last) = self.causal.delivered().get(origin) {
@@ -66,6 +66,7 @@ impl Replica {
             }
         }
         ours.origins.retain(|origin, last| theirs.origins.get(origin).is_none_or(|theirs| theirs < last));
+        ours.traces = Some(self.traces(from));
         ours
     }
 

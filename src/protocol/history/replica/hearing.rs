@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Asked, Effect, FAN_OUT, Replica, Then, World};
 use crate::history::causal::Tell;
+use crate::history::ordered::{Step, Vote};
 use crate::history::sending;
 use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Letter, Piece};
 use crate::history::transaction::{Line, Signal};
@@ -29,6 +30,9 @@ impl Replica {
         }
         let answer = match said.ask {
             Ask::Tell(letter) => Some(HistoryAnswer::Told(self.on_letter(world, from, letter, out))),
+            // Nobody's vote before it is known what it was.
+            Ask::Step(Step::Start { .. } | Step::Update { .. }) if self.is_silent() => Some(HistoryAnswer::Vote(Vote::Behind)),
+            Ask::Settle(_) if self.is_silent() => Some(HistoryAnswer::Busy),
             Ask::Step(step) => {
                 let mut effects = Vec::new();
                 self.ordered.on_step(world.now.instant, from, call, step, &mut effects);
@@ -39,7 +43,7 @@ impl Replica {
                 messages.into_iter().for_each(|message| _ = self.ordered.on_message(message, world.now.instant));
                 Some(HistoryAnswer::Taken(self.ordered.coordinator()))
             }
-            Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(&theirs, world.now.instant))),
+            Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(from, &theirs, world.now.instant))),
             Ask::UpdateMe(request) => Some(if self.sending.admit(from, world.now.instant) {
                 self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestReceived);
                 let update = sending::page(&request, world.store)?;
@@ -110,7 +114,7 @@ impl Replica {
                 self.seats.on_holdings(&epoch, from, holdings);
                 self.take_seats(world, out);
             }
-            (Asked::HandOver, _) => self.ordered.on_handed_over(world.now.instant),
+            (Asked::HandOver, answer) => self.ordered.on_handed_over(world.now.instant, answer.is_some()),
             (Asked::Step | Asked::Holdings(_), _) => {}
         }
         self.advance(world, out);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 
 use super::{Effect, Replica, Then, World};
-use crate::history::disk::{Change, Founding};
+use crate::history::disk::{Change, Founding, Owner};
 use crate::history::message::{Channel, Message, MessageId};
 use crate::history::talk::Head;
 use crate::ids::NodeId;
@@ -34,23 +34,26 @@ impl Replica {
     pub(super) fn join(&mut self, founding: Founding, out: &mut Vec<Effect>) {
         self.joining = true;
         // What was delivered in the history that is left keeps its numbers there; what was not is sent anew, from 1 on.
-        let mut next: BTreeMap<Channel, u64> = BTreeMap::new();
+        // What was kept under an earlier key gets the name that that key would have given it, and so is known again if it did.
+        let mut next: BTreeMap<(NodeId, Channel), u64> = BTreeMap::new();
         let own: Vec<Message> = self.own().cloned().collect();
         let (mut changes, mut renamed) = (vec![Change::Join(founding)], BTreeMap::new());
+        changes.push(Change::Own(Owner { node: self.me, before: BTreeMap::new() }));
         for message in own {
-            let sequence = next.entry(message.id.channel).or_default();
+            let sequence = next.entry((message.id.origin, message.id.channel)).or_default();
             *sequence += 1;
             let id = MessageId { sequence: *sequence, ..message.id };
             renamed.insert(message.id, id);
             changes.push(Change::Keep(Message { id, frontier: Default::default(), ..message }));
+            changes.push(Change::Withhold(id));
         }
         self.persist(changes, Then::Join(founding, renamed), out);
     }
 
-    /// This node's own messages that are not delivered, those on their way to the disk included.
+    /// This node's own messages that are not delivered, those under earlier keys and those on their way to the disk included.
     pub(super) fn own(&self) -> impl Iterator<Item = &Message> {
         let stored = self.disk.iter().filter_map(|then| if let Then::OwnOrdered(message) = then { Some(message) } else { None });
-        self.pending().filter(|message| message.id.origin == self.me).chain(stored)
+        self.in_channels().filter(|message| self.owner.said(message.id)).chain(self.speech.messages()).chain(stored)
     }
 
     pub(super) fn on_head(&mut self, from: NodeId, head: Head, out: &mut Vec<Effect>) {

@@ -41,7 +41,7 @@ impl Replica {
         for effect in effects {
             match effect {
                 causal::Effect::Persist(changes) => {
-                    let changes = changes.into_iter().map(|change| self.causal_change(world, change)).collect();
+                    let changes = changes.into_iter().flat_map(|change| self.causal_change(world, change)).collect();
                     self.persist(changes, Then::Causal, out);
                 }
                 causal::Effect::Accepted(id) => self.accepted(id, out),
@@ -75,14 +75,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn causal_change(&mut self, world: &World<'_>, change: causal::Change) -> Change {
+    pub(super) fn causal_change(&mut self, world: &World<'_>, change: causal::Change) -> Vec<Change> {
         match change {
-            causal::Change::Store(message) => Change::Keep(message),
+            causal::Change::Store(message) => self.keep(message),
             causal::Change::Deliver(message) => {
                 let place = self.delivery.place(message.id, None, world.now.wall);
                 self.places.push_back(place);
                 self.lately.insert(message.id.origin, world.now.instant);
-                Change::Deliver(place, message)
+                vec![Change::Deliver(place, message)]
             }
         }
     }

@@ -40,6 +40,9 @@ impl Replica {
         if self.seek_at <= now {
             self.seek_at = now + ASKING;
         }
+        if self.is_silent() {
+            return;
+        }
         let Some(next) = self.seats.wanted(&epoch, now) else { return };
         if self.ordered.coordinator().is_some_and(|node| node != self.me && world.network.is_live(node)) {
             return;

@@ -6,6 +6,8 @@ use rand::SeedableRng;
 use super::*;
 use crate::history::epoch::MAX_VOTERS;
 use crate::history::memory::MemoryHistory;
+use crate::history::talk::Known;
+use crate::identity::Conflict;
 use crate::record::tests::node;
 
 #[derive(Debug)]
@@ -99,6 +101,26 @@ impl Net {
         let mut net = Self { rng, now: Instant(0), hosts, parcels: vec![], next: 0, loses: 0, sides: vec![0; count] };
         (0..count).for_each(|place| net.start(place));
         net
+    }
+
+    /// Another host, with another id; gives its place.
+    fn add(&mut self, disk: Disk) -> usize {
+        self.hosts.push(Host { replica: None, disk, unsynced: VecDeque::new(), open: BTreeMap::new(), accepted: BTreeSet::new() });
+        self.sides.push(0);
+        self.hosts.len() - 1
+    }
+
+    /// The node of a host takes another key: from now on another place has its disk. Gives that place.
+    fn take_key(&mut self, place: usize) -> usize {
+        self.crash(place);
+        let disk = Disk(self.hosts[place].disk.0.clone());
+        let is = self.add(disk);
+        self.start(is);
+        is
+    }
+
+    fn replica(&self, place: usize) -> &Replica {
+        self.hosts[place].replica.as_ref().expect("it runs")
     }
 
     fn start(&mut self, place: usize) {
@@ -375,14 +397,116 @@ fn a_newcomer_fetches_the_history_and_the_next_source_when_one_dies() {
     }
     net.until("three have it", |net| net.histories()[..3].iter().all(|history| history.len() == 1200));
     let newcomer = net.hosts.len();
-    let host = Host { replica: None, disk: Disk::default(), unsynced: VecDeque::new(), open: BTreeMap::new(), accepted: BTreeSet::new() };
-    net.hosts.push(host);
-    net.sides.push(0);
+    net.add(Disk::default());
     net.start(newcomer);
     net.until("it has begun", |net| net.histories()[newcomer].len() > 100);
     net.crash(0);
     net.until("it has all", |net| net.histories()[newcomer].len() == 1200);
     net.until("it knows so", |net| net.hosts[newcomer].replica.as_ref().is_some_and(Replica::is_synchronised));
+}
+
+/// Three voters, the last of which is cut off.
+fn cut_off(seed: u64) -> Net {
+    let mut net = founded(seed, 3);
+    net.until("all may vote", |net| (0..3).all(|place| !net.replica(place).is_silent()));
+    net.sides[2] = 1;
+    net
+}
+
+fn say_both(net: &mut Net, place: usize) -> BTreeSet<MessageId> {
+    let said = [net.say(place, Channel::Causal), net.say(place, Channel::Ordered)];
+    (0..2000).for_each(|_| net.step());
+    said.into_iter().flatten().collect()
+}
+
+#[test]
+fn what_was_accepted_under_a_key_that_is_given_up_is_delivered_once_under_the_name_it_has() {
+    let mut net = cut_off(10);
+    let said = say_both(&mut net, 2);
+    let is = net.take_key(2);
+    net.until("all that live have it", |net| [0, 1, is].iter().all(|place| net.histories()[*place] == said));
+    net.until("who has the new key votes", |net| net.replica(0).epoch().voters.contains(&id(is)));
+    let later = say_both(&mut net, is);
+    net.until("and says more", |net| [0, 1, is].iter().all(|place| later.is_subset(&net.histories()[*place])));
+    assert_eq!(net.histories()[0].len(), 4);
+}
+
+#[test]
+fn what_was_withheld_under_a_key_that_is_given_up_is_said_under_the_next_and_never_under_the_first() {
+    let mut net = cut_off(11);
+    net.crash(2);
+    net.start(2);
+    let withheld = say_both(&mut net, 2);
+    assert!(net.replica(2).is_silent() && withheld.len() == 2);
+    for _ in 0..2 {
+        assert!(net.hosts[2].accepted.is_superset(&withheld), "a client is answered all the same");
+        net.crash(2);
+        net.start(2);
+    }
+    let is = net.take_key(2);
+    let names = [Channel::Causal, Channel::Ordered].map(|channel| MessageId { origin: id(is), channel, sequence: 1 });
+    let said = BTreeSet::from(names);
+    net.until("all that live have it", |net| [0, 1, is].iter().all(|place| net.histories()[*place] == said));
+    assert_eq!(net.hosts[is].disk.0.kept().count(), 0);
+    (0..20_000).for_each(|_| net.step());
+    assert_eq!(net.histories()[0], said, "once");
+}
+
+#[test]
+fn a_node_that_begins_votes_on_nothing_and_says_nothing_before_a_majority_told_it_what_it_knows() {
+    let mut net = cut_off(12);
+    net.crash(0);
+    net.start(0);
+    net.sides = vec![0, 1, 2];
+    let said = say_both(&mut net, 0);
+    (0..20_000).for_each(|_| net.step());
+    assert!(net.replica(0).is_silent());
+    assert!(net.parcels.iter().all(|parcel| !matches!(parcel, Parcel::Call { from: 0, call: HistoryCall { ask: Ask::Step(_), .. }, .. })));
+    net.crash(0);
+    net.start(0);
+    net.sides = vec![0, 0, 2];
+    net.until("then it speaks", |net| [0, 1].iter().all(|place| net.histories()[*place] == said));
+    assert!(!net.replica(0).is_silent());
+}
+
+#[test]
+fn what_a_disk_that_was_put_back_forgot_is_shown_by_the_answers_of_others() {
+    let mut net = cut_off(13);
+    net.sides[2] = 0;
+    let (backup, epoch) = (net.hosts[2].disk.0.clone(), net.replica(2).epoch().number);
+    assert_eq!(epoch, 3);
+    let said = say_both(&mut net, 2);
+    net.until("all have it", |net| net.histories().iter().all(|history| *history == said));
+    let shown = |net: &mut Net, disk: &MemoryHistory, asked: &[usize]| -> Vec<bool> {
+        let now = net.now;
+        let begun = Replica::new(id(2), MAX_VOTERS, disk, now).expect("opens");
+        let answer = |net: &mut Net, place: usize| {
+            let known = net.with(place, |replica, _, _| replica.beyond(id(2), &Default::default(), now)).expect("it runs");
+            begun.contradicted_by_answer(&HistoryAnswer::Versions(known)).is_some()
+        };
+        asked.iter().map(|place| answer(net, *place)).collect()
+    };
+    let whole = net.hosts[2].disk.0.clone();
+    assert_eq!(shown(&mut net, &whole, &[0, 1]), [false, false], "it remembers all");
+    assert_eq!(shown(&mut net, &backup, &[0, 1]), [true, true]);
+}
+
+#[test]
+fn a_vote_that_was_forgotten_is_shown_by_its_coordinator() {
+    let mut net = cut_off(14);
+    net.sides[2] = 0;
+    let backup = net.hosts[2].disk.0.clone();
+    let said = BTreeSet::from([net.say(0, Channel::Ordered).expect("taken")]);
+    net.until("all have it", |net| net.histories().iter().all(|history| *history == said));
+    let coordinator = net.replica(0).coordinator().map(place_of).expect("somebody coordinates");
+    assert_ne!(coordinator, 2, "or this seed shows nothing");
+    let traces = net.replica(coordinator).traces(id(2));
+    let denied = |disk: &MemoryHistory| {
+        let known = Known { traces: Some(traces), ..Known::default() };
+        Replica::new(id(2), MAX_VOTERS, disk, net.now).expect("opens").contradicted_by_answer(&HistoryAnswer::Versions(known))
+    };
+    assert_eq!(denied(&net.hosts[2].disk.0), None);
+    assert!(matches!(denied(&backup), Some(Conflict::UnknownVote(_))), "{traces:?}");
 }
 
 #[test]

@@ -474,7 +474,7 @@ impl Member {
         let mut member = Self::new();
         let did = member.with(|replica, world, out| replica.on_deadline(world, out));
         let Some(replica::Effect::Call(_, _, versions)) = did.last().cloned() else { panic!("{did:?}") };
-        let known = Known { slot: 1, origins: BTreeMap::new(), full: true };
+        let known = Known { slot: 1, origins: BTreeMap::new(), full: true, traces: None };
         let did = member.is_answered(versions, Some(HistoryAnswer::Versions(known)));
         let [replica::Effect::Call(to, asked_for, page)] = &did[..] else { panic!("{did:?}") };
         assert_eq!((*to, asked_for), (node(OTHER), &call(Ask::UpdateMe(UpdateMe::default()))));
