@@ -12,18 +12,24 @@
 //! 6. Nobody believes in an incarnation that its owner never had on disk.
 //! 7. A page of a snapshot leaves nothing out.
 //! 8. Bytes are deleted only when they are covered and the covering bytes are here.
+//! 9. A node gives up its key only if the key is not its own alone or its disk forgot something, and writes nothing under it after that.
+//!
+//! What disks that are copied or put back change of it: [`memory`].
 //!
 //! In the end every node has, of every blob, exactly the durable versions that no durable version covers, with their bytes, and
 //! nothing else.
+
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gossip_cdn_protocol::io::{RecordChange, Written};
 use gossip_cdn_protocol::wire::{Entry, Receipt};
-use gossip_cdn_protocol::{BlobId, Content, Member, NodeId, Record, Version, VersionId};
+use gossip_cdn_protocol::{BlobId, Content, ContentHash, Member, NodeId, Record, Version, VersionId};
 
 use crate::disk::{Disk, Dropped};
 use crate::meter::Samples;
+use memory::Memory;
 
 /// A version that some node made.
 #[derive(Debug)]
@@ -35,6 +41,12 @@ struct Made {
     at: u64,
     durable: bool,
     acknowledged: bool,
+}
+
+impl Made {
+    fn hash(&self) -> Option<ContentHash> {
+        self.version.content.payload().map(|payload| payload.hash)
+    }
 }
 
 /// What a write that is being handled found, and asked for.
@@ -51,6 +63,7 @@ pub(crate) struct Checker {
     made: BTreeMap<BlobId, BTreeMap<VersionId, Made>>,
     /// The greatest incarnation of each node that is on a disk.
     issued: BTreeMap<NodeId, u64>,
+    memory: Memory,
     now: u64,
     failure: Option<String>,
     acknowledged: u64,
@@ -86,7 +99,7 @@ impl Checker {
 
     /// Whether `upper` was written by somebody who had `lower`, or had what covered it.
     fn covers(&self, blob: BlobId, upper: VersionId, lower: VersionId) -> bool {
-        self.made(blob, upper).is_some_and(|made| made.covers.contains(&lower))
+        self.made(blob, upper).is_some_and(|made| made.covers.contains(&lower)) || self.covers_by_name(blob, upper, lower)
     }
 
     fn holds(&self, blob: BlobId, record: &Record, id: VersionId) -> bool {
@@ -99,11 +112,12 @@ impl Checker {
         for version in record.versions() {
             let held = before.versions().contains(version);
             // One that was lost with the power may be made again, alike to the letter, by somebody who had less.
-            let anew = self.made(blob, version.id()).is_none_or(|made| made.version != *version || !made.durable && writing.is_some());
+            let lost = |made: &Made| made.version == *version && !made.durable && writing.is_some();
+            let anew = self.made(blob, version.id()).is_some_and(lost) || !self.is_known(blob, version);
             if version.origin.0 == own && !held && anew {
                 self.on_made(host, blob, version, writing);
             }
-            let known = self.made(blob, version.id()).is_some_and(|made| made.version == *version);
+            let known = self.is_known(blob, version);
             self.require(known, || format!("n{host} has version {version:?} of {blob}, which nobody wrote"));
         }
         for version in before.versions() {
@@ -124,19 +138,31 @@ impl Checker {
             self.fail(format!("n{host} made version {id} of {blob} though nobody asked it to"));
             return;
         };
+        self.check_key(host, version.origin);
         self.require(writing.allowed, || format!("n{host} wrote {id} of {blob} against its precondition"));
         let said = writing.content.as_ref().is_none_or(|content| *content == version.content);
         self.require(said, || format!("version {id} of {blob} does not say what its client said"));
+        let was_durable = self.made(blob, id).is_some_and(|made| made.durable);
+        let twin = self.make_twin(blob, version);
         // A version that was lost before it was durable was never seen by anybody: its stamp may be used again.
-        let free = self.made(blob, id).is_none_or(|made| !made.durable && made.host == host);
+        let free = self.made(blob, id).is_none_or(|made| !made.durable && made.host == host) || twin.is_some();
         self.require(free, || format!("n{host} used the name {id} of {blob} twice"));
+        if twin == Some(false) {
+            return;
+        }
         let mut covers = BTreeSet::new();
         for seen in writing.before.versions() {
             covers.insert(seen.id());
             covers.extend(self.made(blob, seen.id()).into_iter().flat_map(|made| &made.covers));
         }
-        let made = Made { version: version.clone(), covers, host, at: self.now, durable: false, acknowledged: false };
+        let made =
+            Made { version: version.clone(), covers, host, at: self.now, durable: twin.is_some() && was_durable, acknowledged: false };
         self.made.entry(blob).or_default().insert(id, made);
+    }
+
+    /// Whether somebody wrote exactly that.
+    fn is_known(&self, blob: BlobId, version: &Version) -> bool {
+        self.made(blob, version.id()).is_some_and(|made| made.version == *version) || self.memory.is_twin(blob, version)
     }
 
     /// Versions are on a disk that had them not. Gives how many of them were made elsewhere, and notes how long they took.
@@ -167,9 +193,11 @@ impl Checker {
     pub(crate) fn on_durable(&mut self, host: usize, change: &RecordChange) {
         let Some(versions) = self.made.get_mut(&change.key.blob) else { return };
         for version in change.record.versions() {
-            if let Some(made) = versions.get_mut(&version.id()).filter(|made| made.host == host) {
+            let twin = self.memory.has_twin(change.key.blob, version.id());
+            if let Some(made) = versions.get_mut(&version.id()).filter(|made| made.host == host || twin) {
                 made.durable = true;
             }
+            self.memory.on_durable(change.key.blob, version.id());
         }
     }
 
@@ -177,9 +205,8 @@ impl Checker {
     pub(crate) fn on_sent(&mut self, host: usize, entries: &[Entry]) {
         for entry in entries {
             for version in entry.versions.versions() {
-                let made = self.made(entry.id, version.id());
-                let durable = made.is_some_and(|made| made.durable);
-                let known = made.is_some_and(|made| made.version == *version);
+                let durable = self.made(entry.id, version.id()).is_some_and(|made| made.durable);
+                let known = self.is_known(entry.id, version);
                 self.require(known, || format!("n{host} sends version {version:?} of {}, which nobody wrote", entry.id));
                 self.require(durable, || format!("n{host} sends version {} of {} before it is durable", version.id(), entry.id));
             }
@@ -199,19 +226,24 @@ impl Checker {
         host: usize,
         written: &Written,
         here: (&'a Disk, Record),
-        mut others: Vec<(&'a Disk, Record)>,
+        mut others: Vec<(usize, &'a Disk, Record)>,
     ) {
         let (blob, id) = (written.blob, written.version);
         self.acknowledged += 1;
         let held = self.holds(blob, &here.1, id);
         self.require(held, || format!("n{host} acknowledged {id} of {blob}, which is not durable there"));
-        others.push(here);
+        others.push((host, here.0, here.1));
         // One that was covered since then was durable, or the covering one could not be there.
-        let has = |(disk, record): &&(&Disk, Record)| match record.version(id) {
-            Some(version) => version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()),
-            None => self.holds(blob, record, id),
+        let has = |(number, disk, record): &&(usize, &Disk, Record)| {
+            // One that was put back may have heard of it again, and wait for the bytes.
+            self.memory.had(*number, blob, id)
+                || match record.version(id) {
+                    Some(version) => version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()),
+                    None => self.holds(blob, record, id),
+                }
         };
-        let durable = others.iter().filter(has).count();
+        let made_at = self.made(blob, id).map_or(0, |made| made.at);
+        let durable = others.iter().filter(has).count() + self.memory.keys_taken_since(made_at);
         self.require(durable >= written.copies, || {
             format!("n{host} acknowledged {id} of {blob} as durable on {} nodes, it is on {durable}", written.copies)
         });
@@ -231,9 +263,12 @@ impl Checker {
     pub(crate) fn expected(&self) -> BTreeMap<BlobId, BTreeSet<VersionId>> {
         let mut expected = BTreeMap::new();
         for (blob, versions) in &self.made {
-            let durable: Vec<(&VersionId, &Made)> = versions.iter().filter(|(_, made)| made.durable).collect();
+            let durable = versions.iter().filter(|(id, made)| made.durable && !self.memory.is_lost(*blob, **id));
+            let durable: Vec<(&VersionId, &Made)> = durable.collect();
             let covered: BTreeSet<&VersionId> = durable.iter().flat_map(|(_, made)| &made.covers).collect();
-            let live: BTreeSet<VersionId> = durable.iter().map(|(id, _)| **id).filter(|id| !covered.contains(id)).collect();
+            let by_name = |id: VersionId| durable.iter().any(|(upper, _)| self.covers_by_name(*blob, **upper, id));
+            let live = durable.iter().map(|(id, _)| **id).filter(|id| !covered.contains(id) && !by_name(*id));
+            let live: BTreeSet<VersionId> = live.collect();
             if !live.is_empty() {
                 expected.insert(*blob, live);
             }
@@ -248,7 +283,7 @@ impl Checker {
         if let Some(blob) = found.keys().find(|blob| !expected.contains_key(blob)) {
             return Some(format!("n{host} has {blob}, which was never durably written"));
         }
-        let mut named = BTreeSet::new();
+        let (mut named, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         for (blob, live) in expected {
             let versions = found.get(blob).map_or(&[][..], |record| record.versions());
             let ids: BTreeSet<VersionId> = versions.iter().map(Version::id).collect();
@@ -262,12 +297,15 @@ impl Checker {
             for payload in versions.iter().filter_map(|version| version.content.payload()) {
                 named.insert(payload.hash);
                 match platter.files().get(&payload.hash) {
+                    None if self.memory.is_gone(payload.hash) => _ = waiting.insert(*blob),
                     None => return Some(format!("n{host} lacks the bytes {} of {blob}", payload.hash)),
                     Some(bytes) if bytes.hash() != payload.hash => return Some(format!("n{host} holds wrong bytes for {}", payload.hash)),
                     Some(_) => {}
                 }
             }
         }
+        // The bytes of what was covered wait for those of what covers it.
+        named.extend(waiting.iter().filter_map(|blob| self.made.get(blob)).flat_map(|versions| versions.values().filter_map(Made::hash)));
         if let Some(hash) = platter.unfounded() {
             return Some(format!("n{host} says that the bytes {hash} are here, and has no file of them"));
         }

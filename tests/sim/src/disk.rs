@@ -75,7 +75,7 @@ pub(crate) struct Dropped {
 }
 
 /// What is durable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Platter {
     records: BTreeMap<RecordKey, (StateHash, Record)>,
     files: BTreeMap<ContentHash, Bytes>,
@@ -140,6 +140,26 @@ impl Platter {
             }
         }
         Committed { queued, dropped, fresh }
+    }
+
+    /// The versions that are here with their bytes.
+    pub(crate) fn held(&self) -> BTreeSet<(BlobId, VersionId)> {
+        let held = |(key, record): (&RecordKey, &Record)| {
+            let versions = record.versions().iter().filter(|version| self.has_bytes_of(version));
+            versions.map(|version| (key.blob, version.id())).collect::<Vec<_>>()
+        };
+        self.records().flat_map(held).collect()
+    }
+
+    /// Whether a version here names that payload.
+    pub(crate) fn names(&self, hash: ContentHash) -> bool {
+        let mut versions = self.records().flat_map(|(_, record)| record.versions());
+        versions.any(|version| version.content.payload().is_some_and(|payload| payload.hash == hash))
+    }
+
+    /// Whether a start from here is told apart from one of `other`.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        (self.incarnation, &self.records, &self.history) != (other.incarnation, &other.records, &other.history)
     }
 
     fn has_bytes_of(&self, version: &Version) -> bool {
@@ -229,6 +249,11 @@ impl Platter {
     /// All records.
     pub(crate) fn records(&self) -> impl Iterator<Item = (&RecordKey, &Record)> {
         self.records.iter().map(|(key, (_, record))| (key, record))
+    }
+
+    /// The message history.
+    pub(crate) fn history(&self) -> &MemoryHistory {
+        &self.history
     }
 
     /// The files of payloads.
@@ -388,6 +413,22 @@ impl Disk {
 
     pub(crate) fn incarnation(&self) -> u64 {
         self.platter.borrow().incarnation
+    }
+
+    /// What is durable, kept elsewhere.
+    pub(crate) fn image(&self) -> Platter {
+        Platter { pins: BTreeMap::new(), ..self.platter.borrow().clone() }
+    }
+
+    /// Only that is durable now. Gives what was.
+    pub(crate) fn put_back(&mut self, image: Platter) -> Platter {
+        (self.queue, self.syncing) = (VecDeque::new(), None);
+        self.platter.replace(image)
+    }
+
+    /// Another key is taken: lives are counted afresh.
+    pub(crate) fn take_key(&mut self) {
+        self.platter.borrow_mut().incarnation = 0;
     }
 
     /// Queues something.

@@ -63,11 +63,15 @@ pub enum FaultKind {
     YearsAway,
     /// Two nodes that could not reach each other founded a message history each.
     TwoFounders,
+    /// A node's disk was put back to an earlier state of its own.
+    RestoredDisk,
+    /// A second node was started on a copy of a disk.
+    CopiedDisk,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::LostRequest,
         Self::LostAnswer,
         Self::Duplicate,
@@ -93,6 +97,8 @@ impl FaultKind {
         Self::Flood,
         Self::YearsAway,
         Self::TwoFounders,
+        Self::RestoredDisk,
+        Self::CopiedDisk,
     ];
 
     /// As it is named in reports.
@@ -123,6 +129,8 @@ impl FaultKind {
             Self::Flood => "flood",
             Self::YearsAway => "years-away",
             Self::TwoFounders => "two-founders",
+            Self::RestoredDisk => "restored-disk",
+            Self::CopiedDisk => "copied-disk",
         }
     }
 }

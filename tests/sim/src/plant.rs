@@ -44,13 +44,15 @@ pub enum Plant {
     RowBeforeFile,
     /// What came of a payload before its transfer ended early is taken for the whole.
     PartTakenForWhole,
+    /// A core whose identity has ended is followed by one with the same key, that does not listen any more.
+    OldKey,
     /// A mutation of the core.
     Core(Bug),
 }
 
 impl Plant {
     /// Those around the core.
-    const AROUND: [Self; 13] = [
+    const AROUND: [Self; 14] = [
         Self::AckBeforePersist,
         Self::OneSibling,
         Self::SiblingsStayHome,
@@ -64,6 +66,7 @@ impl Plant {
         Self::SameIncarnation,
         Self::RowBeforeFile,
         Self::PartTakenForWhole,
+        Self::OldKey,
     ];
 
     /// All that this build can put in.
@@ -88,7 +91,8 @@ impl Plant {
             | Self::HoldsEverything
             | Self::SameIncarnation
             | Self::RowBeforeFile
-            | Self::PartTakenForWhole => None,
+            | Self::PartTakenForWhole
+            | Self::OldKey => None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Plant {
             Self::SameIncarnation => "same-incarnation",
             Self::RowBeforeFile => "row-before-file",
             Self::PartTakenForWhole => "part-taken-for-whole",
+            Self::OldKey => "old-key",
             Self::Core(bug) => bug.name(),
         }
     }

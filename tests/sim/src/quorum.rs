@@ -162,7 +162,12 @@ impl Quorums {
             }
             Change::Accept(slot, accepted) => history.on_accepted(*slot, accepted.ballot, &accepted.batch, node),
             Change::Decide(slot, batch, epoch) => self.on_decide(node, *slot, batch, epoch),
+            Change::Forget(id) => {
+                memory.kept.remove(id);
+                Ok(())
+            }
             Change::Join(_) | Change::Keep(_) | Change::Deliver(..) | Change::Reach(_) => Ok(()),
+            Change::Withhold(_) | Change::Release | Change::Own(_) => Ok(()),
         }
     }
 

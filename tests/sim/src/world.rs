@@ -8,10 +8,13 @@
 //! A test drives a world by hand ([`World::add`], [`World::write`], [`World::run_for`], [`World::split`] ...);
 //! [`World::swarm`] drives it by dice.
 
+mod folders;
 mod host;
 mod messages;
 mod perform;
 mod swarm;
+
+pub use folders::Again;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -164,6 +167,10 @@ enum Event {
     Relief(usize),
     Doom(Life),
     BootstrapUp,
+    /// The disk of a host is put back to the state that was kept of it.
+    PutBack(usize),
+    /// The identity of a host has ended.
+    NewKey(Life),
     /// A host that was stopped or busy goes on.
     Wake(Life),
 }
@@ -190,6 +197,8 @@ impl Event {
             | Self::Relief(_)
             | Self::Doom(_)
             | Self::BootstrapUp
+            | Self::PutBack(_)
+            | Self::NewKey(_)
             | Self::Wake(_) => None,
         }
     }
@@ -243,6 +252,10 @@ pub struct World {
     founders: BTreeSet<usize>,
     /// How many vote at most.
     seats: usize,
+    /// Nobody says `--restored` where a disk was put back or copied: the message history promises nothing.
+    careless: bool,
+    /// The disk of a voter was put back.
+    voter_lost: bool,
     watch: Watch,
     report: Report,
     counted_from: u64,
@@ -300,6 +313,8 @@ impl World {
             broadcasts: None,
             founders: BTreeSet::new(),
             seats: MAX_VOTERS,
+            careless: false,
+            voter_lost: false,
             watch: Watch::default(),
             report: Report::default(),
             counted_from: 0,
@@ -445,6 +460,10 @@ impl World {
         let running: Vec<&Host> = self.hosts.iter().filter(|host| host.life > 0).collect();
         if let Some(host) = running.iter().find(|host| host.core.is_none()) {
             return Some(format!("n{} does not run", host.number));
+        }
+        let mut keys = BTreeMap::new();
+        if let Some((one, other)) = running.iter().find_map(|host| keys.insert(host.id, host.number).map(|other| (other, host.number))) {
+            return Some(format!("n{one} and n{other} have one key"));
         }
         let root = |host: &&Host| host.core.as_ref().map(|core| core.records().summary().root());
         if let Some(pair) = running.windows(2).find(|pair| root(&pair[0]) != root(&pair[1])) {
@@ -663,8 +682,10 @@ impl World {
             Event::Start(host) => self.start_process(host),
             Event::Stop(life) if self.lives(life) => self.kill(life.0, usize::MAX),
             Event::Doom(life) if self.lives(life) => self.crash_losing(life.0),
+            Event::NewKey(life) if self.lives(life) => self.take_key(life.0),
             Event::Wake(life) if self.lives(life) => self.wake(life),
-            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::Wake(_) => {}
+            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::NewKey(_) | Event::Wake(_) => {}
+            Event::PutBack(host) => self.put_back_by_dice(host),
             Event::Write => self.write_by_dice(),
             Event::Say => self.say_by_dice(),
             Event::Trouble => self.trouble(),

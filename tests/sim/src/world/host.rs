@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use gossip_cdn_protocol::io::{ClientCall, FetchFault, OwnCall, PeerCall, TransferId};
+use gossip_cdn_protocol::io::{ClientCall, Counters, FetchFault, OwnCall, PeerCall, TransferId};
 use gossip_cdn_protocol::item::RecordKey;
 use gossip_cdn_protocol::wire::{Kind, SnapshotRequest};
 use gossip_cdn_protocol::{Config, ContentHash, Identity, Instant, Member, MemberState, Node, NodeId, Now, PublicKey, Record, WallTime};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt};
 
+use super::folders::Kept;
 use super::{CLUSTER, EPOCH, Event, Life, World};
 use crate::disk::{Disk, View};
 use crate::faults::FaultKind;
@@ -42,8 +43,13 @@ pub(super) struct Host {
     pub(super) number: usize,
     pub(super) id: NodeId,
     pub(super) address: String,
-    key: PublicKey,
+    /// On its disk.
+    pub(super) key: PublicKey,
     pub(super) disk: Disk,
+    /// An earlier state of its disk, about to be put back.
+    pub(super) kept: Option<Kept>,
+    /// What an earlier core of this process has counted, if its identity ended.
+    pub(super) follows: Option<Counters>,
     /// Runs while this is something.
     pub(super) core: Option<Node<View>>,
     /// Counts the starts of the process; 0 before the first.
@@ -102,6 +108,8 @@ impl Host {
             address: format!("http://n{number}:7700"),
             key,
             disk: Disk::new(plant),
+            kept: None,
+            follows: None,
             core: None,
             life: 0,
             born: 0,
@@ -209,18 +217,23 @@ impl World {
         let config = Config { cluster: CLUSTER.into(), address, bootstraps, heartbeats: false, found, voters };
         let identity = Identity { key: host.key, incarnation };
         let (told, again, id, life) = (host.told, host.life > 1, host.id, host.life);
-        let long_away = std::mem::take(&mut host.long_away);
+        let (long_away, follows) = (std::mem::take(&mut host.long_away), host.follows.take());
         match Node::new(config, identity, members, contacts, host.disk.view(), seed, host.now(now)) {
-            Ok(core) => host.core = Some(core),
+            Ok(mut core) => {
+                if let Some(counters) = follows {
+                    core.follow(counters, host.now(now).instant);
+                }
+                host.core = Some(core);
+            }
             Err(fault) => self.checker.fail(format!("n{number} cannot start: {fault}")),
         }
         self.checker.require(incarnation > told, || format!("n{number} starts again as incarnation {incarnation}, which it was before"));
         let told_before = self.chronicle.on_start(number, &self.hosts[number].disk.history());
-        told_before.unwrap_or_else(|what| self.checker.fail(what));
+        self.require_of_history(told_before);
         self.quorums.on_start(id, &self.hosts[number].disk.history());
         self.checker.on_issued(id, incarnation);
         self.watch.on_start(id, life);
-        if again {
+        if again && follows.is_none() {
             self.acted(FaultKind::Restart);
         }
         if long_away {
@@ -230,9 +243,16 @@ impl World {
         self.arm(number);
     }
 
-    /// The process of a host ends at once; so many of what waits for the disk still gets there.
+    /// The process of a host is killed; so many of what waits for the disk still gets there.
     pub(super) fn kill(&mut self, number: usize, keep: usize) {
-        let Some(host) = self.hosts.get_mut(number).filter(|host| host.core.is_some()) else { return };
+        let Some((kept, lost)) = self.end_process(number, keep) else { return };
+        self.note(Some(number), format_args!("is killed; {kept} of what waited reached the disk, {lost} did not"));
+        self.acted(if lost > 0 { FaultKind::CrashLosing } else { FaultKind::CrashKeeping });
+    }
+
+    /// The process of a host ends at once, if it runs. Gives how much of what waited for the disk got there, and how much did not.
+    pub(super) fn end_process(&mut self, number: usize, keep: usize) -> Option<(usize, usize)> {
+        let host = self.hosts.get_mut(number).filter(|host| host.core.is_some())?;
         let (kept, lost) = host.disk.crash(keep);
         let confused = host.core.as_ref().map_or(0, |core| core.counters().decode_failures);
         let (tick, id, leaving, ran) = (host.tick.take(), host.id, host.leaving, host.ran(self.counted_from, self.now));
@@ -244,15 +264,10 @@ impl World {
         if let Some(tick) = tick {
             self.queue.remove(&tick);
         }
-        self.note(Some(number), format_args!("is killed; {} of what waited reached the disk, {lost} did not", kept.len()));
-        if lost > 0 {
-            self.acted(FaultKind::CrashLosing);
-        } else {
-            self.acted(FaultKind::CrashKeeping);
-        }
         for committed in &kept {
             self.check_commit(number, committed);
         }
+        Some((kept.len(), lost))
     }
 
     /// The cells that it subtracted were always those of two sets.

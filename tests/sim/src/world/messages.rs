@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gossip_cdn_protocol::history::disk::Founding;
+use gossip_cdn_protocol::history::memory::MemoryHistory;
 use gossip_cdn_protocol::history::message::Channel;
 use gossip_cdn_protocol::io::{ClientCall, Say};
-use gossip_cdn_protocol::{Command, Input};
+use gossip_cdn_protocol::{Command, Input, NodeId};
 use rand::RngExt;
 
 use super::{Event, SECOND, World};
 use crate::broadcasts::Broadcasts;
+use crate::chronicle::has_majority;
 use crate::faults::FaultKind;
 use crate::network::Cut;
 
@@ -62,9 +64,18 @@ impl World {
 
     /// Why the histories of the hosts that run are not alike, with everything in them that anybody accepted or delivered; `None` if they are.
     pub fn history_gap(&self) -> Option<String> {
+        self.with_histories(|disks| self.chronicle.gap(disks))
+    }
+
+    /// Whether the history's voters that are still there are a majority.
+    pub(super) fn has_majority(&self) -> bool {
+        self.with_histories(has_majority)
+    }
+
+    fn with_histories<T>(&self, look: impl FnOnce(&[(usize, NodeId, &MemoryHistory)]) -> T) -> T {
         let running = self.hosts.iter().filter(|host| host.core.is_some());
-        let disks: Vec<_> = running.map(|host| (host.number, host.disk.history())).collect();
-        self.chronicle.gap(disks.iter().map(|(host, disk)| (*host, &**disk)))
+        let disks: Vec<_> = running.map(|host| (host.number, host.id, host.disk.history())).collect();
+        look(&disks.iter().map(|(host, id, disk)| (*host, *id, &**disk)).collect::<Vec<_>>())
     }
 
     /// How many messages clients said, and how many of them were delivered somewhere.
@@ -99,20 +110,51 @@ impl World {
         self.cut_for_a_while(Cut::Split(its), 10);
     }
 
+    /// What must hold of the message history, as long as no disk forgets unawares what its node said and promised.
+    pub(super) fn require_of_history(&mut self, checked: Result<(), String>) {
+        if let Err(what) = checked
+            && !self.careless
+        {
+            self.checker.fail(what);
+        }
+    }
+
     /// What is missing for the network to be at rest.
     pub(super) fn any_gap(&self) -> Option<String> {
-        self.gap().or_else(|| self.history_gap())
+        self.gap().or_else(|| self.history_gap().filter(|_| !self.careless && !self.stays_apart()))
+    }
+
+    /// The histories that running nodes belong to, and of these one that none of them has left.
+    fn foundings(&self) -> (BTreeSet<Founding>, Option<Founding>) {
+        let running = || self.hosts.iter().filter_map(|host| Some(host.core.as_ref()?.history()));
+        let all: BTreeSet<Founding> = running().filter_map(|history| history.founding()).collect();
+        let fits = |founding: &&Founding| running().all(|history| !history.has_left(founding.id));
+        let chosen = all.iter().find(fits).copied();
+        (all, chosen)
+    }
+
+    /// There are several histories, and each was left by somebody for another one: they stay apart.
+    fn stays_apart(&self) -> bool {
+        let (all, chosen) = self.foundings();
+        all.len() > 1 && chosen.is_none()
     }
 
     /// An operator sees that there are two histories, and makes the nodes of one of them adopt the other: one that none of them has left.
     pub(super) fn join_histories(&mut self) {
-        let running = || self.hosts.iter().filter_map(|host| Some((host.number, host.core.as_ref()?.history())));
-        let foundings: BTreeSet<Founding> = running().filter_map(|(_, history)| history.founding()).collect();
-        let fits = |founding: &&Founding| running().all(|(_, history)| !history.has_left(founding.id));
-        let Some(chosen) = foundings.iter().find(fits).filter(|_| foundings.len() > 1).copied() else { return };
-        let others = running().filter(|(_, history)| history.founding() != Some(chosen)).map(|(host, _)| host);
-        for host in others.collect::<Vec<_>>() {
+        let (all, Some(chosen)) = self.foundings() else { return };
+        let belongs = |host: &&super::Host| host.core.as_ref().is_some_and(|core| core.history().founding() == Some(chosen));
+        let others: Vec<usize> = self.hosts.iter().filter(|host| host.core.is_some() && !belongs(host)).map(|host| host.number).collect();
+        for host in others.into_iter().filter(|_| all.len() > 1) {
             self.ask(host, Command::AdoptHistory(chosen.id));
+        }
+    }
+
+    /// An operator sees that there is no history, because who was named never came back to found it, and starts some host with `--found`.
+    pub(super) fn found_after_all(&mut self) {
+        if self.hosts.iter().all(|host| host.disk.history().founding().is_none()) {
+            self.founders.insert(0);
+            self.kill(0, usize::MAX);
+            self.start_process(0);
         }
     }
 }

@@ -55,7 +55,7 @@ impl World {
             Output::Reply(call, reply) => self.on_reply(number, call, reply),
             Output::Persist(persist) => self.persist(number, persist, writing),
             Output::Fetch(fetch) => self.fetch(number, fetch),
-            Output::IdentityTaken(conflict) => self.checker.fail(format!("n{number} gives up its key: {conflict}")),
+            Output::IdentityTaken(conflict) => self.give_up(number, &conflict),
             // Its nodes are on no common segment: heartbeats are off.
             Output::Heartbeat(_) => {}
             Output::Event(event) => {
@@ -89,7 +89,7 @@ impl World {
             Noted::SummaryRepaired(..) => {}
             Noted::Delivered(place) => {
                 let checked = self.chronicle.on_delivered(number, *place, &self.hosts[number].disk.history());
-                checked.unwrap_or_else(|what| self.checker.fail(what));
+                self.require_of_history(checked);
                 if let Some(broadcasts) = &mut self.broadcasts {
                     broadcasts.on_delivered(self.hosts[number].id, place.id, self.now);
                 }
@@ -168,15 +168,16 @@ impl World {
             if let Some(broadcasts) = &mut self.broadcasts {
                 broadcasts.on_accepted(call, said.id);
             }
-            let checked = self.chronicle.on_said(*said, &self.hosts[number].disk.history());
-            checked.unwrap_or_else(|what| self.checker.fail(what));
+            let checked = self.chronicle.on_said(number, *said, &self.hosts[number].disk.history());
+            self.require_of_history(checked);
         }
         if let Reply::Write(Ok(written)) = &reply {
             let key = self.hosts[number].core.as_ref().map(|core| core.records().key(written.blob));
             let record = |host: &super::Host| key.map(|key| host.disk.record(key)).unwrap_or_default();
             // The disks of others matter where copies were asked for.
             let others = if written.copies > 1 { self.hosts.as_slice() } else { &[] };
-            let disks: Vec<_> = others.iter().filter(|host| host.number != number).map(|host| (&host.disk, record(host))).collect();
+            let others = others.iter().filter(|host| host.number != number);
+            let disks: Vec<_> = others.map(|host| (host.number, &host.disk, record(host))).collect();
             let host = &self.hosts[number];
             self.checker.on_acknowledged(number, written, (&host.disk, record(host)), disks);
             self.client.learn(written.blob);
@@ -250,7 +251,11 @@ impl World {
     }
 
     pub(super) fn check_commit(&mut self, number: usize, committed: &Committed) {
-        let Queued::Persist(persist) = &committed.queued else { return };
+        let persist = match &committed.queued {
+            Queued::Persist(persist) => persist,
+            Queued::Row { name, .. } => return self.checker.on_bytes(*name),
+            Queued::File { .. } | Queued::Unlink(_) => return,
+        };
         for change in &persist.records {
             self.checker.on_durable(number, change);
             // What is on the disk needs no shadow.
@@ -259,7 +264,7 @@ impl World {
             }
         }
         let sound = self.quorums.on_durable(self.hosts[number].id, &persist.history);
-        sound.unwrap_or_else(|what| self.checker.fail(format!("n{number} has {what}")));
+        self.require_of_history(sound.map_err(|what| format!("n{number} has {what}")));
         self.checker.on_issued(self.hosts[number].id, persist.incarnation.unwrap_or_default());
         self.report.needed += self.checker.on_fresh(number, &committed.fresh, &mut self.report.spread);
         committed.dropped.iter().for_each(|dropped| self.checker.on_dropped(number, dropped));
@@ -385,7 +390,8 @@ impl World {
                 Err(CallFault::Busy)
             }
             // It called an address that was another's and is its own now.
-            Err(refusal @ Refusal::FromSelf) if back.is_none_or(|((caller, _), _)| caller == number) => {
+            // Or it is one of two that have one key.
+            Err(refusal @ Refusal::FromSelf) if self.checker.has_doubts() || back.is_none_or(|((caller, _), _)| caller == number) => {
                 Err(CallFault::Refused(refusal.to_string()))
             }
             Err(refusal) => {
