@@ -206,8 +206,12 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
     fn forget(&mut self, id: MessageId) -> Result<(), Error> {
         let name = rows::name_bytes(id);
         let kept = self.keep_no_more(&name)?;
-        if kept && self.indexes.get(&name)?.is_none() && !self.is_decided(id)? {
-            self.messages.remove(&name)?;
+        if kept && self.indexes.get(&name)?.is_none() {
+            match self.decided_as(id)? {
+                Some(Said::Message(decided)) => _ = self.messages.insert(&name, tables::to_json(&[], &decided)?.as_slice())?,
+                Some(Said::Name(_) | Said::Epoch(_)) => {}
+                None => _ = self.messages.remove(&name)?,
+            }
             self.said.remove(&name);
         }
         self.state.withheld.remove(&id);
@@ -223,15 +227,20 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         Ok(now || before)
     }
 
-    /// Whether a slot that is not delivered yet names that message.
-    fn is_decided(&self, id: MessageId) -> Result<bool, Error> {
+    /// What the first slot that is not delivered yet says of a message of that name, if one does.
+    fn decided_as(&self, id: MessageId) -> Result<Option<Said>, Error> {
         for row in self.slots.range(self.state.slot + 1..)? {
             let said: Vec<Said> = tables::from_json(row?.1.value())?;
-            if said.iter().any(|said| matches!(said, Said::Name(name) if *name == id)) {
-                return Ok(true);
+            let is_it = |said: &Said| match said {
+                Said::Name(name) => *name == id,
+                Said::Message(message) => message.id == id,
+                Said::Epoch(_) => false,
+            };
+            if let Some(found) = said.into_iter().find(is_it) {
+                return Ok(Some(found));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Whole and apart: a batch that is never decided leaves nothing behind.
