@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use gossip_cdn_cluster::{Answer, bootstrap_binary, eventually, node_binary, noise, send};
+use gossip_cdn_cluster::{Answer, bootstrap_binary, eventually, node_binary, noise, refusal, send};
 
 /// A demo that runs.
 struct Demo {
@@ -67,16 +67,6 @@ fn demo(flags: &[&str]) -> Command {
     let mut command = Command::new(node_binary());
     command.arg("demo").args(flags).stdin(Stdio::null()).env_remove("RUST_LOG");
     command
-}
-
-/// What a command says that must not start: exit code 2, one sentence on standard error.
-fn refusal(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(output.stdout.is_empty());
-    assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
-    said
 }
 
 #[test]

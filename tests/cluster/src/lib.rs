@@ -466,6 +466,22 @@ pub fn eventually(what: &str, mut claim: impl FnMut() -> bool) {
     }
 }
 
+/// What a program says that cannot start: one sentence, and exit code 2. One that starts all the same is ended.
+pub fn refusal(command: &mut Command) -> String {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(child.kill());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
+    said
+}
+
 /// Bytes that look like nothing and are the same each time.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
