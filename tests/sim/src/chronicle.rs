@@ -68,17 +68,18 @@ pub(crate) struct Chronicle {
     next: u64,
 }
 
-/// Whether a majority of the voters of each history is among the nodes of these ids and disks.
+/// Whether a majority of the voters of each history is among the nodes of these ids and disks. One that went over to another history
+/// votes no more.
 pub(crate) fn has_majority(disks: &[(usize, NodeId, &MemoryHistory)]) -> bool {
-    let ids = disks.iter().map(|(_, id, _)| *id).collect();
-    let mut last: BTreeMap<Founding, Epoch> = BTreeMap::new();
-    for (founding, epoch) in disks.iter().filter_map(|(.., disk)| Some((disk.founding()?, disk.epoch()?))) {
-        let known = last.entry(founding).or_insert_with(|| epoch.clone());
+    let mut last: BTreeMap<Founding, (Epoch, BTreeSet<NodeId>)> = BTreeMap::new();
+    for (id, founding, epoch) in disks.iter().filter_map(|(_, id, disk)| Some((*id, disk.founding()?, disk.epoch()?))) {
+        let (known, here) = last.entry(founding).or_insert_with(|| (epoch.clone(), BTreeSet::new()));
+        here.insert(id);
         if known.number < epoch.number {
             *known = epoch;
         }
     }
-    last.values().all(|epoch| epoch.is_majority(&ids))
+    last.values().all(|(epoch, here)| epoch.is_majority(here))
 }
 
 impl Chronicle {
