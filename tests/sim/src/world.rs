@@ -1,29 +1,29 @@
-//! The world: hosts with their cores and disks, the network between them, and a queue of events in virtual time.
+//! The world: hosts with their cores and disks, the network between them, and a queue of [`events`] in virtual time.
 //!
-//! 1. Events happen one at a time, in the order of their time and then of their making.
-//! 2. A host is a shell as the core's contract wants it: it performs outputs in order, ticks at the deadline, reports completions.
-//!    What belongs to an earlier life of its process is dropped.
-//! 3. After the first broken rule nothing more happens.
+//! A host is a shell as the core's contract wants it: it performs outputs in order, ticks at the deadline, reports completions.
 //!
 //! A test drives a world by hand ([`World::add`], [`World::write`], [`World::run_for`], [`World::split`] ...);
 //! [`World::swarm`] drives it by dice.
 
+mod events;
 mod folders;
 mod host;
+mod looks;
 mod messages;
+mod model;
 mod perform;
 mod swarm;
 
 pub use folders::Again;
+pub use model::{Model, Settings};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use gossip_cdn_protocol::history::epoch::MAX_VOTERS;
-use gossip_cdn_protocol::io::{CallFault, ClientCall, Fetch, OwnCall, Reply, TransferId};
-use gossip_cdn_protocol::wire::{Answer, Entry, Envelope, Introduction, Join, Request};
-use gossip_cdn_protocol::{BlobId, Command, ContentHash, Input, Member, MemberState, NodeId, Record, planted};
+use gossip_cdn_protocol::io::{ClientCall, Reply};
+use gossip_cdn_protocol::{Command, Input, Member, NodeId, planted};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
@@ -32,14 +32,14 @@ use crate::broadcasts::Broadcasts;
 use crate::checker::Checker;
 use crate::chronicle::Chronicle;
 use crate::client::{Client, Wish};
-use crate::disk::Bytes;
-use crate::faults::{Cpu, FaultKind, Plan, Tally};
+use crate::faults::{FaultKind, Plan, Tally};
 use crate::meter::Report;
-use crate::network::{Cut, Latency, Network, Weather};
+use crate::network::{Cut, Network, Weather};
 use crate::plant::Plant;
 use crate::quorum::Quorums;
 use crate::transcript::Transcript;
 use crate::watch::Watch;
+use events::{Arrived, Event, Life};
 use host::Host;
 
 /// Microseconds.
@@ -72,52 +72,6 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// How a seed is run.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How many hosts there are at the beginning; drawn from 5 to 9 if not given.
-    pub nodes: Option<usize>,
-    /// How long faults last, in simulated seconds.
-    pub seconds: u64,
-    /// How many writes are tried.
-    pub writes: u64,
-    /// A bug to put in.
-    pub plant: Option<Plant>,
-    /// Whether to write down what happens.
-    pub trace: bool,
-    /// Whether to weigh messages.
-    pub weigh: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { nodes: None, seconds: 60, writes: 150, plant: None, trace: false, weigh: false }
-    }
-}
-
-/// How the hosts and the network of a world driven by hand are.
-#[derive(Debug, Clone, Copy)]
-pub struct Model {
-    /// How long messages take.
-    pub latency: Latency,
-    /// Of a thousand requests, and of a thousand answers, so many are lost.
-    pub loss: u32,
-    /// Bytes that a host sends in a microsecond; no limit if there is none.
-    pub bandwidth: Option<u64>,
-    /// What handling a message takes.
-    pub cpu: Option<Cpu>,
-    /// Usual time of an fsync, in microseconds.
-    pub fsync: u64,
-    /// Whether there is a bootstrap node.
-    pub bootstrap: bool,
-}
-
-impl Default for Model {
-    fn default() -> Self {
-        Self { latency: Latency::Constant(1000), loss: 0, bandwidth: None, cpu: None, fsync: 2000, bootstrap: true }
-    }
-}
-
 /// What a process leaves behind when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsynced {
@@ -125,93 +79,6 @@ pub enum Unsynced {
     Keep(usize),
     /// All of it got there.
     KeepAll,
-}
-
-/// Which life of which host; what is addressed to an earlier one is dropped.
-type Life = (usize, u64);
-
-#[derive(Debug)]
-enum Event {
-    Tick(Life),
-    Request {
-        to: usize,
-        back: Option<(Life, OwnCall)>,
-        request: Envelope<Request>,
-        bytes: u64,
-    },
-    Answered(Life, OwnCall, Result<Envelope<Answer>, CallFault>, u64),
-    Join {
-        from: Life,
-        call: OwnCall,
-        join: Envelope<Join>,
-    },
-    Joined(Life, OwnCall, Result<Introduction, CallFault>),
-    Serve {
-        from: usize,
-        to: Life,
-        fetch: Fetch,
-    },
-    Arrive {
-        to: Life,
-        transfer: TransferId,
-        results: Vec<(ContentHash, Arrived)>,
-    },
-    Synced(Life),
-    Input(Life, Box<Input>),
-    Start(usize),
-    Stop(Life),
-    Write,
-    Say,
-    Trouble,
-    Mend(u64),
-    Relief(usize),
-    Doom(Life),
-    BootstrapUp,
-    /// The disk of a host is put back to the state that was kept of it.
-    PutBack(usize),
-    /// The identity of a host has ended.
-    NewKey(Life),
-    /// A host that was stopped or busy goes on.
-    Wake(Life),
-}
-
-impl Event {
-    /// Whose process handles it; `None` where no process does.
-    fn handled_by(&self) -> Option<usize> {
-        match self {
-            Self::Tick((host, _))
-            | Self::Request { to: host, .. }
-            | Self::Answered((host, _), ..)
-            | Self::Joined((host, _), ..)
-            | Self::Serve { from: host, .. }
-            | Self::Arrive { to: (host, _), .. }
-            | Self::Synced((host, _))
-            | Self::Input((host, _), _) => Some(*host),
-            Self::Join { .. }
-            | Self::Start(_)
-            | Self::Stop(_)
-            | Self::Write
-            | Self::Say
-            | Self::Trouble
-            | Self::Mend(_)
-            | Self::Relief(_)
-            | Self::Doom(_)
-            | Self::BootstrapUp
-            | Self::PutBack(_)
-            | Self::NewKey(_)
-            | Self::Wake(_) => None,
-        }
-    }
-}
-
-/// What a holder sent for a payload.
-#[derive(Debug, Clone, Copy)]
-enum Arrived {
-    Bytes(Bytes),
-    Absent,
-    /// They ended early.
-    Short(Bytes),
-    Unreachable,
 }
 
 /// A simple bootstrap node: it remembers who registered.
@@ -425,97 +292,6 @@ impl World {
         self.replies.remove(&call)
     }
 
-    /// Lets one event happen; `false` if there is none.
-    pub fn step(&mut self) -> bool {
-        let next = self.queue.first_key_value().map(|((at, _), _)| *at).filter(|_| self.checker.failure().is_none());
-        next.inspect(|_| self.happen_next()).is_some()
-    }
-
-    /// Lets time pass.
-    pub fn run_for(&mut self, duration: Duration) {
-        let end = self.now + micros(duration);
-        self.run_until(end);
-    }
-
-    fn run_until(&mut self, end: u64) {
-        while self.checker.failure().is_none() {
-            if self.queue.first_key_value().is_none_or(|((at, _), _)| *at > end) {
-                break;
-            }
-            self.happen_next();
-        }
-        self.now = end.max(self.now);
-    }
-
-    fn happen_next(&mut self) {
-        let Some(((at, _), event)) = self.queue.pop_first() else { return };
-        self.now = at;
-        self.checker.set_now(at);
-        self.handled += 1;
-        self.come_about(event);
-    }
-
-    /// Why the network is not yet at rest with everything everywhere; `None` when it is.
-    pub fn gap(&self) -> Option<String> {
-        let running: Vec<&Host> = self.hosts.iter().filter(|host| host.life > 0).collect();
-        if let Some(host) = running.iter().find(|host| host.core.is_none()) {
-            return Some(format!("n{} does not run", host.number));
-        }
-        let mut keys = BTreeMap::new();
-        if let Some((one, other)) = running.iter().find_map(|host| keys.insert(host.id, host.number).map(|other| (other, host.number))) {
-            return Some(format!("n{one} and n{other} have one key"));
-        }
-        let root = |host: &&Host| host.core.as_ref().map(|core| core.records().summary().root());
-        if let Some(pair) = running.windows(2).find(|pair| root(&pair[0]) != root(&pair[1])) {
-            return Some(format!("n{} and n{} have different roots", pair[0].number, pair[1].number));
-        }
-        if let Some(doubt) = self.doubt(&running) {
-            return Some(doubt);
-        }
-        let expected = self.checker.expected();
-        running.iter().find_map(|host| self.checker.gap(host.number, &host.disk, &expected))
-    }
-
-    /// A node that runs and that another does not believe to be alive.
-    fn doubt(&self, running: &[&Host]) -> Option<String> {
-        let believed = |host: &Host, other: &Host| {
-            let member = host.core.as_ref().and_then(|core| core.membership().member(other.id));
-            member.is_some_and(|member| member.state == MemberState::Alive)
-        };
-        let pairs = running.iter().flat_map(|host| running.iter().map(move |other| (*host, *other)));
-        let doubted = pairs.into_iter().find(|(host, other)| !believed(host, other));
-        doubted.map(|(host, other)| format!("n{} does not believe that n{} is alive", host.number, other.number))
-    }
-
-    /// The first rule that was broken, if one was.
-    pub fn failure(&self) -> Option<&String> {
-        self.checker.failure()
-    }
-
-    /// The durable record of a blob at a host.
-    pub fn record(&self, host: usize, blob: BlobId) -> Record {
-        let records = self.hosts[host].core.as_ref().map(|core| core.records().key(blob));
-        records.map(|key| self.hosts[host].disk.record(key)).unwrap_or_default()
-    }
-
-    /// The record of a blob as a host's core sees it, durable or not.
-    pub fn pending(&self, host: usize, blob: BlobId) -> Record {
-        let records = self.hosts[host].core.as_ref().map(|core| core.records());
-        records.and_then(|records| records.record(records.key(blob)).ok()).unwrap_or_default()
-    }
-
-    /// Whether a host holds the bytes of a blob's winner.
-    pub fn holds_winner(&self, host: usize, blob: BlobId) -> bool {
-        let record = self.record(host, blob);
-        let hash = record.winner().and_then(|winner| winner.content.payload()).map(|payload| payload.hash);
-        hash.is_some_and(|hash| self.hosts[host].disk.bytes(hash).is_some())
-    }
-
-    /// What waits for a host's disk.
-    pub fn unsynced(&self, host: usize) -> usize {
-        self.hosts[host].disk.queued()
-    }
-
     /// What happened, as text.
     pub fn transcript(&self) -> &Transcript {
         &self.transcript
@@ -558,26 +334,6 @@ impl World {
         self.settings.weigh || self.plan.cpu.is_some() || self.plan.weather.bandwidth.is_some()
     }
 
-    /// Bytes of JSON of all the records that a host has got since those that were laid over.
-    pub(crate) fn weight_of_records(&self, host: usize) -> u64 {
-        let platter = self.hosts[host].disk.platter();
-        let entries = platter.records().map(|(key, record)| Entry { id: key.blob, versions: record.clone() });
-        entries.map(|entry| crate::wire::weight(&entry)).sum()
-    }
-
-    /// Whether all running hosts have the same set of records.
-    pub fn roots_agree(&self) -> bool {
-        let mut roots = self.hosts.iter().filter_map(|host| host.core.as_ref()).map(|core| core.records().summary().root());
-        let first = roots.next();
-        roots.all(|root| Some(root) == first)
-    }
-
-    /// When the first exchange between a host of `side` and another was answered, since costs are counted.
-    pub fn met_across(&self, side: &BTreeSet<usize>) -> Option<u64> {
-        let across = self.meetings.iter().filter(|((one, other), _)| side.contains(one) != side.contains(other));
-        across.map(|(_, at)| *at).min()
-    }
-
     /// Now, in microseconds since the world began.
     pub fn now(&self) -> u64 {
         self.now
@@ -603,100 +359,9 @@ impl World {
         self.transcript.line(self.now, host, what);
     }
 
-    fn at(&mut self, at: u64, event: Event) -> (u64, u64) {
-        self.next_event += 1;
-        let key = (at, self.next_event);
-        self.queue.insert(key, event);
-        key
-    }
-
     fn client_call(&mut self) -> ClientCall {
         self.next_call += 1;
         ClientCall(self.next_call)
-    }
-
-    fn lives(&self, (host, life): Life) -> bool {
-        self.hosts.get(host).is_some_and(|host| host.life == life && host.core.is_some())
-    }
-
-    /// An event happens now, or when the process that handles it has the time.
-    fn come_about(&mut self, event: Event) {
-        let Some(number) = event.handled_by() else { return self.happen(event) };
-        let (now, host) = (self.now, &mut self.hosts[number]);
-        if host.core.is_none() || host.held_until() <= now && host.inbox.is_empty() {
-            return self.happen(event);
-        }
-        let paused = host.paused_until > now;
-        if matches!(event, Event::Tick(_)) {
-            host.tick = None;
-        }
-        host.inbox.push_back(event);
-        if host.inbox.len() == 1 {
-            let (at, life) = (host.held_until(), host.this_life());
-            self.at(at, Event::Wake(life));
-        }
-        if paused {
-            self.acted(FaultKind::Pause);
-        }
-    }
-
-    /// Handles what came first of what waits, and comes back for the next.
-    fn wake(&mut self, life: Life) {
-        let number = life.0;
-        if self.hosts[number].held_until() <= self.now
-            && let Some(event) = self.hosts[number].inbox.pop_front()
-        {
-            self.happen(event);
-        }
-        // Handling may have ended this life.
-        if self.lives(life) && !self.hosts[number].inbox.is_empty() {
-            let at = self.hosts[number].held_until().max(self.now);
-            self.at(at, Event::Wake(life));
-        }
-    }
-
-    /// The process of a host has its hands full for a while.
-    fn occupy(&mut self, number: usize, bytes: u64) {
-        if let Some(Cpu { per_message, bytes_per_micro }) = self.plan.cpu {
-            self.hosts[number].busy_until = self.now + per_message + bytes / bytes_per_micro;
-        }
-    }
-
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::Tick(life) if self.lives(life) => {
-                self.hosts[life.0].tick = None;
-                if self.hosts[life.0].drifted(self.now) > NOTABLE_DRIFT {
-                    self.acted(FaultKind::ClockDrift);
-                }
-                self.input(life.0, Input::Tick);
-            }
-            Event::Request { to, back, request, bytes } => self.deliver(to, back, request, bytes),
-            Event::Answered(life, call, result, bytes) => self.answered(life, call, result, bytes),
-            Event::Join { from, call, join } => self.register(from, call, &join),
-            Event::Joined(life, call, result) => self.joined(life, call, result),
-            Event::Serve { from, to, fetch } => self.serve(from, to, &fetch),
-            Event::Arrive { to, transfer, results } => self.arrive(to, transfer, results),
-            Event::Synced(life) if self.lives(life) => self.synced(life.0),
-            Event::Input(life, input) if self.lives(life) => self.input(life.0, *input),
-            Event::Start(host) => self.start_process(host),
-            Event::Stop(life) if self.lives(life) => self.kill(life.0, usize::MAX),
-            Event::Doom(life) if self.lives(life) => self.crash_losing(life.0),
-            Event::NewKey(life) if self.lives(life) => self.take_key(life.0),
-            Event::Wake(life) if self.lives(life) => self.wake(life),
-            Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::NewKey(_) | Event::Wake(_) => {}
-            Event::PutBack(host) => self.put_back_by_dice(host),
-            Event::Write => self.write_by_dice(),
-            Event::Say => self.say_by_dice(),
-            Event::Trouble => self.trouble(),
-            Event::Mend(cut) => self.mend(cut),
-            Event::Relief(host) => {
-                self.network.slow_down(host, None);
-                let host = &mut self.hosts[host];
-                (host.lies, host.slow, host.full, host.doomed) = (false, false, false, false);
-            }
-            Event::BootstrapUp => self.registry.down = false,
-        }
     }
 
     fn acted(&mut self, kind: FaultKind) {
