@@ -169,6 +169,13 @@ mod tests {
         (folder, path)
     }
 
+    /// Appends these, for all of which there is room.
+    fn fill(journal: &mut Journal, bodies: &[&[u8]]) {
+        for body in bodies {
+            assert!(journal.append(body).unwrap());
+        }
+    }
+
     #[test]
     fn an_append_does_not_change_the_size_of_the_file() {
         let (_folder, path) = folder();
@@ -192,9 +199,7 @@ mod tests {
     fn what_is_in_the_database_is_not_read_again() {
         let (_folder, path) = folder();
         let (mut journal, _) = open(&path, 1);
-        for body in [b"1", b"2", b"3"] {
-            assert!(journal.append(body).unwrap());
-        }
+        fill(&mut journal, &[b"1", b"2", b"3"]);
         journal.restart();
         assert!(open(&path, 4).1.is_empty(), "older ones are left behind it");
         assert!(journal.append(b"4").unwrap());
@@ -213,9 +218,7 @@ mod tests {
     fn damage_before_another_record_is_told() {
         let (_folder, path) = folder();
         let (mut journal, _) = open(&path, 1);
-        for body in [b"1", b"2", b"3"] {
-            assert!(journal.append(body).unwrap());
-        }
+        fill(&mut journal, &[b"1", b"2", b"3"]);
         journal.file.write_all_at(b"x", (BLOCK + HEAD) as u64).unwrap();
         assert_eq!(Journal::open(&path, KEY, 1, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

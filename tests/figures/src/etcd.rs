@@ -5,12 +5,10 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use futures_util::stream::FuturesUnordered;
 use h2::client::SendRequest;
 use http::Request;
 use tempfile::TempDir;
@@ -18,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::agreement::PATIENCE;
 use crate::interruption::{go_on, wait};
+use crate::load;
 use crate::report::{Broken, claim};
 
 /// Clients that share a connection.
@@ -106,37 +105,17 @@ impl Etcd {
         size: usize,
         meanwhile: impl FnOnce(&AtomicU64) -> Result<T, Broken> + Send,
     ) -> Result<T, Broken> {
-        let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            let (counted, ended) = (&done, &over);
-            let watching = scope.spawn(move || {
-                let seen = meanwhile(counted);
-                ended.store(true, Ordering::Relaxed);
-                seen
-            });
-            let put = self.runtime.block_on(async {
-                let putting = FuturesUnordered::new();
-                let mut shared: Option<Putter> = None;
-                for client in 0..clients {
-                    let mut putter = match shared.take().filter(|_| !client.is_multiple_of(SHARED)) {
-                        Some(putter) => putter,
-                        None => Putter::new(self.ports[client / SHARED % self.ports.len()]).await?,
-                    };
-                    shared = Some(putter.clone());
-                    putting.push(async move {
-                        while !ended.load(Ordering::Relaxed) {
-                            let key = counted.fetch_add(1, Ordering::Relaxed);
-                            putter.put(usize::try_from(key)?, size).await?;
-                        }
-                        Ok::<_, Broken>(())
-                    });
-                }
-                putting.try_collect::<Vec<()>>().await.map(drop)
-            });
-            over.store(true, Ordering::Relaxed);
-            let seen = watching.join().map_err(|_| Broken::new("the watch panicked"))?;
-            put.and(seen)
-        })
+        let mut shared: Option<Putter> = None;
+        let putter = async |client: usize| {
+            let putter = match shared.take().filter(|_| !client.is_multiple_of(SHARED)) {
+                Some(putter) => putter,
+                None => Putter::new(self.ports[client / SHARED % self.ports.len()]).await?,
+            };
+            shared = Some(putter.clone());
+            Ok(putter)
+        };
+        let put = async |putter: &mut Putter, key: u64| putter.put(usize::try_from(key)?, size).await;
+        load::under_load(&self.runtime, clients, putter, put, meanwhile)
     }
 }
 

@@ -23,6 +23,7 @@ mod idle;
 mod interruption;
 mod lan;
 mod latecomer;
+mod load;
 mod minority;
 mod namespaces;
 mod newcomer;

@@ -1,12 +1,11 @@
 //! Clients that say ordered messages, many of them on one thread, as [`crate::etcd`] has them: each waits for its answer before it asks again, on a
 //! connection of its own.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use futures_util::TryStreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
+use crate::load;
 use crate::report::{Broken, claim};
 
 /// One client and its connection.
@@ -24,32 +23,8 @@ pub(crate) fn under_load<T: Send>(
     meanwhile: impl FnOnce(&AtomicU64) -> Result<T, Broken> + Send,
 ) -> Result<T, Broken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let (counted, ended) = (&done, &over);
-        let watching = scope.spawn(move || {
-            let seen = meanwhile(counted);
-            ended.store(true, Ordering::Relaxed);
-            seen
-        });
-        let spoken = runtime.block_on(async {
-            let speaking = FuturesUnordered::new();
-            for client in 0..clients {
-                let mut speaker = Speaker::new(&urls[client % urls.len()], size).await?;
-                speaking.push(async move {
-                    while !ended.load(Ordering::Relaxed) {
-                        speaker.say().await?;
-                        counted.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok::<_, Broken>(())
-                });
-            }
-            speaking.try_collect::<Vec<()>>().await.map(drop)
-        });
-        over.store(true, Ordering::Relaxed);
-        let seen = watching.join().map_err(|_| Broken::new("the watch panicked"))?;
-        spoken.and(seen)
-    })
+    let speaker = async |client: usize| Speaker::new(&urls[client % urls.len()], size).await;
+    load::under_load(&runtime, clients, speaker, async |speaker, _| speaker.say().await, meanwhile)
 }
 
 impl Speaker {

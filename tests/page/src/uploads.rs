@@ -13,6 +13,13 @@ fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// Drops these files, an array in JavaScript, onto the page, as somebody who drags them there does.
+fn drop_files(browser: &Browser, files: &str) {
+    let drop = "const data = new DataTransfer(); for (const file of FILES) data.items.add(file); \
+         for (const kind of ['dragenter', 'dragover', 'drop']) document.body.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data }));";
+    browser.js(&drop.replace("FILES", files), vec![]);
+}
+
 /// Writes down each text of progress, for a test to look at when it is over.
 const WATCH: &str = "window.seen = []; new MutationObserver(() => { for (const note of document.querySelectorAll('.upload .note')) seen.push(note.textContent); \
     for (const bar of document.querySelectorAll('.upload progress')) seen.push(`bar ${bar.value > 0}`); }) \
@@ -47,11 +54,7 @@ fn several_dropped_files_are_uploaded_and_their_codes_can_be_photographed() {
     let node = Node::alone();
     let browser = Browser::at(&node.url("/#/network"));
     browser.says("h1", "Network");
-    browser.js(
-        "const data = new DataTransfer(); for (const name of ['one.txt', 'two.txt']) data.items.add(new File([name], name, { type: 'text/plain' })); \
-         for (const kind of ['dragenter', 'dragover', 'drop']) document.body.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data }));",
-        vec![],
-    );
+    drop_files(&browser, "['one.txt', 'two.txt'].map((name) => new File([name], name, { type: 'text/plain' }))");
     browser.eventually("both are there", "document.querySelectorAll('.result').length === 2");
     browser.says("h2", "All blobs");
     browser.press("QR code");
@@ -67,11 +70,7 @@ fn a_dropped_file_shows_its_progress_too() {
     let browser = Browser::at(&node.url("/"));
     browser.says("label.button", "choose files");
     browser.js(WATCH, vec![]);
-    browser.js(
-        "const data = new DataTransfer(); data.items.add(new File([new Uint8Array(96 << 20)], 'dropped.bin')); \
-         document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));",
-        vec![],
-    );
+    drop_files(&browser, "[new File([new Uint8Array(96 << 20)], 'dropped.bin')]");
     browser.says(".result .name", "dropped.bin");
     let seen = browser.js("return seen.join('|')", vec![]);
     let seen = seen.as_str().unwrap();

@@ -192,11 +192,17 @@ mod tests {
         NodeId::from_public_key(&[n; 32])
     }
 
-    #[test]
-    fn a_round_is_a_call_and_a_page_costs_three() {
+    /// Node 1 has heard in one round the message that node 0 said.
+    fn one_told() -> Followed {
         let mut followed = Followed::default();
         followed.at(node(0)).message = Some(0);
         followed.on_message(node(0), node(1));
+        followed
+    }
+
+    #[test]
+    fn a_round_is_a_call_and_a_page_costs_three() {
+        let mut followed = one_told();
         followed.on_word(node(1), node(2));
         followed.on_message(node(1), node(2));
         assert_eq!(followed.known(node(1)).message, Some(1));
@@ -210,9 +216,7 @@ mod tests {
 
     #[test]
     fn a_message_is_delivered_with_the_news_that_was_missing() {
-        let mut followed = Followed::default();
-        followed.at(node(0)).message = Some(0);
-        followed.on_message(node(0), node(1));
+        let mut followed = one_told();
         followed.on_word(node(1), node(0));
         followed.on_delivered(node(0), 1);
         assert_eq!(followed.known(node(0)).delivered, Some(2), "a voter's word came back");
