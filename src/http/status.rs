@@ -6,12 +6,13 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use gossip_cdn_protocol::history::transaction::{Signal, Transaction};
 use gossip_cdn_protocol::io::{Counters, HistoryStatus, Status};
-use gossip_cdn_protocol::{NodeId, StoreFault};
+use gossip_cdn_protocol::{NodeId, Stamp, StoreFault};
 use gossip_cdn_shell::problem::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Context;
+use super::described::rfc3339;
 use super::errors::Fault;
 use crate::store::{Store, TrafficCounts};
 
@@ -75,6 +76,8 @@ struct StatusShown {
 struct TransactionShown {
     /// The first of those below that is not Connected.
     state: String,
+    /// When the node came into it, in RFC 3339.
+    since: String,
     /// As coordinator.
     coordinator: String,
     /// As participant.
@@ -122,9 +125,10 @@ struct HistoryShown {
 }
 
 fn transaction(told: &HistoryStatus) -> TransactionShown {
-    let Transaction { coordinator, participant, asker, sender, signals } = &told.transaction;
+    let Transaction { coordinator, participant, asker, sender, since: _, signals } = &told.transaction;
     TransactionShown {
         state: format!("{:?}", told.transaction.state()),
+        since: rfc3339(Stamp::at(told.since)),
         coordinator: format!("{coordinator:?}"),
         participant: format!("{participant:?}"),
         asker: format!("{asker:?}"),

@@ -16,6 +16,7 @@ use crate::member::{Member, MemberState};
 use crate::record::Record;
 use crate::store::{Missing, StoreFault};
 use crate::summary::Root;
+use crate::time::WallTime;
 use crate::version::{Payload, VersionId};
 use crate::wire::{Answer, Envelope, Introduction, Join, Request};
 
@@ -496,6 +497,8 @@ pub struct HistoryStatus {
     pub synchronised: bool,
     /// What is under way.
     pub transaction: Transaction,
+    /// When it came into its present state, by the wall clock as it is now.
+    pub since: WallTime,
     /// Pages of history fetched since the start.
     pub pages_fetched: u64,
     /// Pages of history sent since the start.

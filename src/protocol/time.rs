@@ -36,3 +36,25 @@ pub struct Now {
     /// For stamps.
     pub wall: WallTime,
 }
+
+impl Now {
+    /// What the clock on the wall would have shown at that moment, had it always gone as it goes now.
+    pub fn wall_at(self, moment: Instant) -> WallTime {
+        let ago = u64::try_from(self.instant.since(moment).as_millis()).unwrap_or(u64::MAX);
+        WallTime(self.wall.0.saturating_sub(ago))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_keeps_its_distance_when_the_clock_on_the_wall_is_set() {
+        let moment = Instant(2_000_000);
+        let now = |wall| Now { instant: Instant(5_000_000), wall: WallTime(wall) };
+        assert_eq!((now(9_000).wall_at(moment), now(1_009_000).wall_at(moment)), (WallTime(6_000), WallTime(1_006_000)));
+        assert_eq!(now(1_000).wall_at(moment), WallTime(0));
+        assert_eq!(now(9_000).wall_at(Instant(6_000_000)), WallTime(9_000), "what lies ahead is now");
+    }
+}

@@ -105,6 +105,13 @@ fn the_status_shows_what_is_under_way_and_how_often_each_signal_came() {
         eventually("it is delivered", || bodies(node) == ["decided by two"]);
         eventually("nothing is under way", || state(node).as_deref() == Some("Connected"));
     }
+    for node in &nodes[..2] {
+        let since = || node.status()["transaction"]["since"].as_str().map(ToOwned::to_owned).expect("a time");
+        let sent = history(node)[0]["sent"].as_str().map(ToOwned::to_owned).expect("a time");
+        // Both as RFC 3339 has them, in UTC and to the millisecond: their order is that of their letters.
+        assert!(since().len() == sent.len() && since() > sent, "{} is behind {sent}", since());
+        eventually("it stays what it is while the state is the same", || since() == since());
+    }
     let coordinated = ["IncomingMessageArrived", "StartTransactionSent", "UpdateRemoteNodes", "CommitSent"];
     let followed = ["StartTransactionReceived", "UpdateReceived", "CommitReceived"];
     // Either may have seen it through. The second counts from its new start, the first has changed epochs before.

@@ -181,7 +181,7 @@ impl Ordered {
             handed: BTreeMap::new(),
             handing: None,
             participates_until: None,
-            transaction: Transaction::default(),
+            transaction: Transaction::new(now),
             votes: BTreeMap::new(),
             silent: false,
             disk: VecDeque::new(),
@@ -284,7 +284,7 @@ impl Ordered {
             (self.heard, self.ballot_at) = (self.heard.max(now), None);
         }
         if self.waiting.insert(message.id, message).is_none() {
-            self.transaction.on_signal(Signal::IncomingMessageArrived);
+            self.transaction.on_signal(Signal::IncomingMessageArrived, now);
             if self.handing.is_none() {
                 self.hand_over_at = Some(now);
             }
@@ -298,9 +298,9 @@ impl Ordered {
     }
 
     /// A slot is decided, as somebody says who knows it: in a vote, a page of history, a rumor.
-    pub fn on_decided(&mut self, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
+    pub fn on_decided(&mut self, now: Instant, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
         if slot == self.decided + 1 {
-            self.decide(slot, batch, out);
+            self.decide(now, slot, batch, out);
         }
     }
 
@@ -310,8 +310,8 @@ impl Ordered {
     }
 
     /// Somebody else's decision.
-    fn decide(&mut self, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
-        self.transaction.on_signal(Signal::CommitReceived);
+    fn decide(&mut self, now: Instant, slot: u64, batch: Batch, out: &mut Vec<Effect>) {
+        self.transaction.on_signal(Signal::CommitReceived, now);
         self.participates_until = None;
         self.record(slot, batch, out);
     }
@@ -388,7 +388,7 @@ impl Ordered {
         }
         if self.participates_until.is_some_and(|until| until <= now) {
             self.participates_until = None;
-            self.transaction.on_timeout(Line::Participant);
+            self.transaction.on_timeout(Line::Participant, now);
         }
         if !self.wants() || self.coordinator.is_some() {
             return;

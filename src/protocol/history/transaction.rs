@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::time::Instant;
+
 /// A state of the founding table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -79,15 +81,10 @@ pub struct Transaction {
     pub asker: State,
     /// As sender.
     pub sender: State,
+    /// When it came into the present [`Self::state`].
+    pub since: Instant,
     /// How often each signal came since the start.
     pub signals: BTreeMap<Signal, u64>,
-}
-
-impl Default for Transaction {
-    fn default() -> Self {
-        let connected = State::Connected;
-        Self { coordinator: connected, participant: connected, asker: connected, sender: connected, signals: BTreeMap::new() }
-    }
 }
 
 impl Signal {
@@ -146,6 +143,12 @@ impl Signal {
 }
 
 impl Transaction {
+    /// Nothing is under way.
+    pub(super) fn new(now: Instant) -> Self {
+        let connected = State::Connected;
+        Self { coordinator: connected, participant: connected, asker: connected, sender: connected, since: now, signals: BTreeMap::new() }
+    }
+
     fn line(&mut self, line: Line) -> &mut State {
         match line {
             Line::Coordinator => &mut self.coordinator,
@@ -156,7 +159,8 @@ impl Transaction {
     }
 
     /// Something happened.
-    pub(super) fn on_signal(&mut self, signal: Signal) {
+    pub(super) fn on_signal(&mut self, signal: Signal, now: Instant) {
+        let before = self.state();
         *self.signals.entry(signal).or_default() += 1;
         if let Some(line) = signal.line() {
             let state = self.line(line);
@@ -166,18 +170,29 @@ impl Transaction {
         if signal == Signal::CommitReceived && self.coordinator != State::StartedTransaction {
             self.coordinator = State::Connected;
         }
+        self.note_move(before, now);
     }
 
     /// What was awaited on that line did not come.
-    pub(super) fn on_timeout(&mut self, line: Line) {
-        self.on_signal(Signal::Timeout);
+    pub(super) fn on_timeout(&mut self, line: Line, now: Instant) {
+        let before = self.state();
+        self.on_signal(Signal::Timeout, now);
         *self.line(line) = State::Connected;
+        self.note_move(before, now);
     }
 
     /// A majority confirmed, and there is nothing to propose.
-    pub(super) fn on_nothing_to_propose(&mut self) {
+    pub(super) fn on_nothing_to_propose(&mut self, now: Instant) {
+        let before = self.state();
         if self.coordinator == State::StartedTransaction {
             self.coordinator = State::Connected;
+        }
+        self.note_move(before, now);
+    }
+
+    fn note_move(&mut self, before: State, now: Instant) {
+        if self.state() != before {
+            self.since = now;
         }
     }
 

@@ -34,7 +34,7 @@ impl<S: Store> Node<S> {
             Command::Holders(blob) => self.on_holders(call, blob, out)?,
             Command::Introduce(address) => self.on_introduce(call, address, out),
             Command::Status => {
-                let status = self.status()?;
+                let status = self.status(now)?;
                 out.push(Output::Reply(call, Reply::Status(Box::new(status))));
             }
             Command::Say(say) => self.on_say(now, call, say, out),
@@ -208,7 +208,7 @@ impl<S: Store> Node<S> {
         out.push(Output::Reply(call, Reply::Left));
     }
 
-    fn status(&self) -> Result<Status, StoreFault> {
+    fn status(&self, now: Now) -> Result<Status, StoreFault> {
         Ok(Status {
             id: self.id(),
             cluster: self.cluster.clone(),
@@ -219,7 +219,7 @@ impl<S: Store> Node<S> {
             live_members: self.membership.live_count() + 1,
             local_health: self.membership.patience(),
             counters: self.counters,
-            history: self.history_status(),
+            history: self.history_status(now),
             misbehaviour: self.misbehaviour.clone(),
         })
     }

@@ -307,7 +307,7 @@ impl<S: Store> Node<S> {
         }
     }
 
-    pub(super) fn history_status(&self) -> HistoryStatus {
+    pub(super) fn history_status(&self, now: Now) -> HistoryStatus {
         let history = &self.history;
         let (pages_fetched, pages_sent) = history.pages();
         HistoryStatus {
@@ -321,6 +321,7 @@ impl<S: Store> Node<S> {
             pending: history.pending().count(),
             synchronised: history.is_synchronised(),
             transaction: history.transaction().clone(),
+            since: now.wall_at(history.transaction().since),
             pages_fetched,
             pages_sent,
         }

@@ -42,13 +42,13 @@ impl Ordered {
         match vote {
             Vote::Confirm { ballot, accepted, decided } => {
                 for (slot, batch) in decided {
-                    self.on_decided(slot, batch, out);
+                    self.on_decided(now, slot, batch, out);
                 }
                 self.on_confirm(now, from, ballot, accepted, ready, out);
             }
             Vote::Received { ballot, slot } => self.on_received(now, from, ballot, slot, ready, out),
             Vote::Decided { slot, batch } => {
-                self.on_decided(slot, batch, out);
+                self.on_decided(now, slot, batch, out);
                 self.proceed(now, ready, out);
             }
             Vote::Refused { promised } => {
@@ -101,7 +101,7 @@ impl Ordered {
         }
         let (slot, batch) = (*slot, batch.clone());
         coordinator.phase = Phase::Steady;
-        self.transaction.on_signal(Signal::CommitSent);
+        self.transaction.on_signal(Signal::CommitSent, now);
         let hash = batch.hash();
         coordinator.untold = Some(Decision { slot, hash });
         let voters = self.others();
@@ -129,7 +129,7 @@ impl Ordered {
         self.coordinator =
             Some(Coordinator { ballot, epoch: self.epoch.number, phase, reported: BTreeMap::new(), until: now + PATIENCE, untold: None });
         (self.seen, self.promised, self.followed, self.ballot_at) = (Some(ballot), Some(ballot), None, None);
-        self.transaction.on_signal(Signal::StartTransactionSent);
+        self.transaction.on_signal(Signal::StartTransactionSent, now);
         self.persist(vec![Change::Promise(ballot)], vec![Then::OwnConfirm(ballot)], out);
     }
 
@@ -156,7 +156,7 @@ impl Ordered {
         let ballot = coordinator.ballot;
         let batch = coordinator.reported.get(&slot).map_or_else(|| self.form(ready), |accepted| accepted.batch.clone());
         if batch.entries.is_empty() {
-            return self.transaction.on_nothing_to_propose();
+            return self.transaction.on_nothing_to_propose(now);
         }
         let mut commit = None;
         if let Some(coordinator) = &mut self.coordinator {
@@ -164,7 +164,7 @@ impl Ordered {
             coordinator.until = now + PATIENCE;
             commit = coordinator.untold.take();
         }
-        self.transaction.on_signal(Signal::UpdateRemoteNodes);
+        self.transaction.on_signal(Signal::UpdateRemoteNodes, now);
         let accepted = Accepted { ballot, batch: batch.clone() };
         self.accepted.insert(slot, accepted.clone());
         self.persist(vec![Change::Accept(slot, accepted)], vec![Then::OwnReceived(ballot, slot)], out);
@@ -197,7 +197,7 @@ impl Ordered {
     pub(super) fn roll_back(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Some(coordinator) = self.coordinator.take() else { return };
         let ballot = coordinator.ballot;
-        self.transaction.on_signal(Signal::RollbackSent);
+        self.transaction.on_signal(Signal::RollbackSent, now);
         // One that is not on disk yet was asked of nobody.
         let unheard = matches!(&coordinator.phase, Phase::Starting(confirmed) if !confirmed.contains(&self.me));
         let told = self.others().into_iter().filter(|_| !unheard);

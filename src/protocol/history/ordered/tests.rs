@@ -192,7 +192,7 @@ impl Net {
             Parcel::History { to, from, slot } => {
                 let known: Vec<(u64, Batch)> = self.places[from].log.range(..=slot).map(|(slot, batch)| (*slot, batch.clone())).collect();
                 self.with(to, |machine, out| {
-                    known.into_iter().for_each(|(slot, batch)| machine.on_decided(slot, batch, out));
+                    known.into_iter().for_each(|(slot, batch)| machine.on_decided(now, slot, batch, out));
                     machine.on_progress(now, &any_frontier, out);
                 });
             }

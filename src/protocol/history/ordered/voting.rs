@@ -28,7 +28,7 @@ impl Ordered {
             }
             Step::Rollback { ballot } => {
                 if self.followed == Some(ballot) {
-                    self.transaction.on_signal(Signal::RollbackReceived);
+                    self.transaction.on_signal(Signal::RollbackReceived, now);
                     (self.followed, self.participates_until) = (None, None);
                 }
                 out.push(Effect::Answer(call, Vote::Taken));
@@ -45,7 +45,7 @@ impl Ordered {
     }
 
     fn participate(&mut self, signal: Signal, now: Instant) {
-        self.transaction.on_signal(signal);
+        self.transaction.on_signal(signal, now);
         self.participates_until = Some(now + PARTICIPATION);
     }
 
@@ -111,7 +111,7 @@ impl Ordered {
         let is_it = |accepted: &&Accepted| accepted.batch.hash() == hash || is_planted(Bug::CommitOfAnyBatch);
         let held = self.accepted.get(&slot).filter(is_it).map(|accepted| accepted.batch.clone());
         match held {
-            Some(batch) if slot == self.decided + 1 => self.decide(slot, batch, out),
+            Some(batch) if slot == self.decided + 1 => self.decide(now, slot, batch, out),
             Some(_) | None => out.push(Effect::Behind(from, slot)),
         }
     }

@@ -16,7 +16,7 @@ impl Replica {
             if let Some(full) = self.asking.on_differ(from).filter(|_| !self.joining) {
                 let known = self.known(full, world.now.instant);
                 let questions = self.asking.begin(BTreeSet::from([from]), false, &known, world.now.instant);
-                self.put(questions, out);
+                self.put(questions, world.now.instant, out);
             }
         } else {
             self.on_head(from, head, out);
@@ -34,11 +34,11 @@ impl Replica {
         self.asking.doubt(now);
     }
 
-    pub(super) fn put(&mut self, questions: impl IntoIterator<Item = Question>, out: &mut Vec<Effect>) {
+    pub(super) fn put(&mut self, questions: impl IntoIterator<Item = Question>, now: Instant, out: &mut Vec<Effect>) {
         for Question { to, ask, session } in questions {
             let asked = match &ask {
                 Ask::UpdateMe(_) => {
-                    self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestSent);
+                    self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestSent, now);
                     Asked::Page(session)
                 }
                 Ask::Versions(_) | Ask::Tell(_) | Ask::Step(_) | Ask::HandOver(_) | Ask::Seat(_) | Ask::Settle(_) => {
@@ -89,12 +89,12 @@ impl Replica {
             }
             let known = self.known(true, now);
             let questions = self.asking.begin(nodes, general, &known, now);
-            self.put(questions, out);
+            self.put(questions, world.now.instant, out);
         }
         if self.asking.is_busy() && !self.asking.is_fetching() {
             let ours = self.known(true, now);
             let question = self.asking.proceed(self.me, self.causal.epoch(), &ours, now);
-            self.put(question, out);
+            self.put(question, world.now.instant, out);
         }
     }
 }

@@ -45,10 +45,10 @@ impl Replica {
             }
             Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(from, &theirs, world.now.instant))),
             Ask::UpdateMe(request) => Some(if self.sending.admit(from, world.now.instant) {
-                self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestReceived);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateMeRequestReceived, world.now.instant);
                 let update = sending::page(&request, world.store)?;
                 self.sending.on_sent(from, update.next.is_none());
-                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestSent);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestSent, world.now.instant);
                 HistoryAnswer::Update(update)
             } else {
                 HistoryAnswer::Busy
@@ -96,11 +96,11 @@ impl Replica {
             (Asked::Versions(session), _) => self.asking.on_versions(session, from, None),
             (Asked::Page(session), Some(HistoryAnswer::Update(update))) => {
                 update.pieces.into_iter().for_each(|piece| self.on_piece(world, piece, out));
-                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestReceived);
+                self.ordered.transaction_mut().on_signal(Signal::UpdateByRequestReceived, world.now.instant);
                 self.asking.on_page(session, from, update.next);
             }
             (Asked::Page(session), _) => {
-                self.ordered.transaction_mut().on_timeout(Line::Asker);
+                self.ordered.transaction_mut().on_timeout(Line::Asker, world.now.instant);
                 self.asking.on_page_failed(session, from);
             }
             (Asked::Seat, Some(HistoryAnswer::Taken(coordinator))) => self.usher = coordinator,
@@ -151,7 +151,7 @@ impl Replica {
             }
             Piece::Slot(slot, batch) => {
                 let mut effects = Vec::new();
-                self.ordered.on_decided(slot, batch, &mut effects);
+                self.ordered.on_decided(world.now.instant, slot, batch, &mut effects);
                 self.route_ordered(world, effects, out);
             }
         }

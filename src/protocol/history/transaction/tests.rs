@@ -336,7 +336,7 @@ fn a_commit_of_what_is_not_held_is_asked_for_in_every_state() {
         let mut voter = Voter::participating(state);
         let did = voter.hears(OTHER, Step::Commit { ballot: ballot(1, OTHER), slot: 1, hash: batch(OTHER, 9).hash() });
         assert!(did.contains(&Effect::Behind(node(OTHER), 1)) && voter.machine.decided() == 0, "{state:?}");
-        voter.with(|machine, _, _, out| machine.on_decided(1, batch(OTHER, 9), out));
+        voter.with(|machine, now, _, out| machine.on_decided(now, 1, batch(OTHER, 9), out));
         assert_eq!((voter.state(), voter.machine.decided()), (State::Connected, 1), "{state:?}");
     }
 }
@@ -345,7 +345,7 @@ fn a_commit_of_what_is_not_held_is_asked_for_in_every_state() {
 fn a_commit_of_another_ends_what_this_node_proposed_or_was_about_to() {
     for state in [State::IncomingMessageReceived, State::UpdatingRemote] {
         let mut voter = Voter::coordinating(state);
-        voter.with(|machine, _, _, out| machine.on_decided(1, batch(OTHER, 1), out));
+        voter.with(|machine, now, _, out| machine.on_decided(now, 1, batch(OTHER, 1), out));
         assert_eq!((voter.state(), voter.machine.waiting().count()), (State::Connected, 1), "{state:?}");
     }
 }
@@ -385,7 +385,7 @@ fn a_participant_whose_coordinator_is_silent_is_connected_again_and_still_bound(
 #[test]
 fn a_confirmed_ballot_without_anything_to_propose_waits_for_nothing() {
     let mut voter = Voter::coordinating(State::StartedTransaction);
-    voter.with(|machine, _, _, out| machine.on_decided(1, batch(ME, 1), out));
+    voter.with(|machine, now, _, out| machine.on_decided(now, 1, batch(ME, 1), out));
     voter.is_answered(OTHER, confirm(ballot(1, ME)));
     assert_eq!((voter.state(), voter.machine.deadline()), (State::Connected, None));
     assert!(voter.machine.is_coordinator(), "and is ready for the next message");
@@ -519,16 +519,16 @@ fn a_request_for_an_update_is_served_and_over_with_its_answer() {
 
 #[test]
 fn sending_is_a_state_between_its_two_signals() {
-    let mut transaction = Transaction::default();
-    transaction.on_signal(Signal::UpdateMeRequestReceived);
+    let mut transaction = Transaction::new(Instant(0));
+    transaction.on_signal(Signal::UpdateMeRequestReceived, Instant(0));
     assert_eq!(transaction.state(), State::SendingUpdateByRequest);
-    transaction.on_signal(Signal::UpdateByRequestSent);
+    transaction.on_signal(Signal::UpdateByRequestSent, Instant(0));
     assert_eq!(transaction.state(), State::Connected);
 }
 
 #[test]
 fn of_several_things_under_way_the_coordinators_shows_first_and_the_senders_last() {
-    let mut transaction = Transaction::default();
+    let mut transaction = Transaction::new(Instant(0));
     let lines = [
         (Signal::UpdateMeRequestReceived, State::SendingUpdateByRequest),
         (Signal::UpdateMeRequestSent, State::WaitForUpdateByRequest),
@@ -536,9 +536,32 @@ fn of_several_things_under_way_the_coordinators_shows_first_and_the_senders_last
         (Signal::StartTransactionSent, State::StartedTransaction),
     ];
     for (signal, state) in lines {
-        transaction.on_signal(signal);
+        transaction.on_signal(signal, Instant(0));
         assert_eq!(transaction.state(), state);
     }
+}
+
+#[test]
+fn a_state_is_as_old_as_its_first_moment_however_often_a_signal_comes_in_it() {
+    let mut transaction = Transaction::new(Instant(1));
+    for (at, signal, since) in [
+        (2, Signal::CommitReceived, 1),
+        (3, Signal::IncomingMessageArrived, 3),
+        (4, Signal::IncomingMessageArrived, 3),
+        (5, Signal::UpdateMeRequestReceived, 3),
+        (6, Signal::StartTransactionSent, 6),
+        (7, Signal::RollbackSent, 7),
+        (8, Signal::UpdateByRequestSent, 8),
+    ] {
+        transaction.on_signal(signal, Instant(at));
+        assert_eq!(transaction.since, Instant(since), "{signal:?}");
+    }
+    transaction.on_signal(Signal::StartTransactionReceived, Instant(9));
+    transaction.on_timeout(Line::Participant, Instant(10));
+    assert_eq!((transaction.state(), transaction.since), (State::Connected, Instant(10)));
+    transaction.on_signal(Signal::StartTransactionSent, Instant(11));
+    transaction.on_nothing_to_propose(Instant(12));
+    assert_eq!((transaction.state(), transaction.since), (State::Connected, Instant(12)));
 }
 
 #[test]
