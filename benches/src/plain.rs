@@ -1,0 +1,106 @@
+//! One client with one connection: a large body read or sent as fast as a loop of system calls can, and `dd`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::interruption::go_on;
+use crate::table::Failed;
+
+/// What is moved with one system call.
+const PIECE: usize = 1 << 20;
+
+/// Gets a path and throws its body away; how many bytes came in a second.
+pub(crate) fn get(authority: &str, path: &str, size: u64) -> Result<f64, Failed> {
+    go_on()?;
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(authority)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
+    let mut reader = BufReader::with_capacity(PIECE, stream);
+    let status = head(&mut reader)?;
+    let mut buffer = vec![0; PIECE];
+    let mut came = 0;
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            piece => came += piece as u64,
+        }
+    }
+    if status != 200 || came != size {
+        return Err(Failed(format!("{path} of {authority}: status {status}, {came} of {size} bytes")));
+    }
+    Ok(rate(size, begin))
+}
+
+/// Puts a file under a path; how many bytes a second it took to the answer.
+pub(crate) fn put(authority: &str, path: &str, file: &Path) -> Result<f64, Failed> {
+    go_on()?;
+    let begin = Instant::now();
+    let mut file = File::open(file)?;
+    let size = file.metadata()?.len();
+    let mut stream = TcpStream::connect(authority)?;
+    write!(stream, "PUT {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n")?;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let piece = file.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..piece).filter(|bytes| !bytes.is_empty()) else { break };
+        stream.write_all(bytes)?;
+    }
+    let status = head(&mut BufReader::new(stream))?;
+    if !matches!(status, 200 | 201 | 204) {
+        return Err(Failed(format!("PUT {path} of {authority}: status {status}")));
+    }
+    Ok(rate(size, begin))
+}
+
+/// Copies a file within one call of `dd` that synchronises it; bytes a second.
+pub(crate) fn dd(from: &Path, to: &Path) -> Result<f64, Failed> {
+    go_on()?;
+    let size = from.metadata()?.len();
+    let named = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let begin = Instant::now();
+    let mut command = Command::new("dd");
+    let status = command.args([&named("if", from), &named("of", to), "bs=1M", "conv=fsync"]).stderr(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(Failed(format!("dd ended with {status}")));
+    }
+    Ok(rate(size, begin))
+}
+
+/// Reads the head of an answer; its status.
+fn head(reader: &mut impl BufRead) -> io::Result<u16> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let status = line.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    while !matches!(line.as_str(), "\r\n" | "") {
+        line.clear();
+        reader.read_line(&mut line)?;
+    }
+    Ok(status)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure of three digits")]
+fn rate(bytes: u64, begin: Instant) -> f64 {
+    bytes as f64 / begin.elapsed().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_an_answer_ends_where_its_body_begins() {
+        let mut answer = &b"HTTP/1.1 201 Created\r\nA: b\r\n\r\nbody"[..];
+        assert_eq!(head(&mut answer).unwrap(), 201);
+        assert_eq!(answer, b"body");
+    }
+
+    #[test]
+    fn an_answer_that_is_none_has_no_status() {
+        assert_eq!(head(&mut &b""[..]).unwrap(), 0);
+        assert_eq!(head(&mut &b"nonsense"[..]).unwrap(), 0);
+    }
+}
