@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`upload`], [`body`] | new and replaced blobs; bodies, with their deadline and bounds |
-//! | [`download`], [`stream`] | payloads, whole and in part, from here or while they arrive |
+//! | [`download`], [`stream`], [`wanted`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
 //! | [`status`], [`members`], [`network`], [`events`], [`metrics`], [`page`] | the node |
@@ -42,6 +42,7 @@ mod status;
 mod stream;
 mod upload;
 mod versions;
+mod wanted;
 
 use std::any::Any;
 use std::future::Future;

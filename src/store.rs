@@ -21,6 +21,7 @@
 //! | `writer`, `commit`, `indexes` | the queue and the batches; what one commit changes; the indexes of lists |
 //! | `pins` | what must not be collected |
 //! | `upload`, `tree`, `payloads` | bytes in, bytes out |
+//! | `verified`, `damage` | which payloads were read right since the start, and what becomes of those that were not |
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
@@ -31,6 +32,7 @@ mod arrivals;
 mod arriving;
 mod commit;
 mod counting;
+mod damage;
 mod encoding;
 #[cfg(test)]
 mod fixture;
@@ -47,6 +49,7 @@ mod tables;
 mod traffic;
 mod tree;
 mod upload;
+mod verified;
 mod writer;
 
 use std::io;
@@ -68,20 +71,23 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub use arriving::{Arriving, Stalled};
+pub use damage::DamageCounts;
 pub use folder::OpenError;
 pub use history::{History, HistorySize, PAGE_BYTES};
 pub use incoming::{Incoming, Next, Part, ReceiveFault};
 pub use list::{ListFault, ListPage, ListQuery, Order, Which};
-pub use payloads::{PayloadReader, PutFault};
+pub use payloads::{FirstReading, PayloadReader, PutFault, ReadFault};
 pub use pins::Pin;
 pub use traffic::TrafficCounts;
 pub use upload::{Stored, Upload};
 pub use writer::Writer;
 
 use arrivals::Arrivals;
+use damage::{Damages, Evidence};
 use folder::Folder;
 use pins::Pins;
 use traffic::Traffic;
+use verified::Verified;
 use writer::{PayloadRow, Queue, Request};
 
 /// Largest payload kept inside the database, in bytes; larger ones are files. A value takes the next power of two of key, value and 8
@@ -156,6 +162,9 @@ pub struct Usage {
     pub payloads: u64,
     /// Their bytes.
     pub payload_bytes: u64,
+    /// Payloads whose copy here was damaged, and that no other node has given back yet.
+    #[serde(default)]
+    pub damaged: u64,
 }
 
 /// The disk that the folder is on.
@@ -172,6 +181,8 @@ struct Shared {
     pins: Pins,
     arrivals: Arrivals,
     traffic: Traffic,
+    verified: Verified,
+    damages: Damages,
     opened: tokio::time::Instant,
     usage: Mutex<Usage>,
     /// Since the start.
@@ -264,7 +275,8 @@ impl Store {
         list::page(&transaction, &self.shared.hasher, query)
     }
 
-    /// A payload, if it is here.
+    /// A payload, if it is here and, as far as it was read, what its name says. A small one that was not read since the start is checked
+    /// now, a large one when its bytes are read.
     pub fn payload(&self, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
         payloads::open(&self.shared, hash)
     }
@@ -339,6 +351,11 @@ impl Store {
     /// How much room there is.
     pub fn disk(&self) -> io::Result<Disk> {
         self.shared.disk()
+    }
+
+    /// What came of damage since the start.
+    pub fn damage(&self) -> DamageCounts {
+        self.shared.damages.counts()
     }
 
     /// How many commits were made since the start. Each is synchronised to the disk.
@@ -423,6 +440,9 @@ impl gossip_cdn_protocol::Store for Store {
     }
 
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
+        if self.shared.damages.is_noted(hash) {
+            return Ok(false);
+        }
         let read = || -> Result<bool, Error> {
             let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
             Ok(table.get(&hash.0)?.is_some())
@@ -457,6 +477,13 @@ impl gossip_cdn_protocol::Store for Store {
 }
 
 impl Shared {
+    /// The copy of that payload is damaged: it is not here any more, and its rows go with the next commit.
+    fn note_damage(&self, hash: ContentHash, evidence: Evidence) {
+        self.verified.forget(hash);
+        self.damages.note(hash, evidence);
+        self.queue.wake();
+    }
+
     fn disk(&self) -> io::Result<Disk> {
         let disk = rustix::fs::statvfs(self.folder.dir())?;
         let reserve = match self.reserve {

@@ -5,8 +5,10 @@
 //! 3. A payload that is not here is fetched; meanwhile a large one is passed on as it arrives, verified group by group. The answer is
 //!    right or there is none: 503 before the first byte, a closed connection after it. A record may come from a peer that lies: bytes
 //!    that are not as many as it says are not served for it.
-//! 4. A single range is answered with 206, several with 206 and [`Framing`].
-//! 5. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
+//! 4. The first reading of a payload since the start is checked as it goes. What turns out to be damaged is not here: the answer goes on
+//!    with what another node has of it.
+//! 5. A single range is answered with 206, several with 206 and [`Framing`].
+//! 6. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, options, route};
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
-use gossip_cdn_protocol::store::{Missing, Store as _};
-use gossip_cdn_protocol::{BlobId, Payload, Record, Version, VersionId};
+use gossip_cdn_protocol::store::Store as _;
+use gossip_cdn_protocol::{BlobId, Payload, Record, StoreFault, Version, VersionId};
 use gossip_cdn_shell::problem::Problem;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -28,8 +30,9 @@ use super::conditional::{self, Verdict};
 use super::disposition::content_disposition;
 use super::errors::Fault;
 use super::range::{Selection, select};
+use super::wanted::{Fetched, Wanted};
 use super::{Context, digests, stream as bytes};
-use crate::store::{Arriving, INLINE_MAX, PayloadReader};
+use crate::store::{Arriving, FirstReading, PayloadReader, ReadFault};
 
 /// No script, no plug-in, no request: only what the browser itself needs to show an image, a sound or a film.
 const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
@@ -42,8 +45,6 @@ const BYTES: &str = "application/octet-stream";
 const HIT: &str = "gossip-cdn; hit";
 /// They were fetched, and are kept.
 const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
-/// How long a reader waits for the first byte of a payload that is not here. A guess: longer than people do, shorter than proxies.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const VERSION: HeaderName = HeaderName::from_static("version");
@@ -182,27 +183,31 @@ enum Found {
     Inline(Bytes, bool),
     /// In a file; whether they were here before they were asked for.
     File(std::sync::Arc<std::fs::File>, bool),
+    /// In a file that is checked as it is read, the first time since the start; whom to ask where it is not right; whether they were
+    /// here before they were asked for.
+    Unread(FirstReading, Wanted, bool),
     /// On their way.
     Arriving(Arriving),
 }
 
 impl Found {
-    fn of(reader: PayloadReader, hit: bool) -> Self {
+    fn of(reader: PayloadReader, wanted: Wanted, hit: bool) -> Self {
         match reader {
+            PayloadReader::Unread(reading) => Self::Unread(reading, wanted, hit),
             PayloadReader::Inline(bytes) => Self::Inline(bytes, hit),
             PayloadReader::File { file, .. } => Self::File(file, hit),
         }
     }
 
     fn is_hit(&self) -> bool {
-        matches!(self, Self::Inline(_, true) | Self::File(_, true))
+        matches!(self, Self::Inline(_, true) | Self::File(_, true) | Self::Unread(_, _, true))
     }
 
     /// What RFC 9211 calls how the request was handled; from which peer the bytes are coming where they are passed on as they come.
     fn cache_status(&self) -> HeaderValue {
         match self {
-            Self::Inline(_, true) | Self::File(_, true) => HeaderValue::from_static(HIT),
-            Self::Inline(_, false) | Self::File(_, false) => HeaderValue::from_static(MISS),
+            Self::Inline(_, true) | Self::File(_, true) | Self::Unread(_, _, true) => HeaderValue::from_static(HIT),
+            Self::Inline(_, false) | Self::File(_, false) | Self::Unread(_, _, false) => HeaderValue::from_static(MISS),
             Self::Arriving(arriving) => {
                 let from = arriving.source().and_then(|holder| HeaderValue::from_str(&format!("{MISS}; detail=\"{holder}\"")).ok());
                 from.unwrap_or(HeaderValue::from_static(MISS))
@@ -213,7 +218,7 @@ impl Found {
     fn body(self, part: Range<u64>) -> BoxBody {
         match self {
             Self::Inline(bytes, _) => inline(&bytes, &part).boxed(),
-            Self::File(..) | Self::Arriving(_) => SizedStream::new(part.end - part.start, self.stream(part)).boxed(),
+            Self::File(..) | Self::Unread(..) | Self::Arriving(_) => SizedStream::new(part.end - part.start, self.stream(part)).boxed(),
         }
     }
 
@@ -221,6 +226,7 @@ impl Found {
         match self {
             Self::Inline(bytes, _) => stream::iter([Ok(inline(bytes, &part))]).boxed_local(),
             Self::File(file, _) => bytes::of_file(std::sync::Arc::clone(file), part.start, part.end).boxed_local(),
+            Self::Unread(reading, wanted, _) => bytes::of_unread(reading.clone(), wanted.clone(), part.start, part.end).boxed_local(),
             Self::Arriving(arriving) => bytes::of_arriving(arriving.clone(), part.start, part.end).boxed_local(),
         }
     }
@@ -232,57 +238,39 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
     bytes.slice(at(part.start)..at(part.end))
 }
 
-/// Finds the payload here, or has it fetched and waits for [`FIRST_BYTE`] at most.
+/// Finds the payload here, or has it fetched and waits for its first byte.
 async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
+    let wanted = || Wanted::new(context, selected.payload, selected.blob);
     if let Some(reader) = context.store.payload(selected.payload.hash)? {
-        return right_size(reader, selected, true);
-    }
-    // The search for a holder goes on when this reader has given up.
-    tokio::time::timeout(FIRST_BYTE, fetch(context, selected, from)).await.unwrap_or(Err(Fault::NoHolder))
-}
-
-/// Asks for the payload and waits for it to come, or to begin coming.
-async fn fetch(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
-    let hash = selected.payload.hash;
-    let missing = Missing { hash, size: selected.payload.size, key: context.store.key(selected.blob) };
-    let want = context.driver.want(missing);
-    if selected.payload.size <= INLINE_MAX as u64 {
-        want.await?;
-        return here_now(context, selected);
-    }
-    // A problem can be answered until the first byte is here, and no longer. A transfer that ends without one is followed by another.
-    let begun = async {
-        loop {
-            let mut arriving = context.store.next_arriving(hash).await;
-            if arriving.wait_beyond(from).await.is_ok() {
-                return arriving;
+        // The store checks no more than what is read, and it is too late for a problem once that was promised.
+        let is_right = match &reader {
+            PayloadReader::Unread(reading) if reading.size() == selected.payload.size && from < reading.size() => {
+                let reading = reading.clone();
+                match actix_web::web::block(move || reading.read(from, 1)).await.unwrap_or(Err(ReadFault::Damaged)) {
+                    Ok(_) => true,
+                    Err(ReadFault::Damaged) => false,
+                    Err(ReadFault::Local(error)) => return Err(StoreFault(error.to_string()).into()),
+                }
             }
+            PayloadReader::Unread(_) | PayloadReader::Inline(_) | PayloadReader::File { .. } => true,
+        };
+        if is_right {
+            return right_size(reader, selected, wanted(), true);
         }
-    };
-    tokio::select! {
-        // First: a transfer that has failed everywhere may look like one that is about to begin.
-        biased;
-        wanted = want => {
-            wanted?;
-            here_now(context, selected)
-        }
-        arriving = begun => if arriving.size == selected.payload.size { Ok(Found::Arriving(arriving)) } else { Err(Fault::NoHolder) },
     }
-}
-
-/// A payload that was just fetched. It may be gone again only because its version was covered meanwhile.
-fn here_now(context: &Context, selected: &Selected<'_>) -> Result<Found, Fault> {
-    let reader = context.store.payload(selected.payload.hash)?.ok_or(Fault::NoHolder)?;
-    right_size(reader, selected, false)
+    match wanted().fetch(from).await? {
+        Fetched::Here(reader) => right_size(reader, selected, wanted(), false),
+        Fetched::Arriving(arriving) => Ok(Found::Arriving(arriving)),
+    }
 }
 
 /// A payload of another length than the record says is none that a right record could name: the record lies.
-fn right_size(reader: PayloadReader, selected: &Selected<'_>, hit: bool) -> Result<Found, Fault> {
+fn right_size(reader: PayloadReader, selected: &Selected<'_>, wanted: Wanted, hit: bool) -> Result<Found, Fault> {
     if reader.size() != selected.payload.size {
         tracing::warn!(blob = %selected.blob, version = %selected.version, "a record says a wrong size; its payload is not served");
         return Err(Fault::NoHolder);
     }
-    Ok(Found::of(reader, hit))
+    Ok(Found::of(reader, wanted, hit))
 }
 
 fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
@@ -346,10 +334,11 @@ mod tests {
     use gossip_cdn_protocol::{ContentHash, NodeId, Sha256Digest, Stamp, WallTime};
     use uuid::Uuid;
 
+    use super::super::wanted::FIRST_BYTE;
     use super::super::{Settings, Tasks};
     use super::*;
     use crate::driver::{self, Inbox};
-    use crate::store::{Next, Options, Pin, Reserve, Store, Writer};
+    use crate::store::{INLINE_MAX, Next, Options, Pin, Reserve, Store, Writer};
 
     /// What routes work with, in a folder of its own, and a core that never answers. Nothing is committed until the writer runs.
     fn context(dir: &std::path::Path) -> (Context, Writer, Inbox) {

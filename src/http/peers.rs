@@ -182,7 +182,7 @@ async fn on_payloads(request: HttpRequest, body: Payload, context: Data<PeerCont
         let found = match context.store.payload(hash).map_err(|fault| errors::store(&fault))? {
             Some(PayloadReader::Inline(bytes)) => Some(bytes),
             // Not small, so not asked for by a node that keeps the rules.
-            Some(PayloadReader::File { .. }) | None => None,
+            Some(PayloadReader::File { .. } | PayloadReader::Unread(_)) | None => None,
         };
         // The reader bounds the answer: what is beyond the bound is absent, and asked for again.
         let found = found.filter(|bytes| total + bytes.len() as u64 <= MAX_BATCH_BYTES);

@@ -3,7 +3,9 @@
 //! 1. Memory does not follow size: one chunk is in flight per reader, small at first and growing to 1 MiB while the reader keeps up,
 //!    so that many slow readers hold little.
 //! 2. What the system has in memory is read on the worker; what would wait for a disk is read on the blocking pool.
-//! 3. A body is exactly as long as was said, or it ends with an error that closes the connection.
+//! 3. What was not read since the start is checked on the blocking pool before it leaves. Where it is not right the body goes on with what
+//!    another node sends, at the same byte.
+//! 4. A body is exactly as long as was said, or it ends with an error that closes the connection.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use actix_web::web::{self, Bytes};
 use futures_util::{Stream, stream};
 
-use crate::store::Arriving;
+use super::wanted::{Fetched, Wanted};
+use crate::store::{Arriving, FirstReading, PayloadReader, ReadFault};
 
 /// The first chunk of a body.
 const FIRST_CHUNK: u64 = 64 << 10;
@@ -24,6 +27,8 @@ const MAX_CHUNK: u64 = 1 << 20;
 enum Source {
     /// All of them are here.
     Here(Arc<File>),
+    /// All of them are here, and are checked as they are read.
+    Unread(FirstReading, Wanted),
     /// They are arriving from another node, and are read as far as they are verified.
     Arriving(Arriving),
 }
@@ -38,6 +43,11 @@ struct Reader {
 /// The bytes of a file from `start` to `end`.
 pub(super) fn of_file(file: Arc<File>, start: u64, end: u64) -> impl Stream<Item = io::Result<Bytes>> + 'static {
     chunks(Reader { source: Source::Here(file), offset: start, end, chunk: FIRST_CHUNK })
+}
+
+/// The bytes of a payload from `start` to `end`, checked as they are read.
+pub(super) fn of_unread(reading: FirstReading, wanted: Wanted, start: u64, end: u64) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    chunks(Reader { source: Source::Unread(reading, wanted), offset: start, end, chunk: FIRST_CHUNK })
 }
 
 /// The bytes of a payload from `start` to `end`, as they arrive.
@@ -57,24 +67,54 @@ fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> + 'static {
 
 impl Reader {
     async fn next(&mut self) -> io::Result<Bytes> {
-        let (file, readable) = match &mut self.source {
-            Source::Here(file) => (Arc::clone(file), self.end),
-            Source::Arriving(arriving) => {
-                let verified = arriving.wait_beyond(self.offset).await;
-                let stalled = || io::Error::new(io::ErrorKind::TimedOut, "the payload stopped arriving");
-                (arriving.file(), verified.map_err(|_| stalled())?.min(self.end))
-            }
+        let bytes = loop {
+            let (file, readable) = match &mut self.source {
+                Source::Here(file) => (Arc::clone(file), self.end),
+                Source::Unread(reading, wanted) => {
+                    let (reading, wanted) = (reading.clone(), wanted.clone());
+                    match checked(reading, self.offset, self.length(self.end)?).await {
+                        Ok(bytes) => break bytes,
+                        Err(ReadFault::Damaged) => self.source = elsewhere(wanted, self.offset).await?,
+                        Err(ReadFault::Local(error)) => return Err(error),
+                    }
+                    continue;
+                }
+                Source::Arriving(arriving) => {
+                    let verified = arriving.wait_beyond(self.offset).await;
+                    let stalled = || io::Error::new(io::ErrorKind::TimedOut, "the payload stopped arriving");
+                    (arriving.file(), verified.map_err(|_| stalled())?.min(self.end))
+                }
+            };
+            break read(file, self.offset, self.length(readable)?).await?;
         };
-        let length = readable.saturating_sub(self.offset).min(self.chunk);
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the payload is shorter than was said"));
-        }
-        let bytes = read(file, self.offset, length).await?;
         self.offset += bytes.len() as u64;
         self.chunk = (self.chunk * 2).min(MAX_CHUNK);
         Ok(bytes)
     }
+
+    /// How much to read next of what ends at `readable`.
+    fn length(&self, readable: u64) -> io::Result<usize> {
+        let length = readable.saturating_sub(self.offset).min(self.chunk);
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the payload is shorter than was said"));
+        }
+        usize::try_from(length).map_err(io::Error::other)
+    }
+}
+
+async fn checked(reading: FirstReading, offset: u64, length: usize) -> Result<Bytes, ReadFault> {
+    web::block(move || reading.read(offset, length)).await.map_err(io::Error::other)?
+}
+
+/// Where a body goes on whose payload turned out to be damaged here.
+async fn elsewhere(wanted: Wanted, offset: u64) -> io::Result<Source> {
+    let fetched = wanted.fetch(offset).await.map_err(|_| io::Error::other("the payload is damaged here, and no other node sends it"))?;
+    Ok(match fetched {
+        Fetched::Arriving(arriving) => Source::Arriving(arriving),
+        Fetched::Here(PayloadReader::File { file, .. }) => Source::Here(file),
+        Fetched::Here(PayloadReader::Unread(reading)) => Source::Unread(reading, wanted),
+        Fetched::Here(PayloadReader::Inline(_)) => return Err(io::Error::other("a large payload came as a small one")),
+    })
 }
 
 /// Reads up to `length` bytes, at least one. The file ending early is an error: its length was announced.

@@ -235,6 +235,16 @@ impl Arrivals {
         }
     }
 
+    /// A payload was damaged here: what is right of it is there for the transfer that fetches it, unless one is at it already.
+    pub(super) fn keep(&self, shared: &Shared, hash: ContentHash, left: Partial) {
+        let mut known = lock(&self.known);
+        let surplus = if known.arriving.contains_key(&hash) { Some(left) } else { known.left.insert(hash, left) };
+        drop(known);
+        if let Some(surplus) = surplus {
+            remove(shared, &surplus);
+        }
+    }
+
     /// A reader of the payload, if it is arriving.
     pub(super) fn reader(&self, hash: ContentHash) -> Option<Arriving> {
         let known = lock(&self.known);

@@ -9,7 +9,8 @@
 //!    a tombstone needs no bytes.)
 //! 3. A payload is here or missing, never both; it is missing exactly if a live version names it and it is not here.
 //! 4. A payload that nobody claims leaves in the commit in which it lost its last claim or its last pin.
-//! 5. The counters are those of the tables, commit by commit.
+//! 5. A damaged copy is not here: its claims stay where a live version names it, and it is missing; what was only retained is gone.
+//! 6. The counters are those of the tables, commit by commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,9 @@ use gossip_cdn_protocol::item::RecordKey;
 use gossip_cdn_protocol::{ContentHash, Member, Persist, Record, Version};
 use redb::{Error, ReadableTable, ReadableTableMetadata};
 
+use super::damage::Evidence;
 use super::encoding;
+use super::folder::Folder;
 use super::indexes::Indexes;
 use super::pins::Pins;
 use super::tables::{self, KeyBytes, OwnerBytes, RetainedBytes, Tables};
@@ -36,10 +39,24 @@ pub(super) struct Batch<'txn, 'pins> {
     candidates: BTreeSet<ContentHash>,
     /// Payloads that are not missing any more.
     settled: Vec<ContentHash>,
+    damaged: Vec<Damaged>,
+    /// Payloads that had been damaged and came.
+    replaced: u64,
     identity: Option<Identity>,
 }
 
+/// A copy that turned out to be damaged and is not here any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damaged {
+    pub(super) hash: ContentHash,
+    /// The length that a record tells, if one misses it.
+    pub(super) missed: Option<u64>,
+    /// Whether its files may be touched: no good copy is about to take their names.
+    pub(super) free: bool,
+}
+
 /// What is to be done when the commit is on disk.
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) usage: Usage,
     /// Who this node is from now on, if that changed.
@@ -50,12 +67,16 @@ pub(super) struct Outcome {
     pub(super) collected: Vec<ContentHash>,
     /// Those of them that have files.
     pub(super) files: Vec<ContentHash>,
+    /// Copies that turned out to be damaged.
+    pub(super) damaged: Vec<Damaged>,
+    /// How many payloads came that had been damaged.
+    pub(super) replaced: u64,
 }
 
 impl<'txn, 'pins> Batch<'txn, 'pins> {
     pub(super) fn new(tables: Tables<'txn>, pins: &'pins Pins, usage: Usage, released: BTreeSet<ContentHash>) -> Self {
-        let (indexes, fresh, settled) = (Indexes::default(), Vec::new(), Vec::new());
-        Self { tables, pins, usage, indexes, fresh, candidates: released, settled, identity: None }
+        let (indexes, fresh, settled, damaged) = (Indexes::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { tables, pins, usage, indexes, fresh, candidates: released, settled, damaged, replaced: 0, identity: None }
     }
 
     /// Another key, and the first life with it.
@@ -214,9 +235,19 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
                 let size = self.named_size(&other, hash)?;
                 self.tables.missing.insert(&hash.0, (size, &other))?;
             }
-            None => self.settled.push(hash),
+            None => {
+                self.settled.push(hash);
+                self.forget_damage(hash)?;
+            }
         }
         Ok(())
+    }
+
+    /// Nobody misses that payload any more. True: it had been damaged.
+    fn forget_damage(&mut self, hash: ContentHash) -> Result<bool, Error> {
+        let was = self.tables.damaged.remove(&hash.0)?.is_some();
+        self.usage.damaged = self.usage.damaged.saturating_sub(u64::from(was));
+        Ok(was)
     }
 
     /// The records that claim a payload, and whether a live version of theirs names it.
@@ -235,12 +266,17 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
     pub(super) fn payload(&mut self, hash: ContentHash, size: u64, inline: Option<&[u8]>) -> Result<(), Error> {
         self.candidates.insert(hash);
         self.settled.push(hash);
-        if self.tables.payloads.insert(&hash.0, size)?.is_some() {
+        let is_here = self.tables.payloads.insert(&hash.0, size)?.is_some();
+        if let Some(bytes) = inline {
+            let same = is_here && self.tables.inline.get(&hash.0)?.is_some_and(|row| row.value() == bytes);
+            if !same {
+                self.tables.inline.insert(&hash.0, bytes)?;
+            }
+        }
+        if is_here {
             return Ok(());
         }
-        if let Some(bytes) = inline {
-            self.tables.inline.insert(&hash.0, bytes)?;
-        }
+        self.replaced += u64::from(self.forget_damage(hash)?);
         self.usage.payloads += 1;
         self.usage.payload_bytes = self.usage.payload_bytes.saturating_add(size);
         self.tables.missing.remove(&hash.0)?;
@@ -249,6 +285,55 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
             for (key, _) in self.claimants(hash)? {
                 self.redirect(&key, hash, None)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The copy of a payload is damaged, or was when it was looked at.
+    pub(super) fn damaged(&mut self, hash: ContentHash, evidence: &Evidence, folder: &Folder) -> Result<(), Error> {
+        let Some(size) = self.tables.payloads.get(&hash.0)?.map(|row| row.value()) else { return Ok(()) };
+        let still = match evidence {
+            Evidence::Inline => self.tables.inline.get(&hash.0)?.is_none_or(|row| ContentHash::of(row.value()) != hash),
+            Evidence::File(_) | Evidence::NoFile => {
+                self.tables.inline.get(&hash.0)?.is_none() && evidence.holds(&folder.payload(hash)).map_err(Error::Io)?
+            }
+        };
+        if !still {
+            return Ok(());
+        }
+        let free = matches!(evidence, Evidence::File(_)) && self.pins.condemn_damaged(hash);
+        let missed = self.lose(hash, size)?;
+        self.damaged.push(Damaged { hash, missed, free });
+        Ok(())
+    }
+
+    /// Removes the rows of a payload whose bytes are gone. It is missing then, if a live version names it: the size that one tells.
+    fn lose(&mut self, hash: ContentHash, size: u64) -> Result<Option<u64>, Error> {
+        self.claim_fresh()?;
+        self.tables.remove_payload(hash, size, &mut self.usage)?;
+        let mut missed = None;
+        for (key, live) in self.claimants(hash)? {
+            self.drop_retained(&key, hash)?;
+            if !live {
+                self.tables.owners.remove(&tables::owner_bytes(hash, &key))?;
+            } else if missed.is_none() {
+                let size = self.named_size(&key, hash)?;
+                self.tables.missing.insert(&hash.0, (size, &key))?;
+                self.tables.damaged.insert(&hash.0, ())?;
+                self.usage.damaged += 1;
+                missed = Some(size);
+            }
+        }
+        Ok(missed)
+    }
+
+    /// That record retains those bytes no more, whatever for.
+    fn drop_retained(&mut self, key: &KeyBytes, hash: ContentHash) -> Result<(), Error> {
+        let (first, last) = tables::retained_by(key);
+        let rows = self.tables.retained.range::<&RetainedBytes>(&first..=&last)?;
+        let rows: Vec<RetainedBytes> = rows.map(|row| row.map(|(row, _)| *row.value())).collect::<Result<_, _>>()?;
+        for row in rows.into_iter().filter(|row| tables::retained_hash(row) == hash) {
+            self.tables.retained.remove(&row)?;
         }
         Ok(())
     }
@@ -275,7 +360,8 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
             }
         }
         self.tables.meta.insert(tables::USAGE, tables::to_json(&[], &self.usage)?.as_slice())?;
-        Ok(Outcome { usage: self.usage, identity: self.identity, settled: self.settled, collected, files })
+        let Self { usage, identity, settled, damaged, replaced, .. } = self;
+        Ok(Outcome { usage, identity, settled, collected, files, damaged, replaced })
     }
 }
 
@@ -442,6 +528,8 @@ mod tests {
         Hear { at: u128, origin: u8, bytes: u8, apart: bool },
         /// Bytes arrive.
         Arrive(u8),
+        /// The copy of these bytes is found damaged, if there is one.
+        Damage(u8),
         /// The commit ends here.
         Commit,
     }
@@ -451,6 +539,7 @@ mod tests {
         let step = prop_oneof![
             3 => hear.prop_map(|(at, origin, bytes, apart)| Step::Hear { at, origin, bytes, apart }),
             2 => (1..5u8).prop_map(Step::Arrive),
+            1 => (1..5u8).prop_map(Step::Damage),
             1 => Just(Step::Commit),
         ];
         prop::collection::vec(step, 0..30)
@@ -511,6 +600,8 @@ mod tests {
         let named: BTreeSet<ContentHash> = heard.records.values().flat_map(|record| named(record).into_keys()).collect();
         let missing: BTreeSet<ContentHash> = tables.missing.iter().unwrap().map(|row| ContentHash(*row.unwrap().0.value())).collect();
         assert_eq!(missing, named.difference(&here).copied().collect());
+        let damaged: BTreeSet<ContentHash> = tables.damaged.iter().unwrap().map(|row| ContentHash(*row.unwrap().0.value())).collect();
+        assert!(damaged.is_subset(&missing) && usage.damaged == damaged.len() as u64);
 
         let mut claimed: BTreeSet<ContentHash> = named.clone();
         for row in tables.retained.iter().unwrap() {
@@ -552,11 +643,26 @@ mod tests {
             let (mut heard, mut usage, mut before) = (Heard::default(), Usage::default(), BTreeSet::new());
             for commit in steps.split(|step| matches!(step, Step::Commit)) {
                 let mut batch = Batch::new(Tables::open(&transaction).unwrap(), &pins, usage, BTreeSet::new());
+                // As the writer does: what is damaged is lost before anything else of a commit.
+                for step in commit {
+                    let Step::Damage(bytes) = *step else { continue };
+                    let hash = ContentHash::of(&[bytes]);
+                    if here(&batch.tables).contains(&hash) {
+                        batch.lose(hash, 1).unwrap();
+                        before.remove(&hash);
+                        // Whoever owed these bytes, or was owed others only until they came, is owed nothing.
+                        let lost = heard.versions.iter().filter(|(_, version)| hash_of(version) == Some(hash));
+                        let free = |at: u128, version: &Version| {
+                            lost.clone().any(|(other, lost)| *other == at && (lost == version || lost.dominates(version)))
+                        };
+                        heard.readable.retain(|(at, version)| !free(*at, version));
+                    }
+                }
                 for step in commit {
                     match *step {
                         Step::Hear { at, origin, bytes, apart } => hear(&mut heard, &mut batch, at, origin, bytes, apart),
                         Step::Arrive(bytes) => batch.payload(ContentHash::of(&[bytes]), 1, Some(&[bytes])).unwrap(),
-                        Step::Commit => (),
+                        Step::Damage(_) | Step::Commit => (),
                     }
                     heard.note_readable(&here(&batch.tables));
                     before.extend(here(&batch.tables));

@@ -86,10 +86,15 @@ impl Fixture {
     }
 
     pub(super) fn bytes(&self, hash: ContentHash) -> Option<Vec<u8>> {
-        self.store.payload(hash).unwrap().map(|payload| match payload {
-            super::PayloadReader::Inline(bytes) => bytes.to_vec(),
-            super::PayloadReader::File { file, size } => read(&file, size),
-        })
+        match self.store.payload(hash).unwrap()? {
+            super::PayloadReader::Inline(bytes) => Some(bytes.to_vec()),
+            super::PayloadReader::File { file, size } => Some(read(&file, size)),
+            super::PayloadReader::Unread(reading) => match reading.read(0, usize::try_from(reading.size()).unwrap()) {
+                Ok(bytes) => Some(bytes.to_vec()),
+                Err(super::ReadFault::Damaged) => None,
+                Err(super::ReadFault::Local(error)) => panic!("{error}"),
+            },
+        }
     }
 }
 

@@ -196,6 +196,20 @@ impl Folder {
         }
     }
 
+    /// Makes an unfinished payload of a damaged one: what is right of it need not be fetched again. Who has it open reads on.
+    pub(super) fn set_aside(&self, hash: ContentHash, size: u64) -> io::Result<Partial> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // Files in the folder were numbered from the same beginning by earlier lives.
+        let numbers = (number..=u64::MAX).map(|number| self.dir.join("partial").join(format!("{hash}.{size}.{number}")));
+        let path = numbers.into_iter().find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+        match fs::rename(self.outboard(hash), outboard_of(&path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(File::create(outboard_of(&path))?),
+            renamed => renamed?,
+        }
+        fs::rename(self.payload(hash), &path)?;
+        Ok(Partial { size, path })
+    }
+
     /// Opens what [`Self::partials`] found.
     pub(super) fn open_partial(&self, left: &Partial) -> io::Result<(TempFile, TempFile)> {
         let open = |path: PathBuf| {

@@ -19,12 +19,14 @@ use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable, TableHandl
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
+use super::damage::Damages;
 use super::folder::{Folder, Partial, at};
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pins;
 use super::tables::{self, Tables};
 use super::traffic::Traffic;
+use super::verified::Verified;
 use super::writer::{Queue, Request};
 use super::{Identity, OpenError, Options, Shared, Usage, indexes};
 
@@ -45,6 +47,8 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         pins: Pins::default(),
         arrivals: Arrivals::new(partials),
         traffic: Traffic::default(),
+        verified: Verified::default(),
+        damages: Damages::default(),
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
         tail: Mutex::default(),

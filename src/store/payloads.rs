@@ -1,11 +1,17 @@
 //! Reading payloads, and encoding them for peers.
 //!
+//! 1. The first reading of a payload after a start is checked before a byte of it leaves ([`super::verified`]); peers are sent checked
+//!    groups only, always.
+//! 2. A copy that fails its check is not here any more, from that moment on ([`super::damage`]); so is one whose file is gone or short,
+//!    or lies where the disk cannot read it.
+//!
 //! An open file survives the collection of its payload: it is unlinked, and its bytes go when the last reader closes it.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Weak};
 
 use bao_tree::io::outboard::{PostOrderMemOutboard, PostOrderOutboard};
 use bao_tree::io::sync::{ReadAt, encode_ranges_validated};
@@ -14,21 +20,25 @@ use bytes::Bytes;
 use gossip_cdn_protocol::{ContentHash, StoreFault};
 use redb::{Error, ReadableDatabase};
 
-use super::tree::{BLOCK, GROUP};
+use super::damage::Evidence;
+use super::tree::{self, BLOCK, GROUP};
+use super::verified::Groups;
 use super::{Shared, fault, tables};
 
 /// A payload that is here.
 #[derive(Debug, Clone)]
 pub enum PayloadReader {
-    /// All its bytes.
+    /// All its bytes, checked.
     Inline(Bytes),
-    /// Its file; read it with `read_at`.
+    /// Its file, all of which was checked since the start; read it with `read_at`.
     File {
         /// The file, open.
         file: Arc<File>,
         /// Its length in bytes.
         size: u64,
     },
+    /// Its file, of which some groups were not read yet since the start.
+    Unread(FirstReading),
 }
 
 impl PayloadReader {
@@ -37,8 +47,102 @@ impl PayloadReader {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::File { size, .. } => *size,
+            Self::Unread(reading) => reading.size,
         }
     }
+}
+
+/// Why bytes cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFault {
+    /// They are not those of the payload, which is missing now: it has to come from another node.
+    #[error("the copy here is damaged")]
+    Damaged,
+    /// The system refuses.
+    #[error("the payload cannot be read: {0}")]
+    Local(#[from] io::Error),
+}
+
+/// The first reading of a large payload since the start: what is read is checked, unless it was before.
+#[derive(Clone)]
+pub struct FirstReading {
+    /// A reader that takes its time does not keep the store from being closed.
+    shared: Weak<Shared>,
+    hash: ContentHash,
+    size: u64,
+    file: Arc<File>,
+    tree: Arc<File>,
+    groups: Arc<Groups>,
+}
+
+impl std::fmt::Debug for FirstReading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FirstReading").field("hash", &self.hash).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl FirstReading {
+    /// Opens the files under the names of a payload; `None`: one of them is gone, or another than it was. Damage is noted.
+    fn open(shared: &Arc<Shared>, hash: ContentHash, size: u64, file: File) -> io::Result<Option<Self>> {
+        let file = Arc::new(file);
+        let tree = match File::open(shared.folder.outboard(hash)) {
+            Ok(tree) => Some(Arc::new(tree)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let Some(tree) = tree.filter(|_| file.metadata().is_ok_and(|metadata| metadata.len() == size)) else {
+            shared.note_damage(hash, Evidence::File(file));
+            return Ok(None);
+        };
+        let groups = shared.verified.groups(hash, size);
+        Ok(Some(Self { shared: Arc::downgrade(shared), hash, size, file, tree, groups }))
+    }
+
+    /// Length of the payload in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads so many bytes from `offset` on, which all are the payload's. Blocks.
+    pub fn read(&self, offset: u64, length: usize) -> Result<Bytes, ReadFault> {
+        let end = offset.saturating_add(length as u64);
+        if end > self.size || length == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a range of the payload").into());
+        }
+        let groups = offset / GROUP as u64..end.div_ceil(GROUP as u64);
+        let from = groups.start * GROUP as u64;
+        let to = (groups.end * GROUP as u64).min(self.size);
+        let mut bytes = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
+        let is_right = FileExt::read_exact_at(&*self.file, &mut bytes, from)
+            .and_then(|()| Ok(self.groups.have(groups.clone()) || tree::matches(self.hash, self.size, &self.tree, from, &bytes)?));
+        match is_right {
+            Ok(true) => {
+                if self.groups.add(groups)
+                    && let Some(shared) = self.shared.upgrade()
+                {
+                    shared.verified.add(self.hash);
+                }
+            }
+            Ok(false) => return Err(self.damaged()),
+            Err(error) if is_damage(&error) => return Err(self.damaged()),
+            Err(error) => return Err(error.into()),
+        }
+        let start = usize::try_from(offset - from).map_err(io::Error::other)?;
+        Ok(Bytes::from(bytes).slice(start..start + length))
+    }
+
+    fn damaged(&self) -> ReadFault {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.note_damage(self.hash, Evidence::File(Arc::clone(&self.file)));
+        }
+        ReadFault::Damaged
+    }
+}
+
+/// Whether that error says that the bytes of a file are not what was written: it is shorter, or the disk cannot read them.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+        || rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO)
 }
 
 /// Why a payload from a peer was not stored.
@@ -64,35 +168,45 @@ pub enum PutFault {
 /// How often a payload that was collected and came back between two looks is looked for.
 const LOOKS: usize = 3;
 
-/// Opens a payload; `None`: it is not here.
-pub(super) fn open(shared: &Shared, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
-    for _ in 0..LOOKS {
-        let row = look(shared, hash).map_err(fault)?;
-        let Some(Row::File(size)) = row else {
-            return Ok(row.and_then(Row::inline));
-        };
-        match File::open(shared.folder.payload(hash)) {
-            Ok(file) => return Ok(Some(PayloadReader::File { file: Arc::new(file), size })),
-            // Collected between the look and the opening: look again.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-            Err(error) => return Err(StoreFault(format!("the file of payload {hash}: {error}"))),
-        }
+/// Opens a payload; `None`: it is not here, or what is here is not it.
+pub(super) fn open(shared: &Arc<Shared>, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
+    if shared.damages.is_noted(hash) {
+        return Ok(None);
     }
-    Err(StoreFault(format!("the file of payload {hash} is gone from the folder")))
+    for _ in 0..LOOKS {
+        let size = match look(shared, hash).map_err(fault)? {
+            None => return Ok(None),
+            Some(Row::Inline(bytes)) => return Ok(check(shared, hash, bytes).map(PayloadReader::Inline)),
+            Some(Row::File(size)) => size,
+        };
+        let opened = match File::open(shared.folder.payload(hash)) {
+            Ok(file) if shared.verified.is_whole(hash) => Ok(Some(PayloadReader::File { file: Arc::new(file), size })),
+            Ok(file) => FirstReading::open(shared, hash, size, file).map(|reading| reading.map(PayloadReader::Unread)),
+            // Collected between the look and the opening: look again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => Err(error),
+        };
+        return opened.map_err(|error| StoreFault(format!("the file of payload {hash}: {error}")));
+    }
+    shared.note_damage(hash, Evidence::NoFile);
+    Ok(None)
+}
+
+/// A small payload, if it is what its name says.
+fn check(shared: &Shared, hash: ContentHash, bytes: Bytes) -> Option<Bytes> {
+    if !shared.verified.is_whole(hash) {
+        if ContentHash::of(&bytes) != hash {
+            shared.note_damage(hash, Evidence::Inline);
+            return None;
+        }
+        shared.verified.add(hash);
+    }
+    Some(bytes)
 }
 
 enum Row {
     Inline(Bytes),
     File(u64),
-}
-
-impl Row {
-    fn inline(self) -> Option<PayloadReader> {
-        match self {
-            Self::Inline(bytes) => Some(PayloadReader::Inline(bytes)),
-            Self::File(_) => None,
-        }
-    }
 }
 
 fn look(shared: &Shared, hash: ContentHash) -> Result<Option<Row>, Error> {
@@ -110,7 +224,7 @@ pub(super) fn chunks(range: &Range<u64>) -> ChunkRanges {
 }
 
 /// Writes a range of a payload in bao encoding; false: it is not here. Nothing is written of a group that fails its check.
-pub(super) fn encode(shared: &Shared, hash: ContentHash, range: &Range<u64>, sink: impl Write) -> io::Result<bool> {
+pub(super) fn encode(shared: &Arc<Shared>, hash: ContentHash, range: &Range<u64>, sink: impl Write) -> io::Result<bool> {
     let Some(payload) = open(shared, hash).map_err(io::Error::other)? else { return Ok(false) };
     let bounds = |offset: &u64| offset.is_multiple_of(GROUP as u64) || *offset == payload.size();
     if range.start > range.end || range.end > payload.size() || ![range.start, range.end].iter().all(bounds) {
@@ -119,18 +233,43 @@ pub(super) fn encode(shared: &Shared, hash: ContentHash, range: &Range<u64>, sin
     if range.is_empty() {
         return Ok(true);
     }
-    match payload {
+    let (file, size) = match payload {
         PayloadReader::Inline(bytes) => {
             let outboard = PostOrderMemOutboard::create(&bytes, BLOCK);
             encode_ranges_validated(&bytes[..], outboard, &chunks(range), sink)?;
+            return Ok(true);
         }
-        PayloadReader::File { file, size } => {
-            let data = File::open(shared.folder.outboard(hash))?;
-            let outboard = PostOrderOutboard { root: hash.0.into(), tree: BaoTree::new(size, BLOCK), data: Positioned(&data) };
-            encode_ranges_validated(Positioned(&file), outboard, &chunks(range), sink)?;
-        }
+        PayloadReader::File { file, size } => (file, size),
+        PayloadReader::Unread(FirstReading { file, size, .. }) => (file, size),
+    };
+    // Faults of the files tell of damage, those of the sink of a reader that is gone.
+    let mut sink = Sink { inner: sink, failed: false };
+    let data = File::open(shared.folder.outboard(hash))?;
+    let outboard = PostOrderOutboard { root: hash.0.into(), tree: BaoTree::new(size, BLOCK), data: Positioned(&data) };
+    let encoded = encode_ranges_validated(Positioned(&file), outboard, &chunks(range), &mut sink).map_err(io::Error::from);
+    if let Err(error) = &encoded
+        && !sink.failed
+        && is_damage(error)
+    {
+        shared.note_damage(hash, Evidence::File(file));
     }
-    Ok(true)
+    encoded.map(|()| true)
+}
+
+/// Where encoded bytes go; whether that failed.
+struct Sink<W> {
+    inner: W,
+    failed: bool,
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes).inspect_err(|_| self.failed = true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush().inspect_err(|_| self.failed = true)
+    }
 }
 
 /// A borrowed file, read and written at positions.
@@ -138,13 +277,13 @@ pub(super) struct Positioned<'a>(pub(super) &'a File);
 
 impl ReadAt for Positioned<'_> {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(self.0, buffer, position)
+        FileExt::read_at(self.0, buffer, position)
     }
 }
 
 impl bao_tree::io::sync::WriteAt for Positioned<'_> {
     fn write_at(&mut self, position: u64, bytes: &[u8]) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::write_at(self.0, bytes, position)
+        FileExt::write_at(self.0, bytes, position)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -154,10 +293,9 @@ impl bao_tree::io::sync::WriteAt for Positioned<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
+    use gossip_cdn_protocol::{Record, Store as _};
 
-    use gossip_cdn_protocol::Record;
-
+    use super::super::DamageCounts;
     use super::super::fixture::{Fixture, blob, content, noise, write};
     use super::*;
 
@@ -195,10 +333,157 @@ mod tests {
         assert!(sent.len() < 6 * GROUP && !sent.windows(7).any(|window| window == b"damaged"));
     }
 
+    /// A store with a payload and its record, started anew once `spoil` had its folder.
+    async fn restarted(bytes: &[u8], spoil: impl FnOnce(&Fixture)) -> (Fixture, ContentHash) {
+        let (fixture, hash) = with_payload(bytes).await;
+        let record = fixture.store.blob(blob(1)).unwrap().unwrap();
+        assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. } | PayloadReader::Inline(_))));
+        fixture.persist(&[(blob(2), &record)]).await;
+        spoil(&fixture);
+        (fixture.reopened(), hash)
+    }
+
+    fn flip(path: &std::path::Path, offset: u64) {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        FileExt::read_exact_at(&file, &mut byte, offset).unwrap();
+        FileExt::write_all_at(&file, &[byte[0] ^ 1], offset).unwrap();
+    }
+
+    fn reading(fixture: &Fixture, hash: ContentHash) -> FirstReading {
+        match fixture.store.payload(hash).unwrap() {
+            Some(PayloadReader::Unread(reading)) => reading,
+            other => panic!("not to be read first but {other:?}"),
+        }
+    }
+
+    async fn assert_missing(fixture: &Fixture, hash: ContentHash) {
+        assert!(fixture.store.payload(hash).unwrap().is_none() && !fixture.store.holds(hash).unwrap(), "it counts as missing at once");
+        fixture.settle().await;
+        assert!(fixture.store.payload(hash).unwrap().is_none() && !fixture.store.holds(hash).unwrap());
+        assert_eq!(fixture.store.missing(None, 9).unwrap().iter().map(|missing| missing.hash).collect::<Vec<_>>(), [hash]);
+        assert_eq!((fixture.store.usage().damaged, fixture.store.usage().payload_bytes), (1, 0));
+        assert_eq!(fixture.store.damage(), DamageCounts { payloads: 1, replaced: 0 });
+    }
+
     #[tokio::test]
-    async fn a_file_that_somebody_removed_is_a_fault_and_not_an_absent_payload() {
-        let (fixture, hash) = with_payload(&noise(100_000, 1)).await;
-        std::fs::remove_file(fixture.store.shared.folder.payload(hash)).unwrap();
-        assert!(fixture.store.payload(hash).is_err());
+    async fn what_was_not_read_since_the_start_is_checked_once() {
+        let bytes = noise(10 * GROUP + 5, 1);
+        let (fixture, hash) = restarted(&bytes, |_| ()).await;
+        let first = reading(&fixture, hash);
+        for range in [0..1, GROUP - 1..GROUP + 1, 5 * GROUP + 3..7 * GROUP, 10 * GROUP..10 * GROUP + 5] {
+            assert_eq!(first.read(range.start as u64, range.len()).unwrap(), bytes[range]);
+        }
+        for (start, length) in [(0, 0), (0, bytes.len() + 1), (u64::MAX, 1)] {
+            assert!(matches!(first.read(start, length), Err(ReadFault::Local(_))));
+        }
+        // What is on the disk changes behind our back: groups that were read before are not checked again.
+        flip(&fixture.store.shared.folder.payload(hash), 6 * GROUP as u64);
+        assert!(reading(&fixture, hash).read(6 * GROUP as u64, 1).is_ok());
+        flip(&fixture.store.shared.folder.payload(hash), 6 * GROUP as u64);
+        assert_eq!(reading(&fixture, hash).read(0, bytes.len()).unwrap(), bytes);
+        assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. })), "now all of it was read");
+        let fixture = fixture.reopened();
+        assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::Unread(_))), "since that start");
+    }
+
+    #[tokio::test]
+    async fn of_a_damaged_copy_no_bad_group_is_read_and_only_that_is_fetched_again() {
+        let bytes = noise(10 * GROUP, 1);
+        let (holder, _) = with_payload(&bytes).await;
+        let spoil = |fixture: &Fixture| flip(&fixture.store.shared.folder.payload(ContentHash::of(&bytes)), 5 * GROUP as u64 + 7);
+        let (fixture, hash) = restarted(&bytes, spoil).await;
+        let first = reading(&fixture, hash);
+        assert_eq!(first.read(0, 5 * GROUP).unwrap(), bytes[..5 * GROUP]);
+        assert!(matches!(first.read(4 * GROUP as u64, 2 * GROUP), Err(ReadFault::Damaged)));
+        assert_missing(&fixture, hash).await;
+        assert!(fixture.files("payloads").is_empty());
+        // Also in the next life.
+        let fixture = fixture.reopened();
+        assert_eq!(fixture.store.usage().damaged, 1);
+        let incoming = fixture.store.incoming(hash, bytes.len() as u64).unwrap();
+        let super::super::Next::Part(part) = incoming.next().await else { panic!("a group is missing") };
+        assert_eq!(part.range(), 5 * GROUP as u64..6 * GROUP as u64);
+        let mut encoded = Vec::new();
+        assert!(holder.store.encode(hash, part.range(), &mut encoded).unwrap());
+        part.receive(&encoded[..]).unwrap();
+        drop(part);
+        incoming.finish().await.unwrap();
+        assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. })), "what arrived was checked");
+        assert!(fixture.bytes(hash) == Some(bytes));
+        assert_eq!((fixture.store.usage().damaged, fixture.store.damage().replaced), (0, 1));
+        assert_eq!(fixture.store.missing(None, 9).unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_copy_whose_files_are_gone_or_cut_is_missing() {
+        let bytes = noise(100_000, 1);
+        let hash = ContentHash::of(&bytes);
+        let spoils: [fn(&Fixture, ContentHash); 4] = [
+            |fixture, hash| std::fs::remove_file(fixture.store.shared.folder.payload(hash)).unwrap(),
+            |fixture, hash| std::fs::remove_file(fixture.store.shared.folder.outboard(hash)).unwrap(),
+            |fixture, hash| File::options().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap().set_len(99_999).unwrap(),
+            |fixture, hash| File::options().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap().set_len(100_001).unwrap(),
+        ];
+        for spoil in spoils {
+            let (fixture, hash) = restarted(&bytes, |fixture| spoil(fixture, hash)).await;
+            assert!(fixture.store.payload(hash).unwrap().is_none());
+            assert_missing(&fixture, hash).await;
+        }
+        for offset in [0, 64, 5 * 64] {
+            let (fixture, hash) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.outboard(hash), offset)).await;
+            assert!(matches!(reading(&fixture, hash).read(0, 100_000), Err(ReadFault::Damaged)), "without its tree nothing is sure");
+            assert_missing(&fixture, hash).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_payload_that_is_not_what_its_name_says_is_missing_until_a_peer_has_it() {
+        let bytes = noise(500, 1);
+        let hash = ContentHash::of(&bytes);
+        let spoil = |fixture: &Fixture| {
+            let transaction = fixture.store.shared.database.begin_write().unwrap();
+            let mut wrong = bytes.clone();
+            wrong[77] ^= 1;
+            transaction.open_table(tables::INLINE).unwrap().insert(&hash.0, &wrong[..]).unwrap();
+            transaction.commit().unwrap();
+        };
+        let (fixture, _) = restarted(&bytes, spoil).await;
+        assert!(fixture.store.holds(hash).unwrap(), "nobody read it yet");
+        let mut sent = Vec::new();
+        assert!(!fixture.store.encode(hash, 0..500, &mut sent).unwrap() && sent.is_empty());
+        assert_missing(&fixture, hash).await;
+        fixture.store.put_verified(hash, bytes.clone().into()).await.unwrap();
+        assert_eq!(fixture.bytes(hash), Some(bytes.clone()));
+        assert_eq!((fixture.store.usage().damaged, fixture.store.damage().replaced), (0, 1));
+        // A client that brings the same bytes brings a good copy, too.
+        let (fixture, _) = restarted(&bytes, spoil).await;
+        drop(fixture.upload(&bytes).await);
+        fixture.settle().await;
+        assert_eq!(fixture.reopened().bytes(hash), Some(bytes));
+    }
+
+    #[tokio::test]
+    async fn a_good_copy_that_takes_the_place_of_a_damaged_one_stays() {
+        let bytes = noise(100_000, 1);
+        let hash = ContentHash::of(&bytes);
+        let (fixture, _) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.payload(hash), 7)).await;
+        let first = reading(&fixture, hash);
+        // The same bytes come from a client before the damage is found; what is found is the file that was.
+        let stored = fixture.upload(&bytes).await;
+        assert!(matches!(first.read(0, 1), Err(ReadFault::Damaged)));
+        fixture.settle().await;
+        assert!(fixture.bytes(hash).as_ref() == Some(&bytes) && fixture.store.usage().damaged == 0);
+        drop(stored);
+        // While somebody brings them, nothing is unlinked.
+        let (fixture, _) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.payload(hash), 7)).await;
+        let pin = super::super::Pin::new(&fixture.store.shared, hash);
+        assert!(matches!(reading(&fixture, hash).read(0, 1), Err(ReadFault::Damaged)));
+        assert_missing(&fixture, hash).await;
+        assert_eq!(fixture.files("payloads").len(), 2);
+        drop(fixture.upload(&bytes).await);
+        drop(pin);
+        fixture.settle().await;
+        assert!(fixture.bytes(hash) == Some(bytes));
     }
 }

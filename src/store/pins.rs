@@ -47,6 +47,16 @@ impl Pins {
         !pinned
     }
 
+    /// Condemns the files of a damaged payload, unless it is pinned: then a good copy may be taking their names.
+    pub(super) fn condemn_damaged(&self, hash: ContentHash) -> bool {
+        let mut state = lock(&self.state);
+        let free = !state.counts.contains_key(&hash);
+        if free {
+            state.condemned.insert(hash);
+        }
+        free
+    }
+
     /// A record claims it now.
     pub(super) fn claimed(&self, hash: ContentHash) {
         let mut state = lock(&self.state);

@@ -46,6 +46,8 @@ pub(super) const RETAINED: Definition<&[u8; 88], ()> = Definition::new("retained
 pub(super) const UNOWNED: Definition<&[u8; 32], ()> = Definition::new("unowned_v1");
 /// Payloads that live versions name and that are not here: size, and a record that names it.
 pub(super) const MISSING: Definition<&[u8; 32], (u64, &[u8; 24])> = Definition::new("missing_v1");
+/// Of the missing payloads those whose copy here was damaged.
+pub(super) const DAMAGED: Definition<&[u8; 32], ()> = Definition::new("damaged_v1");
 /// Member claims by node id, as JSON.
 pub(super) const MEMBERS: Definition<&[u8; 16], &[u8]> = Definition::new("members_v1");
 /// The histories that the node ever belonged to, by id, each with its single values as JSON. Made with the first of them.
@@ -84,6 +86,7 @@ pub(super) struct Tables<'txn> {
     pub(super) retained: Table<'txn, &'static [u8; 88], ()>,
     pub(super) unowned: Table<'txn, &'static [u8; 32], ()>,
     pub(super) missing: Table<'txn, &'static [u8; 32], (u64, &'static [u8; 24])>,
+    pub(super) damaged: Table<'txn, &'static [u8; 32], ()>,
     pub(super) members: Table<'txn, &'static [u8; 16], &'static [u8]>,
     pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
 }
@@ -104,6 +107,7 @@ impl<'txn> Tables<'txn> {
             retained: transaction.open_table(RETAINED)?,
             unowned: transaction.open_table(UNOWNED)?,
             missing: transaction.open_table(MISSING)?,
+            damaged: transaction.open_table(DAMAGED)?,
             members: transaction.open_table(MEMBERS)?,
             meta: transaction.open_table(META)?,
         })

@@ -7,7 +7,7 @@
 //!
 //! [`verified`] is the way back: it finds out which groups of a payload that is not all here match the hash. What it needs of the
 //! outboard is only the pairs above those groups, so the outboard says where to look, and the hash what is right: no list of what is here
-//! has to be kept beside, none can be ahead of the bytes or behind them.
+//! has to be kept beside, none can be ahead of the bytes or behind them. [`matches`] asks the same of bytes in memory, that are to be sent.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -112,6 +112,48 @@ pub(super) fn verified(hash: ContentHash, size: u64, data: &File, outboard: &Fil
     Ok(walk.found)
 }
 
+/// Whether these bytes are those of the payload with that hash and size from `start` on, which is where a group begins; they end where
+/// one ends. Every group and every pair above it is checked.
+pub(super) fn matches(hash: ContentHash, size: u64, outboard: &File, start: u64, bytes: &[u8]) -> io::Result<bool> {
+    if size == 0 {
+        return Ok(bytes.is_empty() && hash == ContentHash::of(&[]));
+    }
+    let look = Look { first: start / GROUP as u64, bytes, outboard };
+    look.subtree(Subtree { first: 0, groups: size.div_ceil(GROUP as u64), parents_before: 0 }, hash.0, true)
+}
+
+/// Groups in memory, looked at.
+struct Look<'a> {
+    /// The number of the first.
+    first: u64,
+    bytes: &'a [u8],
+    outboard: &'a File,
+}
+
+impl Look<'_> {
+    fn subtree(&self, subtree: Subtree, expected: ChainingValue, is_root: bool) -> io::Result<bool> {
+        let Subtree { first, groups, .. } = subtree;
+        let end = self.first + self.bytes.len().div_ceil(GROUP) as u64;
+        if first >= end || first + groups <= self.first {
+            return Ok(true);
+        }
+        if groups == 1 {
+            let at = usize::try_from(first - self.first).map_err(io::Error::other)? * GROUP;
+            let group = &self.bytes[at..self.bytes.len().min(at + GROUP)];
+            return Ok(hash_of_group(first, group, is_root) == expected);
+        }
+        let Some([left, right]) = subtree.children(self.outboard, expected, is_root)? else { return Ok(false) };
+        let [before, beyond] = subtree.halves();
+        Ok(self.subtree(before, left, false)? && self.subtree(beyond, right, false)?)
+    }
+}
+
+fn hash_of_group(number: u64, group: &[u8], is_root: bool) -> ChainingValue {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(number * GROUP as u64).update(group);
+    if is_root { *hasher.finalize().as_bytes() } else { hasher.finalize_non_root() }
+}
+
 struct Walk<'a> {
     size: u64,
     data: &'a File,
@@ -128,29 +170,39 @@ struct Subtree {
     parents_before: u64,
 }
 
-impl Walk<'_> {
-    fn subtree(&mut self, subtree: Subtree, expected: ChainingValue, is_root: bool) -> io::Result<()> {
-        let Subtree { first, groups, parents_before } = subtree;
-        if groups == 1 {
-            return self.leaf(first, expected, is_root);
-        }
+impl Subtree {
+    /// The hashes of its halves, if the outboard has the pair that makes `expected`.
+    fn children(self, outboard: &File, expected: ChainingValue, is_root: bool) -> io::Result<Option<[ChainingValue; 2]>> {
         let mut pair = [[0; 32]; 2];
-        if !read_whole(self.outboard, pair.as_flattened_mut(), (parents_before + groups - 2) * 64)? {
-            return Ok(());
+        if !read_whole(outboard, pair.as_flattened_mut(), (self.parents_before + self.groups - 2) * 64)? {
+            return Ok(None);
         }
-        let [left, right] = pair;
+        let [left, right] = &pair;
         let actual = if is_root {
-            *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+            *merge_subtrees_root(left, right, Mode::Hash).as_bytes()
         } else {
-            merge_subtrees_non_root(&left, &right, Mode::Hash)
+            merge_subtrees_non_root(left, right, Mode::Hash)
         };
-        if actual != expected {
-            return Ok(());
-        }
+        Ok((actual == expected).then_some(pair))
+    }
+
+    fn halves(self) -> [Self; 2] {
+        let Self { first, groups, parents_before } = self;
         // The largest power of two that leaves something for the right.
         let half = groups.next_power_of_two() / 2;
-        self.subtree(Subtree { groups: half, ..subtree }, left, false)?;
-        let beyond = Subtree { first: first + half, groups: groups - half, parents_before: parents_before + half - 1 };
+        let beyond = Self { first: first + half, groups: groups - half, parents_before: parents_before + half - 1 };
+        [Self { groups: half, ..self }, beyond]
+    }
+}
+
+impl Walk<'_> {
+    fn subtree(&mut self, subtree: Subtree, expected: ChainingValue, is_root: bool) -> io::Result<()> {
+        if subtree.groups == 1 {
+            return self.leaf(subtree.first, expected, is_root);
+        }
+        let Some([left, right]) = subtree.children(self.outboard, expected, is_root)? else { return Ok(()) };
+        let [before, beyond] = subtree.halves();
+        self.subtree(before, left, false)?;
         self.subtree(beyond, right, false)
     }
 
@@ -161,10 +213,7 @@ impl Walk<'_> {
         if !read_whole(self.data, group, start)? {
             return Ok(());
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(start).update(group);
-        let actual = if is_root { *hasher.finalize().as_bytes() } else { hasher.finalize_non_root() };
-        if actual != expected {
+        if hash_of_group(number, group, is_root) != expected {
             return Ok(());
         }
         match self.found.last_mut().filter(|last| last.end == start) {
@@ -228,6 +277,15 @@ mod tests {
             let right: Vec<Range<u64>> =
                 [0..spoilt, (spoilt + GROUP as u64).min(size)..size].into_iter().filter(|range| !range.is_empty()).collect();
             assert_eq!(check(&data, &tree.data), right, "{groups}");
+            let tree_file = file(&tree.data);
+            for from in [0, groups / 3, groups / 2, groups - 1] {
+                for to in [from + 1, groups / 2 + 1, groups].into_iter().filter(|to| *to > from) {
+                    let part = usize::try_from(from).unwrap() * GROUP..bytes.len().min(usize::try_from(to).unwrap() * GROUP);
+                    let is_right = |data: &[u8]| matches(hash, size, &tree_file, from * GROUP as u64, &data[part.clone()]).unwrap();
+                    assert!(is_right(bytes), "{from}..{to} of {groups}");
+                    assert_eq!(is_right(&data), !(from..to).contains(&(groups / 2)), "{from}..{to} of {groups}");
+                }
+            }
             let short = usize::try_from(size.saturating_sub(1)).unwrap();
             let whole = (size - 1) / GROUP as u64 * GROUP as u64;
             assert_eq!(check(&bytes[..short], &tree.data).last().map_or(0, |range| range.end), whole, "the last group is cut");

@@ -19,7 +19,8 @@ use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
 use redb::{Error, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::commit::{Batch, Outcome};
+use super::commit::{Batch, Damaged, Outcome};
+use super::damage::Noted;
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
@@ -209,13 +210,14 @@ impl Writer {
 
     fn write(&mut self, mut batch: Vec<Request>) -> Result<(), StoreFault> {
         let released = self.shared.pins.take_released();
-        let idle = released.is_empty() && batch.iter().all(|request| matches!(request, Request::Wake));
+        let noted = self.shared.damages.noted();
+        let idle = released.is_empty() && noted.is_empty() && batch.iter().all(|request| matches!(request, Request::Wake));
         if idle {
             return Ok(());
         }
-        let written = match self.journal(&mut batch, &released) {
+        let written = match self.journal(&mut batch, released.is_empty() && noted.is_empty()) {
             Ok(true) => Ok(None),
-            Ok(false) => self.commit(&batch, released).map(Some),
+            Ok(false) => self.commit(&batch, released, &noted).map(Some),
             Err(error) => Err(error),
         };
         match written {
@@ -227,6 +229,8 @@ impl Writer {
                         lock(&self.shared.identity).clone_from(identity);
                     }
                     outcome.settled.iter().for_each(|hash| self.shared.arrivals.forget(&self.shared, *hash));
+                    self.on_verified(&batch, outcome);
+                    self.shared.damages.settle(&noted);
                 }
                 // Unlinking gigabytes takes a while, so the answers go first.
                 self.answer_all(batch, &Ok(()));
@@ -242,9 +246,9 @@ impl Writer {
     }
 
     /// Puts a batch that changes the history alone into the journal. False: it is not one, or it does not fit; nothing was written.
-    fn journal(&mut self, batch: &mut [Request], released: &BTreeSet<ContentHash>) -> Result<bool, Error> {
-        let alone = batch.iter().all(Request::is_history_alone);
-        if !released.is_empty() || !alone || !batch.iter().flat_map(Request::history).all(history::is_journaled) {
+    fn journal(&mut self, batch: &mut [Request], nothing_else: bool) -> Result<bool, Error> {
+        let alone = nothing_else && batch.iter().all(Request::is_history_alone);
+        if !alone || !batch.iter().flat_map(Request::history).all(history::is_journaled) {
             return Ok(false);
         }
         if self.front.is_none() {
@@ -296,16 +300,16 @@ impl Writer {
         self.front = None;
     }
 
-    fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>) -> Result<Outcome, Error> {
+    fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>, noted: &Noted) -> Result<Outcome, Error> {
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
         let tells = batch.iter().any(|request| !request.history().is_empty());
-        let outcome = if released.is_empty() && batch.iter().all(Request::is_history_alone) {
+        let outcome = if released.is_empty() && noted.is_empty() && batch.iter().all(Request::is_history_alone) {
             // The other tables are left alone.
-            Outcome { usage, identity: None, settled: vec![], collected: vec![], files: vec![] }
+            Outcome { usage, ..Outcome::default() }
         } else {
-            self.change(&transaction, batch, usage, released)?
+            self.change(&transaction, batch, usage, released, noted)?
         };
         if tells {
             self.write_history(&transaction, batch)?;
@@ -324,8 +328,13 @@ impl Writer {
         batch: &[Request],
         usage: Usage,
         released: BTreeSet<ContentHash>,
+        noted: &Noted,
     ) -> Result<Outcome, Error> {
         let mut changes = Batch::new(Tables::open(transaction)?, &self.shared.pins, usage, released);
+        // Before any copy that comes now.
+        for (hash, (_, evidence)) in noted {
+            changes.damaged(*hash, evidence, &self.shared.folder)?;
+        }
         let (mut persists, mut key) = (Vec::new(), None);
         // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
         for request in batch {
@@ -348,7 +357,39 @@ impl Writer {
         batch.into_iter().for_each(|request| answer(request, result.clone()));
     }
 
+    /// What came was checked on its way in, what was lost is to be checked when it comes again.
+    fn on_verified(&self, batch: &[Request], outcome: &Outcome) {
+        let Shared { verified, damages, .. } = &*self.shared;
+        outcome.damaged.iter().for_each(|damaged| verified.forget(damaged.hash));
+        for request in batch {
+            if let Request::Payload(row, _) = request {
+                verified.add(row.hash);
+            }
+        }
+        damages.count_payloads(outcome.damaged.len(), outcome.replaced);
+    }
+
+    /// What is right of a damaged payload that is missed is kept for its transfer.
+    fn set_aside(&self, outcome: &Outcome) {
+        let Shared { folder, arrivals, pins, .. } = &*self.shared;
+        for Damaged { hash, missed, free } in &outcome.damaged {
+            tracing::error!(%hash, "the copy of a payload was damaged; it is fetched again from another node if one has it");
+            if !free {
+                continue;
+            }
+            let done = match missed {
+                Some(size) => folder.set_aside(*hash, *size).map(|left| arrivals.keep(&self.shared, *hash, left)),
+                None => folder.remove(*hash),
+            };
+            if let Err(error) = done {
+                tracing::warn!(%hash, %error, "a damaged payload file stays until the next start");
+            }
+            pins.spare(&[*hash]);
+        }
+    }
+
     fn unlink(&self, outcome: &Outcome) {
+        self.set_aside(outcome);
         for hash in &outcome.files {
             if let Err(error) = self.shared.folder.remove(*hash) {
                 tracing::warn!(%hash, %error, "a payload file stays until the next start");
