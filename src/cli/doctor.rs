@@ -93,6 +93,7 @@ pub(crate) async fn run(screen: &Screen, arguments: DoctorArgs) -> Outcome {
         let status = patient(client.json::<Value>(&node, "/status")).await;
         findings.push(version(status.as_ref()));
         findings.push(disk(status.as_ref()));
+        findings.push(damage(status.as_ref()));
         findings.push(members(patient(client.json::<Members>(&node, "/members")).await.as_ref()));
     }
     for address in &bootstrap {
@@ -195,6 +196,24 @@ fn version(status: Result<&Value, &Fault>) -> Finding {
     }
 }
 
+fn damage(status: Result<&Value, &Fault>) -> Finding {
+    let number = |name| status.ok().and_then(|status| status.get("damage")?.get(name)?.as_u64());
+    match (number("missing"), number("found")) {
+        (Some(0), Some(0)) => Finding::fine("payloads", "none was found damaged"),
+        (Some(0), Some(found)) => Finding::warning(
+            "payloads",
+            format!("{found} were found damaged since the node's start, and were replaced or are needed no more"),
+            "look at the disk under its data folder: what rots once may rot again",
+        ),
+        (Some(missing), _) => Finding::fault(
+            "payloads",
+            format!("{missing} are damaged here and no other node has given them back yet"),
+            "start a node that has a good copy, or upload the same bytes again; the node goes on asking",
+        ),
+        (None, _) => Finding::unknown("payloads", "the node does not tell whether any are damaged"),
+    }
+}
+
 fn disk(status: Result<&Value, &Fault>) -> Finding {
     let number = |name| status.ok().and_then(|status| status.get("disk")?.get(name)?.as_u64());
     let Some(free) = number("free") else { return Finding::unknown("disk", "the node does not tell its room") };
@@ -261,6 +280,13 @@ mod tests {
         let verdict = |free: u64| disk(Ok(&json!({"disk": {"free": free, "reserve": 100}}))).verdict;
         assert_eq!([verdict(100), verdict(150), verdict(200)], [Verdict::Fault, Verdict::Warning, Verdict::Fine]);
         assert_eq!(disk(Ok(&json!({}))).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn damage_that_nobody_mended_is_a_fault() {
+        let verdict = |missing: u64, found: u64| damage(Ok(&json!({"damage": {"missing": missing, "found": found}}))).verdict;
+        assert_eq!([verdict(0, 0), verdict(0, 2), verdict(1, 0)], [Verdict::Fine, Verdict::Warning, Verdict::Fault]);
+        assert_eq!(damage(Ok(&json!({}))).verdict, Verdict::Unknown);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::errors::Fault;
 use super::{Context, status};
-use crate::store::{TrafficCounts, Usage};
+use crate::store::{DamageCounts, TrafficCounts, Usage};
 
 type Count = Counter<u64, AtomicU64>;
 
@@ -68,6 +68,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
     let commits = Count::default();
     commits.inner().store(context.store.commits(), Ordering::Relaxed);
     registry.register("commits", "Commits to the disk, each synchronised", commits);
+    damage(&mut registry, context.store.damage());
     misbehaviour(&mut registry, &context, &status);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(Problem::internal)?;
@@ -84,6 +85,7 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
         ("conflicts", "Blobs with concurrent versions", usage.conflicts),
         ("payloads", "Payloads here", usage.payloads),
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
+        ("payloads_damaged", "Payloads that are missing because their copy here was damaged", usage.damaged),
         ("payloads_wanted", "Payloads wanted and not here yet", status.wanted as u64),
         ("members_live", "Live members, this node included", status.live_members as u64),
         ("local_health", "Factor on the patience with others: 1 when well, 8 under strain", u64::from(status.local_health)),
@@ -118,6 +120,20 @@ fn transfers(registry: &mut Registry, traffic: &TrafficCounts) {
     #[expect(clippy::cast_precision_loss, reason = "a ratio that people look at")]
     cost.set(if traffic.kept == 0 { 0.0 } else { traffic.received as f64 / traffic.kept as f64 });
     registry.register("payload_bytes_received_per_byte_kept", "Payload bytes received per byte that changed something", cost);
+}
+
+/// Copies that were not what their name says.
+fn damage(registry: &mut Registry, counts: DamageCounts) {
+    let DamageCounts { payloads, replaced } = counts;
+    let counted = [
+        ("payloads_found_damaged", "Copies of payloads found damaged", payloads),
+        ("payloads_replaced", "Damaged copies of payloads replaced by a good one of another node", replaced),
+    ];
+    for (name, help, value) in counted {
+        let counter = Count::default();
+        counter.inner().store(value, Ordering::Relaxed);
+        registry.register(name, help, counter);
+    }
 }
 
 /// What peers did that they must not do, by kind; `/status` tells by whom.

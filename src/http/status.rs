@@ -65,6 +65,8 @@ struct StatusShown {
     counters: BTreeMap<&'static str, u64>,
     /// Payload bytes from other nodes, counted since the start.
     transfers: BTreeMap<&'static str, u64>,
+    /// Copies that are not what their name says.
+    damage: Damage,
     /// What peers did that they must not do.
     misbehaviour: Vec<Misbehaved>,
     /// The disk under the data folder; nothing where the system does not tell.
@@ -173,6 +175,24 @@ struct Disk {
     reserve: u64,
 }
 
+/// Copies of payloads that turned out not to be what their name says. They count as missing and are fetched again.
+#[derive(Debug, Serialize, ToSchema)]
+struct Damage {
+    /// Payloads that are missing for it now: no other node has given them back yet.
+    missing: u64,
+    /// Copies found damaged since the start.
+    found: u64,
+    /// Payloads replaced by a good copy since the start.
+    replaced: u64,
+}
+
+impl Damage {
+    fn of(store: &Store) -> Self {
+        let counts = store.damage();
+        Self { missing: store.usage().damaged, found: counts.payloads, replaced: counts.replaced }
+    }
+}
+
 /// How often a peer did what it must not do.
 #[derive(Debug, Serialize, ToSchema)]
 struct Misbehaved {
@@ -238,6 +258,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         history: history(&told.history, &context.store).map_err(Fault::from)?,
         counters: named(&told.counters).into_iter().chain([("commits", context.store.commits())]).collect(),
         transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
+        damage: Damage::of(&context.store),
         misbehaviour,
         disk: context.store.disk().ok().map(|disk| Disk { free: disk.free, reserve: disk.reserve }),
     };

@@ -11,6 +11,7 @@ mod cli;
 mod cli_messages;
 mod conditional;
 mod curl;
+mod damage;
 mod demo;
 mod disposition;
 mod download;
