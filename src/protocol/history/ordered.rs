@@ -17,7 +17,10 @@
 //! 4. A voter's answers depend on ballots alone, never on what else it is doing.
 //! 5. A message stands in the order once: a batch's entry whose message stands in an earlier batch is skipped, alike on every node,
 //!    because an origin's messages stand there in their order.
-//! 6. Where the next slot is proposed at once, its Update carries the Commit of the one before: one call, and at a voter one commit to the disk.
+//! 6. An Update carries the Commit of the slot before it, to whoever was not told: one call, and at a voter one commit to the disk. Voters whose
+//!    messages were decided are told at once, for somebody may wait there; the others within [`UNTOLD`], if no Update comes first.
+//! 7. What is accepted is decided, though its coordinator is gone and nobody has anything else to say: a voter that hears no more of it
+//!    starts a ballot.
 //!
 //! What a coordinator may take into a batch depends on what is delivered at its node; its owner says so at every step ([`Ready`]).
 
@@ -59,6 +62,8 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(16);
 /// How long a coordinator waits for a majority before it rolls back.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a coordinator keeps a decision from voters that wait for nothing in it: longer than a client takes from one message to the next.
+pub const UNTOLD: Duration = Duration::from_millis(5);
 /// A participant that hears no more of the transaction it is in for so long is in none: longer than a rollback takes to come.
 pub const PARTICIPATION: Duration = Duration::from_secs(4);
 
@@ -279,7 +284,7 @@ impl Ordered {
         if !own && self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&message.id) {
             return false;
         }
-        if !self.wants() && self.epoch.voters.len() > 1 {
+        if !self.has_new() && self.epoch.voters.len() > 1 {
             // Silence counts from when there is something to be said.
             (self.heard, self.ballot_at) = (self.heard.max(now), None);
         }
@@ -375,16 +380,20 @@ impl Ordered {
     /// When [`Self::on_deadline`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let busy = self.coordinator.as_ref().filter(|coordinator| coordinator.phase != Phase::Steady).map(|coordinator| coordinator.until);
+        let untold = self.coordinator.as_ref().and_then(|coordinator| Some(coordinator.untold.as_ref()?.until));
         let waits = self.wants() && self.coordinator.is_none();
         let ballot = self.ballot_at.or(Some(self.heard)).filter(|_| waits && self.may_start());
         let hand_over = self.hand_over_at.filter(|_| waits && !self.waiting.is_empty());
-        [busy, ballot, hand_over, self.participates_until].into_iter().flatten().min()
+        [busy, untold, ballot, hand_over, self.participates_until].into_iter().flatten().min()
     }
 
     /// Time has passed: rolls back what found no majority, starts a ballot where nobody coordinates, hands messages over.
     pub fn on_deadline(&mut self, now: Instant, rng: &mut ChaCha8Rng, out: &mut Vec<Effect>) {
         if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.phase != Phase::Steady && coordinator.until <= now) {
             self.roll_back(now, out);
+        }
+        if self.coordinator.as_ref().and_then(|coordinator| coordinator.untold.as_ref()).is_some_and(|untold| untold.until <= now) {
+            self.tell_rest(out);
         }
         if self.participates_until.is_some_and(|until| until <= now) {
             self.participates_until = None;
@@ -394,7 +403,7 @@ impl Ordered {
             return;
         }
         if self.may_start() {
-            let silence = self.silence;
+            let silence = if self.has_new() { self.silence } else { self.silence.max(PARTICIPATION) };
             // From one to two silences, so that voters that went unheard together do not start together.
             let at = *self.ballot_at.get_or_insert_with(|| self.heard + silence * rng.random_range(1000..2000_u32) / 1000);
             if at <= now {
@@ -408,6 +417,11 @@ impl Ordered {
 
     /// Whether there is anything to be decided.
     fn wants(&self) -> bool {
+        self.has_new() || !self.accepted.is_empty()
+    }
+
+    /// Whether there is anything to be decided that nobody has proposed yet, as far as is known here.
+    fn has_new(&self) -> bool {
         !self.waiting.is_empty() || self.wish.is_some()
     }
 

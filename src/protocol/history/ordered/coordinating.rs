@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Accepted, BATCH_BUDGET, Ballot, Batch, Change, Decision, Effect, Entry, LONGEST_SILENCE, MAX_BATCH, Ordered, PATIENCE, Ready, SILENCE,
-    Step, Then, Vote,
+    Step, Then, UNTOLD, Vote,
 };
 use crate::history::transaction::Signal;
 use crate::ids::NodeId;
@@ -32,8 +32,18 @@ pub(super) struct Coordinator {
     pub(super) reported: BTreeMap<u64, Accepted>,
     /// When the phase under way is rolled back.
     pub(super) until: Instant,
-    /// Decided just now, and not told to anybody.
-    pub(super) untold: Option<Decision>,
+    /// Decided just now, and not told to all.
+    pub(super) untold: Option<Untold>,
+}
+
+/// A decision that some voters were not told.
+#[derive(Debug)]
+pub(super) struct Untold {
+    decision: Decision,
+    /// Those voters.
+    voters: Vec<NodeId>,
+    /// When they are told, unless the next batch comes first.
+    pub(super) until: Instant,
 }
 
 impl Ordered {
@@ -100,17 +110,30 @@ impl Ordered {
             return;
         }
         let (slot, batch) = (*slot, batch.clone());
+        let voters = self.epoch.voters.iter().copied().filter(|voter| *voter != self.me).collect();
         coordinator.phase = Phase::Steady;
         self.transaction.on_signal(Signal::CommitSent, now);
         let hash = batch.hash();
-        coordinator.untold = Some(Decision { slot, hash });
-        let voters = self.others();
+        coordinator.untold = Some(Untold { decision: Decision { slot, hash }, voters, until: now + UNTOLD });
+        let origins: BTreeSet<NodeId> = batch.messages().map(|message| message.id.origin).collect();
         self.record(slot, batch, out);
         self.proceed(now, ready, out);
-        // Unless it went along with the next batch; a coordinator that begins anew with a new epoch has not told it either.
-        if self.coordinator.as_mut().is_none_or(|coordinator| coordinator.ballot != ballot || coordinator.untold.take().is_some()) {
-            out.extend(voters.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
-        }
+        self.tell_some(|voter| origins.contains(voter), out);
+    }
+
+    /// Tells what is decided to all who were not told.
+    pub(super) fn tell_rest(&mut self, out: &mut Vec<Effect>) {
+        self.tell_some(|_| true, out);
+    }
+
+    fn tell_some(&mut self, whom: impl Fn(&NodeId) -> bool, out: &mut Vec<Effect>) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(mut untold) = coordinator.untold.take() else { return };
+        let (ballot, Decision { slot, hash }) = (coordinator.ballot, untold.decision);
+        let (told, rest): (Vec<NodeId>, Vec<NodeId>) = untold.voters.into_iter().partition(whom);
+        untold.voters = rest;
+        coordinator.untold = Some(untold).filter(|untold| !untold.voters.is_empty());
+        out.extend(told.into_iter().map(|voter| Effect::Ask(voter, Step::Commit { ballot, slot, hash })));
     }
 
     /// A voter says that it gave its vote, late perhaps.
@@ -147,6 +170,7 @@ impl Ordered {
         let Some(coordinator) = self.coordinator.as_ref().filter(|coordinator| coordinator.phase == Phase::Steady) else { return };
         if coordinator.epoch != self.epoch.number && !is_planted(Bug::StartSkipped) {
             // A new epoch begins with a Start, by whoever votes in it.
+            self.tell_rest(out);
             self.coordinator = None;
             if self.epoch.voters.contains(&self.me) {
                 self.start(now, out);
@@ -162,7 +186,7 @@ impl Ordered {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };
             coordinator.until = now + PATIENCE;
-            commit = coordinator.untold.take();
+            commit = coordinator.untold.take().map(|untold| untold.decision);
         }
         self.transaction.on_signal(Signal::UpdateRemoteNodes, now);
         let accepted = Accepted { ballot, batch: batch.clone() };
@@ -195,6 +219,7 @@ impl Ordered {
 
     /// Gives up this node's ballot; its messages are tried again later.
     pub(super) fn roll_back(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.tell_rest(out);
         let Some(coordinator) = self.coordinator.take() else { return };
         let ballot = coordinator.ballot;
         self.transaction.on_signal(Signal::RollbackSent, now);

@@ -383,6 +383,21 @@ fn a_batch_that_a_majority_has_survives_its_coordinator() {
 }
 
 #[test]
+fn what_only_a_dead_coordinator_knew_to_be_decided_is_decided_without_another_message() {
+    let mut net = Net::new(1, 3, 3);
+    net.say(0, 1);
+    while net.places[0].log.is_empty() {
+        net.step();
+    }
+    net.crash(0);
+    net.parcels.clear();
+    let others = |net: &Net| net.places[1..].iter().filter(|place| place.log == net.places[0].log).count();
+    assert!(others(&net) < 2, "somebody is left to hear of it");
+    (0..20_000).for_each(|_| net.step());
+    assert_eq!(others(&net), 2);
+}
+
+#[test]
 fn the_epoch_changes_where_its_batch_stands() {
     let mut net = Net::new(1, 4, 3);
     net.say(0, 1);

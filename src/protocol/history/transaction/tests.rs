@@ -13,7 +13,7 @@ use crate::history::memory::MemoryHistory;
 use crate::history::message::tests::message;
 use crate::history::message::{Channel, Frontier, Message};
 use crate::history::ordered::{
-    Ballot, Batch, Change, Decision, Durable, Effect, Entry, LONGEST_SILENCE, Ordered, PARTICIPATION, SILENCE, Step, Vote,
+    Ballot, Batch, Change, Decision, Durable, Effect, Entry, LONGEST_SILENCE, Ordered, PARTICIPATION, SILENCE, Step, UNTOLD, Vote,
 };
 use crate::history::replica::{self, Asked, Network, Replica, World};
 use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Known, Update, UpdateMe};
@@ -242,9 +242,37 @@ fn with_a_majority_of_acknowledgements_it_commits() {
     let mut voter = Voter::coordinating(State::UpdatingRemote);
     let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 1 });
     let of = batch(ME, 1);
-    let commit = Effect::Ask(node(THIRD), Step::Commit { ballot: ballot(1, ME), slot: 1, hash: of.hash() });
-    assert!(is_decided(&did, &of) && did.contains(&commit), "{did:?}");
+    assert!(is_decided(&did, &of), "{did:?}");
     assert_eq!(voter.state(), State::Connected);
+    // Nobody else waits for it, and nothing comes that it could go along with.
+    let since = voter.now;
+    let told = voter.waits();
+    assert_eq!(told, to_both(&Step::Commit { ballot: ballot(1, ME), slot: 1, hash: of.hash() }));
+    assert_eq!((voter.now.since(since), voter.machine.deadline()), (UNTOLD, None));
+}
+
+#[test]
+fn whose_message_is_decided_is_told_at_once_and_the_others_with_the_next_batch() {
+    let mut voter = Voter::coordinating(State::UpdatingRemote);
+    voter.is_given(message(THIRD, Channel::Ordered, 1, &[]));
+    voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 1 });
+    let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+    let decision = Decision { slot: 2, hash: batch(THIRD, 1).hash() };
+    let commits: Vec<&Effect> = did.iter().filter(|effect| matches!(effect, Effect::Ask(_, Step::Commit { .. }))).collect();
+    let commit = Effect::Ask(node(THIRD), Step::Commit { ballot: ballot(1, ME), slot: 2, hash: decision.hash });
+    assert_eq!(commits, [&commit], "{did:?}");
+    let did = voter.is_given(message(ME, Channel::Ordered, 2, &[]));
+    let update = Step::Update { ballot: ballot(1, ME), slot: 3, batch: batch(ME, 2), commit: Some(decision) };
+    assert!(to_both(&update).iter().all(|update| did.contains(update)), "{did:?}");
+}
+
+#[test]
+fn a_coordinator_that_gives_up_tells_first_what_is_decided() {
+    let mut voter = Voter::coordinating(State::UpdatingRemote);
+    voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 1 });
+    let did = voter.hears(THIRD, Step::Start { ballot: ballot(2, THIRD), slot: 1 });
+    let commit = to_both(&Step::Commit { ballot: ballot(1, ME), slot: 1, hash: batch(ME, 1).hash() });
+    assert!(did.starts_with(&commit), "{did:?}");
 }
 
 #[test]
@@ -257,8 +285,9 @@ fn the_commit_goes_along_with_the_next_batch_where_there_is_one() {
     assert!(is_decided(&did, &batch(ME, 1)) && update.iter().all(|update| did.contains(update)), "{did:?}");
     assert!(!did.iter().any(|effect| matches!(effect, Effect::Ask(_, Step::Commit { .. }))), "{did:?}");
     assert_eq!(voter.state(), State::UpdatingRemote);
-    // Nothing waits behind it: the last slot is told at once.
-    let did = voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+    // Nothing waits behind it.
+    voter.is_answered(OTHER, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+    let did = voter.waits();
     let commit = to_both(&Step::Commit { ballot: ballot(1, ME), slot: 2, hash: batch(ME, 2).hash() });
     assert!(commit.iter().all(|commit| did.contains(commit)), "{did:?}");
 }
@@ -375,7 +404,7 @@ fn a_participant_whose_coordinator_is_silent_is_connected_again_and_still_bound(
         let mut voter = Voter::participating(state);
         voter.waits();
         assert_eq!((voter.state(), voter.now.since(Instant(0))), (State::Connected, PARTICIPATION));
-        assert_eq!(voter.machine.deadline(), None, "nothing is awaited any more");
+        assert_eq!(voter.machine.deadline().is_some(), state == State::UpdatedByRemote, "what it has accepted it will see through");
         assert_eq!(voter.machine.transaction().signals[&Signal::Timeout], 1);
         let did = voter.hears(THIRD, Step::Start { ballot: ballot(0, THIRD), slot: 1 });
         assert_eq!(did, [Effect::Answer(CALL, Vote::Refused { promised: ballot(1, OTHER) })], "a promise does not time out");
