@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`upload`], [`body`] | new and replaced blobs; bodies, with their deadline and bounds |
-//! | [`download`], [`stream`], [`wanted`] | payloads, whole and in part, from here or while they arrive |
+//! | [`download`], [`heads`], [`stream`], [`buffers`], [`wanted`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
 //! | [`status`], [`members`], [`network`], [`events`], [`metrics`], [`page`] | the node |
@@ -19,6 +19,7 @@
 mod accept;
 mod auth;
 mod body;
+mod buffers;
 mod byteranges;
 mod conditional;
 mod delete;
@@ -28,6 +29,7 @@ mod disposition;
 mod download;
 pub mod errors;
 mod events;
+mod heads;
 mod holders;
 mod list;
 mod members;
@@ -196,7 +198,7 @@ pub fn configure(context: Context) -> impl Fn(&mut ServiceConfig) + Clone + Send
         api.paths.paths.remove(upload::NAMED);
         let known = service::routes(&api).and(problem::Routes::new(peers::routes()));
         // Made on the thread that serves, which alone may call with it.
-        config.app_data(Data::new(Peers::new()));
+        config.app_data(Data::new(Peers::new())).app_data(Data::new(heads::Heads::default()));
         config.app_data(Data::new(known)).app_data(Data::new(page::ASSETS)).app_data(context.clone());
     }
 }

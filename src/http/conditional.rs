@@ -29,7 +29,8 @@ pub(super) enum Verdict {
 pub(super) fn entity_tag(hash: &ContentHash) -> String {
     let mut tag = String::with_capacity(38);
     tag.push_str("\"b3-");
-    tag.extend(hash.to_string().chars().take(32));
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16);
+    tag.extend(hash.0.iter().take(16).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten());
     tag.push('"');
     tag
 }

@@ -11,13 +11,12 @@
 //! 6. A reader that takes nothing is not waited for: its socket gives up ([`super::on_connect`]).
 
 use std::ops::Range;
-use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody as _, SizedStream};
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data, Path, Query};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, options, route};
+use actix_web::{HttpRequest, HttpResponse, options, route};
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
 use gossip_cdn_protocol::store::Store as _;
 use gossip_cdn_protocol::{BlobId, Payload, Record, StoreFault, Version, VersionId};
@@ -27,28 +26,17 @@ use tokio::time::Instant;
 
 use super::byteranges::Framing;
 use super::conditional::{self, Verdict};
-use super::disposition::content_disposition;
 use super::errors::Fault;
+use super::heads::{BYTES, EXPOSED, Heads, Subject, media_type, timing};
 use super::range::{Selection, select};
 use super::wanted::{Fetched, Wanted};
-use super::{Context, digests, stream as bytes};
+use super::{Context, stream as bytes};
 use crate::store::{Arriving, FirstReading, PayloadReader, ReadFault};
 
-/// No script, no plug-in, no request: only what the browser itself needs to show an image, a sound or a film.
-const CSP: &str = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
-/// What a script of another origin may read of an answer.
-const EXPOSED: &str = "Accept-Ranges, Cache-Status, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, \
-                       Server-Timing, Version, X-Request-Id";
-/// Any bytes.
-const BYTES: &str = "application/octet-stream";
 /// The bytes were here.
 const HIT: &str = "gossip-cdn; hit";
 /// They were fetched, and are kept.
 const MISS: &str = "gossip-cdn; fwd=uri-miss; stored";
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const VERSION: HeaderName = HeaderName::from_static("version");
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// What the query of a download says.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -76,9 +64,10 @@ pub(super) async fn download(
     id: Path<String>,
     query: Query<DownloadQuery>,
     context: Data<Context>,
+    heads: Data<Heads>,
 ) -> Result<HttpResponse, Problem> {
     let shared = |fault| Problem::from(fault).header("Access-Control-Allow-Origin", "*").header("Access-Control-Expose-Headers", EXPOSED);
-    serve(&request, &context, &id, &query).await.map_err(shared)
+    serve(&request, &context, &heads, &id, &query).await.map_err(shared)
 }
 
 /// Lets scripts of other origins send conditional requests and ranges.
@@ -110,7 +99,14 @@ struct Selected<'a> {
     save: bool,
 }
 
-async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &DownloadQuery) -> Result<HttpResponse, Fault> {
+impl Selected<'_> {
+    fn subject(&self) -> Subject<'_> {
+        let Self { record, blob, version, payload, pinned, save } = *self;
+        Subject { blob, version, payload, pinned, save, conflict: record.versions().len() > 1 }
+    }
+}
+
+async fn serve(request: &HttpRequest, context: &Context, heads: &Heads, id: &str, query: &DownloadQuery) -> Result<HttpResponse, Fault> {
     let started = Instant::now();
     let blob = id.parse::<BlobId>()?;
     let wanted = query.version.as_deref().map(str::parse::<VersionId>).transpose()?;
@@ -122,19 +118,23 @@ async fn serve(request: &HttpRequest, context: &Context, id: &str, query: &Downl
 
     match conditional::of_read(request.headers(), payload.hash, version.stamp) {
         Verdict::Failed => return Err(Fault::Condition(Some(payload.hash))),
-        Verdict::NotModified => return Ok(not_modified(&selected)),
+        Verdict::NotModified => {
+            let mut answer = HttpResponse::NotModified();
+            heads.validate(&mut answer, selected.subject());
+            return Ok(answer.finish());
+        }
         Verdict::Proceed => {}
     }
     if request.method() == Method::HEAD {
-        return head(context, &selected, started);
+        return head(context, heads, &selected, started);
     }
     let parts = parts_of(request.headers(), payload)?;
     let looked_up = started.elapsed();
     let found = find(context, &selected, parts.first().map_or(0, |part| part.start)).await?;
 
     let mut answer = HttpResponse::build(if parts.is_empty() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT });
-    describe(&mut answer, &selected, found.cache_status());
-    answer.insert_header((SERVER_TIMING, timing(looked_up, started.elapsed())));
+    heads.describe(&mut answer, selected.subject(), found.cache_status());
+    answer.insert_header(timing(looked_up, started.elapsed()));
     let sent = if parts.is_empty() { payload.size } else { parts.iter().map(|part| part.end - part.start).sum() };
     context.metrics.downloaded(sent, found.is_hit());
     Ok(match &parts[..] {
@@ -273,60 +273,13 @@ fn right_size(reader: PayloadReader, selected: &Selected<'_>, wanted: Wanted, hi
     Ok(Found::of(reader, wanted, hit))
 }
 
-fn head(context: &Context, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
+fn head(context: &Context, heads: &Heads, selected: &Selected<'_>, started: Instant) -> Result<HttpResponse, Fault> {
     let hit = context.store.holds(selected.payload.hash)?;
     let mut answer = HttpResponse::Ok();
-    describe(&mut answer, selected, HeaderValue::from_static(if hit { HIT } else { MISS }));
-    answer.insert_header((SERVER_TIMING, timing(started.elapsed(), started.elapsed())));
+    heads.describe(&mut answer, selected.subject(), HeaderValue::from_static(if hit { HIT } else { MISS }));
+    answer.insert_header(timing(started.elapsed(), started.elapsed()));
     // The length is announced, and no byte is read to be thrown away.
     Ok(answer.body(SizedStream::new(selected.payload.size, stream::empty::<std::io::Result<Bytes>>())))
-}
-
-fn not_modified(selected: &Selected<'_>) -> HttpResponse {
-    let mut answer = HttpResponse::NotModified();
-    validators(&mut answer, selected);
-    answer.finish()
-}
-
-/// What RFC 9110 section 15.4.5 asks of a 304, and every answer has.
-fn validators(answer: &mut HttpResponseBuilder, selected: &Selected<'_>) {
-    let lasting = if selected.pinned { "public, max-age=31536000, immutable" } else { "no-cache" };
-    answer
-        .insert_header((header::ETAG, conditional::entity_tag(&selected.payload.hash)))
-        .insert_header((header::LAST_MODIFIED, httpdate::fmt_http_date(conditional::last_modified(selected.version.stamp))))
-        .insert_header((header::CACHE_CONTROL, HeaderValue::from_static(lasting)))
-        .insert_header((VERSION, selected.version.to_string()))
-        .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")))
-        .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)));
-}
-
-/// The type as it was stored. A record from a peer may carry one that no header can.
-fn media_type(payload: &Payload) -> HeaderValue {
-    HeaderValue::from_str(&payload.media_type).unwrap_or(HeaderValue::from_static(BYTES))
-}
-
-fn describe(answer: &mut HttpResponseBuilder, selected: &Selected<'_>, cache_status: HeaderValue) {
-    let Payload { media_type, file_name, sha256, .. } = selected.payload;
-    validators(answer, selected);
-    answer
-        .insert_header((header::CONTENT_TYPE, self::media_type(selected.payload)))
-        .insert_header((header::CONTENT_DISPOSITION, content_disposition(media_type, file_name.as_deref(), selected.save)))
-        .insert_header((digests::REPR_DIGEST, digests::value(sha256)))
-        .insert_header((header::ACCEPT_RANGES, HeaderValue::from_static("bytes")))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        .insert_header((header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)))
-        .insert_header((RESOURCE_POLICY, HeaderValue::from_static("cross-origin")))
-        .insert_header((CACHE_STATUS, cache_status));
-    if selected.record.versions().len() > 1 {
-        // Concurrent versions exist; a reader who cares finds them there.
-        answer.insert_header((header::LINK, format!("</blobs/{}/versions>; rel=\"version-history\"", selected.blob)));
-    }
-}
-
-/// What the lookup of the record and that of the payload cost, in milliseconds.
-fn timing(record: Duration, all: Duration) -> String {
-    let payload = all.saturating_sub(record);
-    format!("record;dur={:.3}, payload;dur={:.3}", record.as_secs_f64() * 1000.0, payload.as_secs_f64() * 1000.0)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use actix_web::web::{self, Bytes};
 use futures_util::{Stream, stream};
 
+use super::buffers::Buffer;
 use super::wanted::{Fetched, Wanted};
 use crate::store::{Arriving, FirstReading, PayloadReader, ReadFault};
 
@@ -119,13 +120,12 @@ async fn elsewhere(wanted: Wanted, offset: u64) -> io::Result<Source> {
 
 /// Reads up to `length` bytes, at least one. The file ending early is an error: its length was announced.
 async fn read(file: Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; length];
-    if let Some(found) = read_cached(&file, offset, &mut buffer) {
-        buffer.truncate(found);
-        return Ok(Bytes::from(buffer));
+    let mut buffer = Buffer::new(length);
+    if let Some(found) = read_cached(&file, offset, buffer.room()) {
+        return Ok(buffer.filled(found));
     }
-    let read = move || file.read_exact_at(&mut buffer, offset).map(|()| buffer);
-    web::block(read).await.map_err(io::Error::other)?.map(Bytes::from)
+    let read = move || file.read_exact_at(buffer.room(), offset).map(|()| buffer);
+    web::block(read).await.map_err(io::Error::other)?.map(|buffer| buffer.filled(length))
 }
 
 /// What the page cache has of it; `None` if that is nothing, or cannot be told.
