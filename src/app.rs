@@ -6,6 +6,7 @@
 //! Stopping: streams of events end, no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
 
 mod demo;
+mod open_files;
 
 use std::future::Future;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
@@ -195,6 +196,7 @@ pub async fn run_node(config: NodeConfig, announce: impl FnOnce(&RunningNode)) -
 
 /// Starts a node. It serves when this returns.
 pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    let open_files = open_files::raise();
     let listener = serve::listen(config.listen).map_err(StartError::Listen)?;
     let address = listener.local_addr()?;
     let advertised = advertised(&config, address)?;
@@ -216,7 +218,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     }
     let tasks = TaskTracker::new();
     let (server, streams) = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
-    tracing::info!(node = %id, %address, %advertised, "serving");
+    tracing::info!(node = %id, %address, %advertised, open_files, "serving");
     Ok(RunningNode { id, address, server, streams, driver: handle, ended, tasks, arbiters, store, writer })
 }
 
@@ -351,7 +353,8 @@ fn serve(
             .wrap(from_fn(request::observe))
     };
     let shared = serve::Settings { workers: config.workers, drain: DRAIN };
-    let server = gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect), &shared).listen(listener)?.run();
+    let server =
+        gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect(config.client_idle)), &shared).listen(listener)?.run();
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok((handle, streams))

@@ -46,8 +46,8 @@ const CACHE_MOST: u64 = 1 << 40;
 const WORKERS_MOST: usize = 256;
 /// Longest cluster name, in bytes: it travels in every message.
 const CLUSTER_MOST: usize = 100;
-/// How long the body of an upload may bring no byte (http.md).
-const BODY_IDLE: Duration = Duration::from_secs(30);
+/// Longest patience with a client that takes or gives nothing, in seconds.
+const CLIENT_IDLE_MOST: usize = 3600;
 
 /// Flags of `gossip-cdn node`, and the environment variables behind them.
 #[derive(Debug, Clone, Default, Args)]
@@ -100,6 +100,9 @@ pub struct NodeArgs {
     /// Uploads received at the same time [default: 256]
     #[arg(long, value_name = "N", env = "GOSSIP_CDN_MAX_UPLOADS")]
     max_uploads: Option<usize>,
+    /// Seconds that a client may take nothing of a download, or give nothing of an upload [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "GOSSIP_CDN_CLIENT_IDLE")]
+    client_idle: Option<usize>,
     /// Disk space that uploads leave free [default: 5 % of the disk or 1GiB, the smaller]
     #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_RESERVE")]
     reserve: Option<Size>,
@@ -190,6 +193,8 @@ pub struct NodeConfig {
     pub max_blob: u64,
     /// Uploads at the same time.
     pub max_uploads: usize,
+    /// How long a client may take nothing, or give nothing.
+    pub client_idle: Duration,
     /// Disk space kept free.
     pub reserve: Reserve,
     /// Memory for the database's pages, in bytes.
@@ -219,6 +224,7 @@ impl Default for NodeConfig {
             restored: false,
             max_blob: MAX_BLOB,
             max_uploads: MAX_UPLOADS,
+            client_idle: http::CLIENT_IDLE,
             reserve: Reserve::Usual,
             cache_bytes: usize::try_from(CACHE).unwrap_or(usize::MAX),
             workers: None,
@@ -259,6 +265,8 @@ impl NodeConfig {
             restored: flags.restored,
             max_blob: within("--max-blob", flags.max_blob.or(file.max_blob), MAX_BLOB, 1, MAX_BLOB_MOST)?,
             max_uploads: count("--max-uploads", flags.max_uploads.or(file.max_uploads), MAX_UPLOADS_MOST)?.unwrap_or(default.max_uploads),
+            client_idle: count("--client-idle", flags.client_idle.or(file.client_idle), CLIENT_IDLE_MOST)?
+                .map_or(default.client_idle, |seconds| Duration::from_secs(seconds as u64)),
             reserve,
             cache_bytes: usize::try_from(within("--cache", flags.cache.or(file.cache), CACHE, CACHE_LEAST, CACHE_MOST)?)
                 .map_err(|_| ConfigError("--cache is more than this machine can address: give less".into()))?,
@@ -318,7 +326,7 @@ impl NodeConfig {
             max_blob: self.max_blob,
             max_uploads: self.max_uploads,
             write_token: self.write_token.as_ref().map(|token| token.reveal().into()),
-            body_idle: BODY_IDLE,
+            client_idle: self.client_idle,
         }
     }
 }
@@ -498,11 +506,12 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nreserve = 0\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nclient_idle = 5\nreserve = 0\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);
         assert_eq!(config.reserve, Reserve::Bytes(0));
+        assert_eq!(config.client_idle.as_secs(), 5);
         assert!(config.lan.is_some());
         let keys: Vec<_> = toml.lines().filter_map(|line| line.split(' ').next()).collect();
         let command = Cli::command();

@@ -71,8 +71,8 @@ use crate::store::Store;
 use metrics::Metrics;
 use peers::Strangers;
 
-/// How long a body may bring no byte.
-pub const BODY_IDLE: Duration = Duration::from_secs(30);
+/// How long a client may take no byte of an answer, or a body may bring none, unless an operator says otherwise.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(30);
 
 /// What an operator decides about the public routes.
 #[derive(Debug, Clone)]
@@ -85,8 +85,8 @@ pub struct Settings {
     pub max_uploads: usize,
     /// What a client must show to write, delete and introduce; anybody may if `None`.
     pub write_token: Option<String>,
-    /// How long a body may bring no byte.
-    pub body_idle: Duration,
+    /// How long a client may take no byte of an answer, and a body may bring none.
+    pub client_idle: Duration,
 }
 
 impl Default for Settings {
@@ -98,7 +98,7 @@ impl Default for Settings {
             // A guess: some hundred MiB at the most, were every one of them in the middle of a large chunk.
             max_uploads: 256,
             write_token: None,
-            body_idle: BODY_IDLE,
+            client_idle: CLIENT_IDLE,
         }
     }
 }
@@ -259,20 +259,19 @@ impl Routes<'_> {
     }
 }
 
-/// How long a client may take no byte of an answer before its connection is closed.
-const READER_IDLE: Duration = Duration::from_secs(30);
-
 /// For `HttpServer::on_connect`: gives every connection its deadline for readers, and a place for a body that is given up.
 ///
 /// The server does not ask a body for more while its reader takes nothing, so no body can notice; the system can, by the option
 /// `TCP_USER_TIMEOUT` (RFC 5482), which also ends a connection whose window stays shut.
-pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
-    data.insert(body::GivenUp::default());
-    #[cfg(target_os = "linux")]
-    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-        let millis = u32::try_from(READER_IDLE.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
-            tracing::debug!(%error, "no deadline for readers");
+pub fn on_connect(idle: Duration) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
+    move |connection, data| {
+        data.insert(body::GivenUp::default());
+        #[cfg(target_os = "linux")]
+        if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+            let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+                tracing::debug!(%error, "no deadline for readers");
+            }
         }
     }
 }

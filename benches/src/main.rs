@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock, and waits on threads of its own")]
 
 mod bytes;
+mod connections;
 mod interruption;
 mod load;
 mod nginx;
@@ -36,6 +37,17 @@ struct Arguments {
 enum What {
     /// Downloads and uploads, beside nginx of the system's package and `dd`. Needs wrk, nginx, and 8 GB of disk.
     Bytes(Bytes),
+    /// Ten thousand idle connections, slow readers and slow writers, and how long others wait meanwhile. Needs twice as many open files, half of them in
+    /// a process of its own.
+    Connections(connections::Connections),
+    /// Holds connections open; what `connections` starts.
+    #[command(hide = true)]
+    Hold {
+        /// Host and port.
+        authority: String,
+        /// How many.
+        count: usize,
+    },
 }
 
 /// How long, and where.
@@ -61,11 +73,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     interruption::heed();
     let measured = catch_unwind(|| match arguments.what {
-        What::Bytes(bytes) => bytes::measure(&bytes),
+        What::Bytes(bytes) => bytes::measure(&bytes).and_then(|table| table.print()),
+        What::Connections(connections) => connections::measure(&connections),
+        What::Hold { authority, count } => connections::hold(&authority, count),
     });
     // What the harness cannot go on from is a panic; it has been told by then, and all is ended on the way here.
     let Ok(measured) = measured else { return ExitCode::FAILURE };
-    match measured.and_then(|table| table.print()) {
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed(why)) => {
             table::remark(&why);

@@ -20,7 +20,7 @@ pub(crate) fn get(authority: &str, path: &str, size: u64) -> Result<f64, Failed>
     let mut stream = TcpStream::connect(authority)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
     let mut reader = BufReader::with_capacity(PIECE, stream);
-    let status = head(&mut reader)?;
+    let (status, _) = head(&mut reader)?;
     let mut buffer = vec![0; PIECE];
     let mut came = 0;
     loop {
@@ -49,7 +49,7 @@ pub(crate) fn put(authority: &str, path: &str, file: &Path) -> Result<f64, Faile
         let Some(bytes) = buffer.get(..piece).filter(|bytes| !bytes.is_empty()) else { break };
         stream.write_all(bytes)?;
     }
-    let status = head(&mut BufReader::new(stream))?;
+    let (status, _) = head(&mut BufReader::new(stream))?;
     if !matches!(status, 200 | 201 | 204) {
         return Err(Failed(format!("PUT {path} of {authority}: status {status}")));
     }
@@ -70,16 +70,19 @@ pub(crate) fn dd(from: &Path, to: &Path) -> Result<f64, Failed> {
     Ok(rate(size, begin))
 }
 
-/// Reads the head of an answer; its status.
-fn head(reader: &mut impl BufRead) -> io::Result<u16> {
+/// Reads the head of an answer: its status, and how long its body is where that is said.
+pub(crate) fn head(reader: &mut impl BufRead) -> io::Result<(u16, Option<u64>)> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    let mut length = None;
     while !matches!(line.as_str(), "\r\n" | "") {
         line.clear();
         reader.read_line(&mut line)?;
+        let field = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        length = field.and_then(|(_, value)| value.trim().parse().ok()).or(length);
     }
-    Ok(status)
+    Ok((status, length))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure of three digits")]
@@ -93,14 +96,14 @@ mod tests {
 
     #[test]
     fn the_head_of_an_answer_ends_where_its_body_begins() {
-        let mut answer = &b"HTTP/1.1 201 Created\r\nA: b\r\n\r\nbody"[..];
-        assert_eq!(head(&mut answer).unwrap(), 201);
+        let mut answer = &b"HTTP/1.1 201 Created\r\nContent-length: 4\r\n\r\nbody"[..];
+        assert_eq!(head(&mut answer).unwrap(), (201, Some(4)));
         assert_eq!(answer, b"body");
     }
 
     #[test]
     fn an_answer_that_is_none_has_no_status() {
-        assert_eq!(head(&mut &b""[..]).unwrap(), 0);
-        assert_eq!(head(&mut &b"nonsense"[..]).unwrap(), 0);
+        assert_eq!(head(&mut &b""[..]).unwrap(), (0, None));
+        assert_eq!(head(&mut &b"nonsense"[..]).unwrap(), (0, None));
     }
 }

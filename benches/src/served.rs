@@ -34,6 +34,16 @@ impl Served {
         self.told("VmHWM:").map(|kibibytes| kibibytes << 10)
     }
 
+    /// What it has now, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64, Failed> {
+        self.told("VmRSS:").map(|kibibytes| kibibytes << 10)
+    }
+
+    /// How many files it has open, connections included.
+    pub(crate) fn open_files(&self) -> Result<usize, Failed> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.server.pid()))?.count())
+    }
+
     fn told(&self, name: &str) -> Result<u64, Failed> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid()))?;
         let number = |line: &str| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok();

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) write_token: Option<PathBuf>,
     pub(super) max_blob: Option<Size>,
     pub(super) max_uploads: Option<usize>,
+    pub(super) client_idle: Option<usize>,
     pub(super) reserve: Option<Size>,
     pub(super) cache: Option<Size>,
     pub(super) workers: Option<usize>,

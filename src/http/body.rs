@@ -1,6 +1,6 @@
 //! Bodies of uploads: bounded, with a deadline, never kept whole in memory.
 //!
-//! 1. A body that brings no byte for [`super::Settings::body_idle`] is given up.
+//! 1. A body that brings no byte for [`super::Settings::client_idle`] is given up.
 //! 2. What is too large, or finds the disk at its reserve, is refused before it is read where its length is known, and as soon as it
 //!    shows otherwise.
 //! 3. Whatever is given up leaves nothing behind: an [`Upload`] that is dropped takes its bytes with it.
@@ -135,7 +135,7 @@ where
     let mut upload = context.store.upload();
     let (mut size, mut unlooked) = (0_u64, 0_u64);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| fault(error, context.settings.body_idle))?;
+        let chunk = chunk.map_err(|error| fault(error, context.settings.client_idle))?;
         let length = chunk.len() as u64;
         size = size.saturating_add(length);
         if size > most {

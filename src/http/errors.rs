@@ -13,7 +13,7 @@ use gossip_cdn_protocol::wire::VERSION;
 use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
-use super::BODY_IDLE;
+use super::CLIENT_IDLE;
 use super::body::{Body, GivenUp};
 use super::conditional::entity_tag;
 use crate::driver::Stopped;
@@ -375,9 +375,9 @@ pub(super) fn stopping(Stopped: &Stopped) -> Problem {
     Fault::Stopped.into()
 }
 
-/// A body brought no byte for [`BODY_IDLE`].
+/// A body brought no byte for [`CLIENT_IDLE`].
 pub(super) fn stalled() -> Problem {
-    Fault::BodyStalled(BODY_IDLE).into()
+    Fault::BodyStalled(CLIENT_IDLE).into()
 }
 
 /// The store fails.

@@ -192,7 +192,7 @@ pub(super) async fn say(
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(Fault::MessageTooLarge.into());
     }
-    let body = Body::of(read(body, context.settings.body_idle).await?);
+    let body = Body::of(read(body, context.settings.client_idle).await?);
     if matches!(body, Body::Base64(_)) && claims_text(&media_type) {
         return Err(Fault::Bad("not-text", format!("The body is not UTF-8, though {media_type} is text.")).into());
     }

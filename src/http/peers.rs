@@ -124,7 +124,7 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         return Err(errors::not_json());
     }
     let mut bytes = Vec::new();
-    while let Some(piece) = tokio::time::timeout(super::BODY_IDLE, body.next()).await.map_err(|_| errors::stalled())? {
+    while let Some(piece) = tokio::time::timeout(super::CLIENT_IDLE, body.next()).await.map_err(|_| errors::stalled())? {
         let piece = piece.map_err(|fault| malformed(request, context, &fault))?;
         if bytes.len() + piece.len() > MAX_BODY {
             context.strangers.count(request, Misbehaviour::Malformed);
