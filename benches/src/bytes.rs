@@ -11,6 +11,7 @@ use std::path::Path;
 use gossip_cdn_cluster::send;
 use tempfile::TempDir;
 
+use crate::interruption::go_on;
 use crate::load::Load;
 use crate::nginx::Nginx;
 use crate::rows::{ROWS, Work};
@@ -87,17 +88,15 @@ enum Paths {
 impl Gets {
     fn new(folder: &Path, size: u64, blobs: usize) -> Result<Self, Failed> {
         let (node, nginx) = (Served::start(&folder.join("node"))?, Nginx::start(&folder.join("nginx"))?);
-        let mut names = [Vec::new(), Vec::new()];
-        for number in 0..blobs {
-            let bytes = noise(size, number);
-            let answer = send("PUT", &format!("{}/{number}", node.server.url), &[], Some(&bytes));
-            let link = answer.text();
-            let path = link.trim().strip_prefix(&node.server.url).filter(|_| answer.status == 201);
-            names[0].push(path.ok_or_else(|| Failed(format!("an upload was answered with {}: {link}", answer.status)))?.to_owned());
-            fs::write(nginx.files.join(number.to_string()), &bytes)?;
-            names[1].push(format!("/{number}"));
-        }
-        let [ours, theirs] = names;
+        // Several at once: each waits for the disk.
+        const UPLOADERS: usize = 32;
+        let uploaded = std::thread::scope(|scope| {
+            let uploader = |first| (first..blobs).step_by(UPLOADERS).map(|number| upload(&node, &nginx, size, number)).collect::<Vec<_>>();
+            let uploaders: Vec<_> = (0..UPLOADERS.min(blobs)).map(|first| scope.spawn(move || uploader(first))).collect();
+            let panicked = |_| Failed("an uploader panicked".to_owned());
+            uploaders.into_iter().map(|uploader| uploader.join().map_err(panicked)).collect::<Result<Vec<_>, _>>()
+        })?;
+        let (ours, theirs) = uploaded.into_iter().flatten().collect::<Result<_, _>>()?;
         let paths = [Paths::new(ours, &folder.join("node/paths"))?, Paths::new(theirs, &folder.join("nginx/paths"))?];
         Ok(Self { node, nginx, paths })
     }
@@ -134,6 +133,18 @@ impl Paths {
             }
         }
     }
+}
+
+/// Gives both a blob of noise; what it is called at each.
+fn upload(node: &Served, nginx: &Nginx, size: u64, number: usize) -> Result<(String, String), Failed> {
+    go_on()?;
+    let bytes = noise(size, number);
+    let answer = send("PUT", &format!("{}/{number}", node.server.url), &[], Some(&bytes));
+    let link = answer.text();
+    let path = link.trim().strip_prefix(&node.server.url).filter(|_| answer.status == 201);
+    let path = path.ok_or_else(|| Failed(format!("an upload was answered with {}: {link}", answer.status)))?;
+    fs::write(nginx.files.join(number.to_string()), &bytes)?;
+    Ok((path.to_owned(), format!("/{number}")))
 }
 
 /// A node and an nginx that have the same large blob.

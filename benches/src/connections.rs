@@ -4,7 +4,7 @@
 //! 2. A slow reader has asked for more than all buffers hold and takes a hundred bytes a second, a slow writer gives one byte a second.
 //! 3. When the slow have been cut and the idle are gone, the node has the open files it had before: else it is an error.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -23,9 +23,9 @@ use crate::table::{Failed, remark};
 /// More than all buffers between a node and a reader.
 const LARGE: u64 = 64 << 20;
 /// Between two requests of a connection that is held: less than the 20 s after which the node closes an idle one.
-const PULSE: Duration = Duration::from_secs(12);
+const PULSE: Duration = Duration::from_secs(10);
 /// Longest wait for the slow to be cut.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How many, and where.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
     let others = Others::new(&authority)?;
     let (files, memory) = (node.open_files()?, node.resident()?);
     let before = others.wait(Duration::from_secs(how.seconds), || Ok(()))?;
-    let held = Held::start(&authority, how.idle)?;
+    let mut held = Held::start(&authority, how.idle)?;
     let mut slow = Slow::start(&authority, path, how.slow)?;
     let during = others.wait(Duration::from_secs(how.seconds), || slow.go_on())?;
     let (files_during, memory_during) = (node.open_files()?, node.resident()?);
@@ -75,7 +75,7 @@ pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
         slow.go_on()?;
     }
     let [readers, writers] = [slow.report(true), slow.report(false)];
-    drop(held);
+    held.end()?;
     drop(slow);
     let begin = Instant::now();
     while node.open_files()? > files + 16 {
@@ -106,26 +106,29 @@ pub(crate) fn hold(authority: &str, count: usize) -> Result<(), Failed> {
     // Each is an open file, here and at the node.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     rustix::process::setrlimit(rustix::process::Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit })?;
-    let mut connections = (0..count).map(|_| Client::new(authority)).collect::<Result<Vec<_>, _>>()?;
-    for connection in &mut connections {
-        connection.get("/healthz")?;
-    }
-    writeln!(io::stdout(), "holding")?;
     static OVER: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
         // Whatever comes, and when nothing comes any more.
         drop(io::stdin().read(&mut [0]));
         OVER.store(true, Ordering::Relaxed);
     });
-    let pause = PULSE / u32::try_from(count.max(1))?;
-    for place in (0..count).cycle() {
-        if OVER.load(Ordering::Relaxed) {
-            break;
-        }
-        if let Some(connection) = connections.get_mut(place) {
+    // Each with the moment it asked last; the one that waited longest is the first.
+    let mut connections = VecDeque::with_capacity(count);
+    while !OVER.load(Ordering::Relaxed) {
+        if connections.len() < count {
+            let mut connection = Client::new(authority)?;
             connection.get("/healthz")?;
+            connections.push_back((connection, Instant::now()));
+            if connections.len() == count {
+                writeln!(io::stdout(), "holding")?;
+            }
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(pause);
+        while let Some((mut connection, _)) = connections.pop_front_if(|(_, asked)| asked.elapsed() > PULSE) {
+            connection.get("/healthz")?;
+            connections.push_back((connection, Instant::now()));
+        }
     }
     Ok(())
 }
@@ -147,6 +150,17 @@ impl Held {
         }
         remark(&format!("{count} connections are held"));
         Ok(held)
+    }
+
+    /// Lets go. An error if a connection was lost before.
+    fn end(&mut self) -> Result<(), Failed> {
+        let early = self.0.try_wait()?;
+        drop(self.0.stdin.take());
+        let status = self.0.wait()?;
+        if early.is_some() || !status.success() {
+            return Err(Failed(format!("the idle connections were not held to the end: {status}")));
+        }
+        Ok(())
     }
 }
 
