@@ -74,7 +74,7 @@ pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
         }
         slow.go_on()?;
     }
-    let [readers, writers] = [slow.report(true), slow.report(false)];
+    let cut = [("readers", slow.report(true)), ("writers", slow.report(false))];
     held.end()?;
     drop(slow);
     let begin = Instant::now();
@@ -92,8 +92,9 @@ pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
         let (before, during) = (before.as_micros(), during.as_micros());
         writeln!(out, "| others' GET of 1 KiB, {what} | {before} us | {during} us | at most doubled | {held} |")?;
     }
-    writeln!(out, "| slow readers cut | | {readers} | all | |")?;
-    writeln!(out, "| slow writers cut | | {writers} | all | |")?;
+    for (who, (all, told)) in cut {
+        writeln!(out, "| slow {who} cut | | {told} | all | {} |", if all { "yes" } else { "**no**" })?;
+    }
     writeln!(out, "| open files; afterwards | {files} | {files_during}; {} | as before | yes |", node.open_files()?)?;
     let mib = |bytes: u64| bytes >> 20;
     let after = node.resident()?;
@@ -315,11 +316,13 @@ impl Slow {
         self.all.iter().all(|laggard| laggard.cut.is_some())
     }
 
-    fn report(&self, reads: bool) -> String {
+    /// Whether all of a kind were cut, and how many, and when.
+    fn report(&self, reads: bool) -> (bool, String) {
         let of_kind: Vec<_> = self.all.iter().filter(|laggard| laggard.reads == reads).collect();
         let cut: Vec<Duration> = of_kind.iter().filter_map(|laggard| laggard.cut).collect();
         let seconds = |time: Option<&Duration>| time.map_or(0, Duration::as_secs);
-        format!("{} of {}, after {} to {} s", cut.len(), of_kind.len(), seconds(cut.iter().min()), seconds(cut.iter().max()))
+        let (count, of) = (cut.len(), of_kind.len());
+        (count == of, format!("{count} of {of}, after {} to {} s", seconds(cut.iter().min()), seconds(cut.iter().max())))
     }
 }
 
