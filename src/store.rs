@@ -23,6 +23,7 @@
 //! | `upload`, `tree`, `payloads` | bytes in, bytes out |
 //! | `verified`, `damage` | which payloads were read right since the start, and what becomes of those that were not |
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
+//! | `rows` | rows of records that are not what was written |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
 //! | `journal` | what is durable before the database has it |
@@ -45,6 +46,7 @@ mod list;
 mod opening;
 mod payloads;
 mod pins;
+mod rows;
 mod tables;
 mod traffic;
 mod tree;
@@ -54,6 +56,7 @@ mod writer;
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -235,7 +238,7 @@ impl Store {
             let table = self.shared.database.begin_read()?.open_table(tables::MEMBERS)?;
             table.range::<&[u8; 16]>(..)?.map(|row| tables::from_json(row?.1.value())).collect()
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     /// The addresses introduced by hand that never answered.
@@ -271,8 +274,11 @@ impl Store {
 
     /// A page of blobs.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage, ListFault> {
-        let transaction = self.shared.database.begin_read().map_err(|error| fault(error.into()))?;
-        list::page(&transaction, &self.shared.hasher, query)
+        let page = || {
+            let transaction = self.shared.database.begin_read()?;
+            Ok(list::page(&transaction, &self.shared.hasher, query))
+        };
+        reading(page)?
     }
 
     /// A payload, if it is here and, as far as it was read, what its name says. A small one that was not read since the start is checked
@@ -375,7 +381,7 @@ impl gossip_cdn_protocol::Store for Store {
             let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
             table.get(&tables::key_bytes(key))?.map(|row| encoding::record_of(row.value())).transpose()
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
@@ -385,7 +391,7 @@ impl gossip_cdn_protocol::Store for Store {
             let rows = table.range::<&[u8; 24]>(&end(Uuid::nil())..=&end(Uuid::max()))?;
             rows.map(|row| Ok(tables::key_of(row?.0.value()))).collect()
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
@@ -400,14 +406,14 @@ impl gossip_cdn_protocol::Store for Store {
                 })
                 .collect()
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn scan(&self, partitions: RangeInclusive<u8>, each: &mut dyn FnMut(Item)) -> Result<(), StoreFault> {
         let (first, last) = (KeyHash::first_of(*partitions.start()), KeyHash::last_of(*partitions.end()));
         let first = tables::key_bytes(RecordKey { hash: first, blob: BlobId(Uuid::nil()) });
         let last = tables::key_bytes(RecordKey { hash: last, blob: BlobId(Uuid::max()) });
-        let mut read = || -> Result<(), Error> {
+        let read = || -> Result<(), Error> {
             let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
             for row in table.range::<&[u8; 24]>(&first..=&last)? {
                 let (key, value) = row?;
@@ -415,7 +421,7 @@ impl gossip_cdn_protocol::Store for Store {
             }
             Ok(())
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn count(&self, hasher: &SketchHasher) -> Result<Summary, StoreFault> {
@@ -436,7 +442,7 @@ impl gossip_cdn_protocol::Store for Store {
             }
             Ok(records)
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
@@ -447,7 +453,7 @@ impl gossip_cdn_protocol::Store for Store {
             let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
             Ok(table.get(&hash.0)?.is_some())
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn missing(&self, after: Option<ContentHash>, limit: usize) -> Result<Vec<Missing>, StoreFault> {
@@ -464,7 +470,7 @@ impl gossip_cdn_protocol::Store for Store {
                 })
                 .collect()
         };
-        read().map_err(fault)
+        reading(read)
     }
 
     fn payload_bytes(&self) -> Result<u64, StoreFault> {
@@ -502,6 +508,17 @@ impl Shared {
     fn require_room(&self, bytes: u64) -> io::Result<()> {
         if self.room_for(bytes)? { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
+}
+
+/// Reads the database. Where a page is not what was written redb may panic, and that is a fault like any other.
+fn reading<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, StoreFault> {
+    unless_damaged(read).map_err(fault)
+}
+
+/// The same, as redb says it.
+fn unless_damaged<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let damaged = |_| Err(Error::Corrupted("a page of the database is damaged".to_owned()));
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(damaged)
 }
 
 /// What redb says, for whom it concerns.

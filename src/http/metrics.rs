@@ -124,10 +124,12 @@ fn transfers(registry: &mut Registry, traffic: &TrafficCounts) {
 
 /// Copies that were not what their name says.
 fn damage(registry: &mut Registry, counts: DamageCounts) {
-    let DamageCounts { payloads, replaced } = counts;
+    let DamageCounts { payloads, replaced, records, records_righted } = counts;
     let counted = [
         ("payloads_found_damaged", "Copies of payloads found damaged", payloads),
         ("payloads_replaced", "Damaged copies of payloads replaced by a good one of another node", replaced),
+        ("records_found_damaged", "Records whose row was damaged at the start", records),
+        ("records_righted", "Of them, those that were put right from what was left of them", records_righted),
     ];
     for (name, help, value) in counted {
         let counter = Count::default();

@@ -184,12 +184,22 @@ struct Damage {
     found: u64,
     /// Payloads replaced by a good copy since the start.
     replaced: u64,
+    /// Records whose row was damaged at the start.
+    records: u64,
+    /// Of them, those that were put right; the others come again from another node.
+    records_righted: u64,
 }
 
 impl Damage {
     fn of(store: &Store) -> Self {
         let counts = store.damage();
-        Self { missing: store.usage().damaged, found: counts.payloads, replaced: counts.replaced }
+        Self {
+            missing: store.usage().damaged,
+            found: counts.payloads,
+            replaced: counts.replaced,
+            records: counts.records,
+            records_righted: counts.records_righted,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! a record; the partitions are divided between the processors, and the sums of their shares are joined.
 //!
 //! 1. Every record is in exactly one share, so what is joined is what one pass over all would find.
-//! 2. The threads made here end before the count is given: the only ones that [`crate::app`] does not make.
+//! 2. The threads made here end before the count is given: with those of [`super::rows`] the only ones that [`crate::app`] does not make.
 
 use std::num::NonZero;
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ use gossip_cdn_protocol::store::Store;
 use gossip_cdn_protocol::summary::Summary;
 
 /// Most threads. A guess: beyond it they wait for the same disk.
-const MOST_THREADS: u8 = 8;
+pub(super) const MOST_THREADS: u8 = 8;
 
 /// Counts all records of a store.
 pub(super) fn count<S: Store + Sync>(store: &S, hasher: &SketchHasher) -> Result<Summary, StoreFault> {
@@ -39,7 +39,7 @@ fn count_share<S: Store>(store: &S, hasher: &SketchHasher, share: RangeInclusive
 }
 
 /// Divides the partitions evenly.
-fn shares(count: u8) -> impl Iterator<Item = RangeInclusive<u8>> {
+pub(super) fn shares(count: u8) -> impl Iterator<Item = RangeInclusive<u8>> {
     let (count, all) = (u16::from(count.max(1)), u16::from(u8::MAX) + 1);
     let start = move |share: u16| all * share / count;
     let place = |partition: u16| u8::try_from(partition).unwrap_or(u8::MAX);

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use gossip_cdn_protocol::ContentHash;
 
 use super::lock;
+use super::rows::Mended;
 
 /// What was found to be damaged.
 #[derive(Debug, Clone)]
@@ -55,6 +56,10 @@ pub struct DamageCounts {
     pub payloads: u64,
     /// Of all that were ever found damaged, those that were replaced by a good copy.
     pub replaced: u64,
+    /// Records whose row was found damaged when the folder was opened.
+    pub records: u64,
+    /// Of them, those that were put right from what is left. The others come again from another node.
+    pub records_righted: u64,
 }
 
 /// What is noted, and what was counted.
@@ -67,12 +72,18 @@ pub(super) struct Damages {
     next: AtomicU64,
     payloads: AtomicU64,
     replaced: AtomicU64,
+    rows: Mended,
 }
 
 /// What the writer takes up.
 pub(super) type Noted = BTreeMap<ContentHash, (u64, Evidence)>;
 
 impl Damages {
+    /// With what became of the rows of records at the opening.
+    pub(super) fn new(rows: Mended) -> Self {
+        Self { rows, ..Self::default() }
+    }
+
     /// The copy of that payload is damaged.
     pub(super) fn note(&self, hash: ContentHash, evidence: Evidence) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -110,6 +121,11 @@ impl Damages {
 
     pub(super) fn counts(&self) -> DamageCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        DamageCounts { payloads: read(&self.payloads), replaced: read(&self.replaced) }
+        DamageCounts {
+            payloads: read(&self.payloads),
+            replaced: read(&self.replaced),
+            records: self.rows.found as u64,
+            records_righted: self.rows.righted as u64,
+        }
     }
 }

@@ -76,7 +76,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The database does not open.
-    #[error("the database in {} does not open: {reason}: put the folder back from a backup and start with --restored", .dir.display())]
+    #[error("the database in {} does not open: {reason}: put the folder back from a backup and start with --restored, or name an empty folder with --data, and the node fetches everything from the others", .dir.display())]
     Database {
         /// The folder.
         dir: PathBuf,

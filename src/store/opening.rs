@@ -4,7 +4,8 @@
 //! 2. What the journal has and the tables do not is in the tables before anybody reads.
 //! 3. What a crash left halfway is gone: temporary files, payloads that no record claims, payload files that no row names. What had come
 //!    of a payload that is still missing stays.
-//! 3. An index that the folder has not got yet is made of its records.
+//! 4. An index that the folder has not got yet is made of its records.
+//! 5. No record is damaged ([`super::rows`]). A database that is damaged elsewhere is refused, or read as what is written.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -24,20 +25,29 @@ use super::folder::{Folder, Partial, at};
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pins;
-use super::tables::{self, Tables};
+use super::rows::{self, Mended};
+use super::tables::{self, KeyBytes, Tables};
 use super::traffic::Traffic;
 use super::verified::Verified;
 use super::writer::{Queue, Request};
-use super::{Identity, OpenError, Options, Shared, Usage, indexes};
+use super::{Identity, OpenError, Options, Shared, Usage, indexes, unless_damaged};
 
 pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>, Journal), OpenError> {
     let folder = Folder::claim(dir, &options.cluster)?;
     let refused = |error: Error| OpenError::Database { dir: dir.to_owned(), reason: error.to_string() };
-    let database = database(&folder, options.cache_bytes)?;
-    let mut found = journal(&folder, &database, &options).map_err(refused)?;
-    let (identity, usage) = begin_life(&database, &options, &found).map_err(refused)?;
+    // A database that is damaged where redb does not expect it makes it panic.
+    let database = unless_damaged(|| Ok(database(&folder, options.cache_bytes))).map_err(refused)??;
+    let mut found = unless_damaged(|| journal(&folder, &database, &options)).map_err(refused)?;
+    let hasher = ItemHasher::new(&options.cluster);
+    let damaged = unless_damaged(|| rows::damaged(&database, &hasher)).map_err(refused)?;
+    let Life { identity, usage, mended } =
+        unless_damaged(|| begin_life(&database, &options, &found, &hasher, &damaged)).map_err(refused)?;
+    if mended.found > 0 {
+        let Mended { found, righted } = mended;
+        tracing::error!(found, righted, "rows of records were damaged; those that were not put right come again from other nodes");
+    }
     found.journal.restart();
-    let partials = sweep(&folder, &database).map_err(refused)?;
+    let partials = unless_damaged(|| sweep(&folder, &database)).map_err(refused)?;
     if !folder.database().exists() {
         at(dir, folder.bear_database())?;
     }
@@ -48,13 +58,13 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         arrivals: Arrivals::new(partials),
         traffic: Traffic::default(),
         verified: Verified::default(),
-        damages: Damages::default(),
+        damages: Damages::new(mended),
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
         tail: Mutex::default(),
         commits: 0.into(),
         identity: identity.into(),
-        hasher: ItemHasher::new(&options.cluster),
+        hasher,
         reserve: options.reserve,
         database,
         folder,
@@ -118,9 +128,19 @@ fn journal_key(database: &Database) -> Result<Option<[u8; 32]>, Error> {
     row.transpose().map_err(|_| Error::Corrupted("the key of the journal is not of 32 bytes".to_owned()))
 }
 
-fn begin_life(database: &Database, options: &Options, found: &Found) -> Result<(Identity, Usage), Error> {
+/// What a life begins with.
+struct Life {
+    identity: Identity,
+    usage: Usage,
+    mended: Mended,
+}
+
+fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &ItemHasher, damaged: &[KeyBytes]) -> Result<Life, Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    if !damaged.is_empty() {
+        rows::drop_indexes(&transaction)?;
+    }
     let knows_conflicts = transaction.list_tables()?.any(|table| table.name() == tables::CONFLICTS.name());
     let mut tables = Tables::open(&transaction)?;
     let known = tables.meta.get(tables::SECRET)?.and_then(|row| <[u8; 32]>::try_from(row.value()).ok());
@@ -135,7 +155,10 @@ fn begin_life(database: &Database, options: &Options, found: &Found) -> Result<(
     let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut usage: Usage = usage.unwrap_or_default();
     drop_unowned(&mut tables, &mut usage)?;
-    if !knows_conflicts {
+    let mut mended = Mended::default();
+    if !damaged.is_empty() {
+        mended = rows::mend(&mut tables, hasher, damaged, &mut usage)?;
+    } else if !knows_conflicts {
         indexes::find_conflicts(&mut tables, &mut usage)?;
     }
     tables.write_identity(&identity)?;
@@ -145,7 +168,7 @@ fn begin_life(database: &Database, options: &Options, found: &Found) -> Result<(
     history::write(&transaction, &found.changes)?;
     history::note_journaled(&transaction, found.journal.sequence())?;
     transaction.commit()?;
-    Ok((identity, usage))
+    Ok(Life { identity, usage, mended })
 }
 
 /// Removes the rows of uploads whose record never came.

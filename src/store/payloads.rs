@@ -23,7 +23,7 @@ use redb::{Error, ReadableDatabase};
 use super::damage::Evidence;
 use super::tree::{self, BLOCK, GROUP};
 use super::verified::Groups;
-use super::{Shared, fault, tables};
+use super::{Shared, reading, tables};
 
 /// A payload that is here.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ pub(super) fn open(shared: &Arc<Shared>, hash: ContentHash) -> Result<Option<Pay
         return Ok(None);
     }
     for _ in 0..LOOKS {
-        let size = match look(shared, hash).map_err(fault)? {
+        let size = match reading(|| look(shared, hash))? {
             None => return Ok(None),
             Some(Row::Inline(bytes)) => return Ok(check(shared, hash, bytes).map(PayloadReader::Inline)),
             Some(Row::File(size)) => size,
@@ -350,7 +350,7 @@ mod tests {
         FileExt::write_all_at(&file, &[byte[0] ^ 1], offset).unwrap();
     }
 
-    fn reading(fixture: &Fixture, hash: ContentHash) -> FirstReading {
+    fn first_reading(fixture: &Fixture, hash: ContentHash) -> FirstReading {
         match fixture.store.payload(hash).unwrap() {
             Some(PayloadReader::Unread(reading)) => reading,
             other => panic!("not to be read first but {other:?}"),
@@ -363,14 +363,14 @@ mod tests {
         assert!(fixture.store.payload(hash).unwrap().is_none() && !fixture.store.holds(hash).unwrap());
         assert_eq!(fixture.store.missing(None, 9).unwrap().iter().map(|missing| missing.hash).collect::<Vec<_>>(), [hash]);
         assert_eq!((fixture.store.usage().damaged, fixture.store.usage().payload_bytes), (1, 0));
-        assert_eq!(fixture.store.damage(), DamageCounts { payloads: 1, replaced: 0 });
+        assert_eq!(fixture.store.damage(), DamageCounts { payloads: 1, ..DamageCounts::default() });
     }
 
     #[tokio::test]
     async fn what_was_not_read_since_the_start_is_checked_once() {
         let bytes = noise(10 * GROUP + 5, 1);
         let (fixture, hash) = restarted(&bytes, |_| ()).await;
-        let first = reading(&fixture, hash);
+        let first = first_reading(&fixture, hash);
         for range in [0..1, GROUP - 1..GROUP + 1, 5 * GROUP + 3..7 * GROUP, 10 * GROUP..10 * GROUP + 5] {
             assert_eq!(first.read(range.start as u64, range.len()).unwrap(), bytes[range]);
         }
@@ -379,9 +379,9 @@ mod tests {
         }
         // What is on the disk changes behind our back: groups that were read before are not checked again.
         flip(&fixture.store.shared.folder.payload(hash), 6 * GROUP as u64);
-        assert!(reading(&fixture, hash).read(6 * GROUP as u64, 1).is_ok());
+        assert!(first_reading(&fixture, hash).read(6 * GROUP as u64, 1).is_ok());
         flip(&fixture.store.shared.folder.payload(hash), 6 * GROUP as u64);
-        assert_eq!(reading(&fixture, hash).read(0, bytes.len()).unwrap(), bytes);
+        assert_eq!(first_reading(&fixture, hash).read(0, bytes.len()).unwrap(), bytes);
         assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. })), "now all of it was read");
         let fixture = fixture.reopened();
         assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::Unread(_))), "since that start");
@@ -393,7 +393,7 @@ mod tests {
         let (holder, _) = with_payload(&bytes).await;
         let spoil = |fixture: &Fixture| flip(&fixture.store.shared.folder.payload(ContentHash::of(&bytes)), 5 * GROUP as u64 + 7);
         let (fixture, hash) = restarted(&bytes, spoil).await;
-        let first = reading(&fixture, hash);
+        let first = first_reading(&fixture, hash);
         assert_eq!(first.read(0, 5 * GROUP).unwrap(), bytes[..5 * GROUP]);
         assert!(matches!(first.read(4 * GROUP as u64, 2 * GROUP), Err(ReadFault::Damaged)));
         assert_missing(&fixture, hash).await;
@@ -432,7 +432,7 @@ mod tests {
         }
         for offset in [0, 64, 5 * 64] {
             let (fixture, hash) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.outboard(hash), offset)).await;
-            assert!(matches!(reading(&fixture, hash).read(0, 100_000), Err(ReadFault::Damaged)), "without its tree nothing is sure");
+            assert!(matches!(first_reading(&fixture, hash).read(0, 100_000), Err(ReadFault::Damaged)), "without its tree nothing is sure");
             assert_missing(&fixture, hash).await;
         }
     }
@@ -468,7 +468,7 @@ mod tests {
         let bytes = noise(100_000, 1);
         let hash = ContentHash::of(&bytes);
         let (fixture, _) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.payload(hash), 7)).await;
-        let first = reading(&fixture, hash);
+        let first = first_reading(&fixture, hash);
         // The same bytes come from a client before the damage is found; what is found is the file that was.
         let stored = fixture.upload(&bytes).await;
         assert!(matches!(first.read(0, 1), Err(ReadFault::Damaged)));
@@ -478,7 +478,7 @@ mod tests {
         // While somebody brings them, nothing is unlinked.
         let (fixture, _) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.payload(hash), 7)).await;
         let pin = super::super::Pin::new(&fixture.store.shared, hash);
-        assert!(matches!(reading(&fixture, hash).read(0, 1), Err(ReadFault::Damaged)));
+        assert!(matches!(first_reading(&fixture, hash).read(0, 1), Err(ReadFault::Damaged)));
         assert_missing(&fixture, hash).await;
         assert_eq!(fixture.files("payloads").len(), 2);
         drop(fixture.upload(&bytes).await);

@@ -25,7 +25,7 @@ use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
 use super::tables::Tables;
-use super::{Shared, Usage, fault, lock};
+use super::{Shared, Usage, fault, lock, unless_damaged};
 
 /// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
 const QUEUE: usize = 2048;
@@ -217,7 +217,7 @@ impl Writer {
         }
         let written = match self.journal(&mut batch, released.is_empty() && noted.is_empty()) {
             Ok(true) => Ok(None),
-            Ok(false) => self.commit(&batch, released, &noted).map(Some),
+            Ok(false) => unless_damaged(|| self.commit(&batch, released, &noted)).map(Some),
             Err(error) => Err(error),
         };
         match written {
