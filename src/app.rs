@@ -36,6 +36,7 @@ use crate::driver::{self, Driver, Handle};
 use crate::http::{self, peers::PeerContext};
 use crate::lan::{Lan, Segment};
 use crate::peers::{Peers, Transfers};
+use crate::scrub::{Scrub, Scrubber};
 use crate::store::{OpenError, Options, Store, Writer};
 
 /// How long requests in flight may take after the wish to stop.
@@ -211,13 +212,15 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (transfers, courier) = Transfers::new(store.clone(), config.cluster.clone());
     let arbiters = [Arbiter::new(), Arbiter::new()];
     spawn_on(&arbiters[0].handle(), move || courier.run());
+    let (scrubber, scrub) = Scrubber::new(store.clone(), clock, config.scrub).map_err(StartError::Unreadable)?;
+    spawn_on(&arbiters[0].handle(), move || scrubber.run());
     let core = Core { config: config.clone(), advertised: advertised.clone(), store: store.clone(), clock, transfers, lan };
     let (ready, ended) = core.spawn(&arbiters[1].handle(), inbox, health.vital())?;
     if let Ok(Err(fault)) = ready.await {
         return Err(StartError::Unreadable(fault));
     }
     let tasks = TaskTracker::new();
-    let (server, streams) = serve(&config, listener, &advertised, &store, &handle, &tasks, health)?;
+    let (server, streams) = serve(&config, listener, &advertised, (&store, scrub), &handle, &tasks, health)?;
     tracing::info!(node = %id, %address, %advertised, open_files, "serving");
     Ok(RunningNode { id, address, server, streams, driver: handle, ended, tasks, arbiters, store, writer })
 }
@@ -322,7 +325,7 @@ fn serve(
     config: &NodeConfig,
     listener: TcpListener,
     advertised: &str,
-    store: &Store,
+    (store, scrub): (&Store, Scrub),
     driver: &Handle,
     tasks: &TaskTracker,
     health: Health,
@@ -330,7 +333,8 @@ fn serve(
     let tracker = tasks.clone();
     let tasks = http::Tasks::new(move |task| drop(tracker.spawn(task)));
     let settings = config.http_settings(advertised);
-    let context = http::Context::new(store.clone(), driver.clone(), settings, tasks.clone(), wall);
+    let mut context = http::Context::new(store.clone(), driver.clone(), settings, tasks.clone(), wall);
+    context.scrub = scrub;
     let peers = PeerContext::new(driver.clone(), store.clone(), config.cluster.clone(), Arc::clone(&context.strangers), tasks);
     let peers = Data::new(peers);
     let streams = context.streams.clone();

@@ -22,6 +22,7 @@ mod messages;
 mod network;
 mod put;
 mod screen;
+mod scrub;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -111,6 +112,9 @@ pub enum ClientCommand {
     /// Forget members that are dead or have left and will not come back, on every node
     #[command(after_help = "Example: gossip-cdn forget 5f0a9fa1-7c1c-8d6e-9a55-2f3b6a0d1c42")]
     Forget(network::ForgetArgs),
+    /// Have a node read and check every payload it has, and fetch again what is damaged
+    #[command(after_help = "Example: gossip-cdn scrub --node http://127.0.0.1:7702")]
+    Scrub(scrub::ScrubArgs),
     /// Find out what is wrong, with a remedy for each fault
     #[command(after_help = "Example: gossip-cdn doctor --node http://127.0.0.1:7702")]
     Doctor(doctor::DoctorArgs),
@@ -188,6 +192,7 @@ pub async fn run(command: ClientCommand) -> i32 {
         ClientCommand::Status(arguments) => network::status(&screen, arguments).await,
         ClientCommand::Members(arguments) => network::members(&screen, arguments).await,
         ClientCommand::Forget(arguments) => network::forget(&screen, arguments).await,
+        ClientCommand::Scrub(arguments) => scrub::run(&screen, arguments).await,
         ClientCommand::Doctor(arguments) => doctor::run(&screen, arguments).await,
     };
     match outcome {

@@ -8,6 +8,7 @@
 mod file;
 mod lan;
 mod size;
+mod span;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,12 @@ use gossip_cdn_protocol::member::{MAX_ADDRESS, is_base_url};
 use gossip_cdn_shell::logging::LogFormat;
 
 use crate::http;
+use crate::scrub::Pace;
 use crate::store::Reserve;
 use file::File;
 pub use lan::Lan;
 pub use size::Size;
+pub use span::Span;
 
 /// Where a node looks for a bootstrap node unless told otherwise.
 pub const BOOTSTRAP: &str = "http://127.0.0.1:7700";
@@ -43,6 +46,11 @@ const MAX_UPLOADS_MOST: usize = 10_000;
 const CACHE: u64 = 64 << 20;
 const CACHE_LEAST: u64 = 1 << 20;
 const CACHE_MOST: u64 = 1 << 40;
+/// Default time between the beginnings of two scrubs.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Default pace of a scrub: 40 TiB in that time, and a tenth of what a slow disk gives. A guess.
+const SCRUB_RATE: u64 = 16 << 20;
+const SCRUB_RATE_LEAST: u64 = 1 << 10;
 const WORKERS_MOST: usize = 256;
 /// Longest cluster name, in bytes: it travels in every message.
 const CLUSTER_MOST: usize = 100;
@@ -106,6 +114,12 @@ pub struct NodeArgs {
     /// Disk space that uploads leave free [default: 5 % of the disk or 1GiB, the smaller]
     #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_RESERVE")]
     reserve: Option<Size>,
+    /// From one scrub, in which the node reads and checks every payload it has, to the next; 0 for none but those asked for [default: 30d]
+    #[arg(long, value_name = "TIME", env = "GOSSIP_CDN_SCRUB_INTERVAL")]
+    scrub_interval: Option<Span>,
+    /// Bytes that a scrub reads in a second at most [default: 16MiB]
+    #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_SCRUB_RATE")]
+    scrub_rate: Option<Size>,
     /// Memory for the database's pages [default: 64MiB]
     #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_CACHE")]
     cache: Option<Size>,
@@ -197,6 +211,8 @@ pub struct NodeConfig {
     pub client_idle: Duration,
     /// Disk space kept free.
     pub reserve: Reserve,
+    /// How often everything is read and checked, and how fast.
+    pub scrub: Pace,
     /// Memory for the database's pages, in bytes.
     pub cache_bytes: usize,
     /// Threads that serve HTTP; one for each processor if `None`.
@@ -226,6 +242,7 @@ impl Default for NodeConfig {
             max_uploads: MAX_UPLOADS,
             client_idle: http::CLIENT_IDLE,
             reserve: Reserve::Usual,
+            scrub: Pace { interval: Some(SCRUB_INTERVAL), rate: SCRUB_RATE },
             cache_bytes: usize::try_from(CACHE).unwrap_or(usize::MAX),
             workers: None,
             log_format: LogFormat::default(),
@@ -250,6 +267,8 @@ impl NodeConfig {
                 "--lan would meet whoever is on the local network under the usual name: name the cluster with --cluster, or leave --lan out".into(),
             ));
         }
+        let interval = flags.scrub_interval.or(file.scrub_interval).map_or(SCRUB_INTERVAL, Span::duration);
+        let rate = within("--scrub-rate", flags.scrub_rate.or(file.scrub_rate), SCRUB_RATE, SCRUB_RATE_LEAST, u64::MAX)?;
         let config = Self {
             listen: flags.listen.or(file.listen).unwrap_or(default.listen),
             data: flags.data.or(file.data),
@@ -268,6 +287,7 @@ impl NodeConfig {
             client_idle: count("--client-idle", flags.client_idle.or(file.client_idle), CLIENT_IDLE_MOST)?
                 .map_or(default.client_idle, |seconds| Duration::from_secs(seconds as u64)),
             reserve,
+            scrub: Pace { interval: Some(interval).filter(|interval| !interval.is_zero()), rate },
             cache_bytes: usize::try_from(within("--cache", flags.cache.or(file.cache), CACHE, CACHE_LEAST, CACHE_MOST)?)
                 .map_err(|_| ConfigError("--cache is more than this machine can address: give less".into()))?,
             workers: count("--workers", flags.workers.or(file.workers), WORKERS_MOST)?,
@@ -506,11 +526,12 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nclient_idle = 5\nreserve = 0\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nclient_idle = 5\nreserve = 0\nscrub_interval = \"7d\"\nscrub_rate = \"1MiB\"\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);
         assert_eq!(config.reserve, Reserve::Bytes(0));
+        assert_eq!(config.scrub, Pace { interval: Some(Duration::from_secs(7 * 24 * 3600)), rate: 1 << 20 });
         assert_eq!(config.client_idle.as_secs(), 5);
         assert!(config.lan.is_some());
         let keys: Vec<_> = toml.lines().filter_map(|line| line.split(' ').next()).collect();

@@ -12,7 +12,7 @@
 //! | [`download`], [`heads`], [`stream`], [`buffers`], [`wanted`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
-//! | [`status`], [`members`], [`network`], [`events`], [`metrics`], [`page`] | the node |
+//! | [`status`], [`members`], [`network`], [`events`], [`metrics`], [`scrub`], [`page`] | the node |
 //! | [`conditional`], [`range`], [`byteranges`], [`disposition`], [`digests`], [`accept`], [`described`] | HTTP's grammar, without the store |
 //! | [`auth`], [`errors`] | who may write; what is said when not |
 
@@ -40,6 +40,7 @@ mod network;
 mod page;
 pub mod peers;
 mod range;
+mod scrub;
 mod status;
 mod stream;
 mod upload;
@@ -67,6 +68,7 @@ use utoipa_actix_web::OpenApiFactory;
 use crate::driver::Handle;
 use crate::peers::Peers;
 use crate::peers::reports::Reports;
+use crate::scrub::Scrub;
 use crate::store::Store;
 use metrics::Metrics;
 use peers::Strangers;
@@ -153,6 +155,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// The streams of events that are open.
     pub streams: Streams,
+    /// The scrub of the store.
+    pub scrub: Scrub,
     /// What other nodes say of themselves.
     pub reports: Arc<Reports>,
     /// What time it is, for showing it.
@@ -173,6 +177,7 @@ impl Context {
             metrics: Arc::new(Metrics::default()),
             tasks,
             streams: Streams::default(),
+            scrub: Scrub::default(),
             reports: Arc::default(),
             wall,
             started: Instant::now(),
@@ -218,6 +223,7 @@ fn mount(routes: &mut Routes<'_>) {
     routes.add(holders::holders);
     routes.add(holders::qr);
     routes.add(status::status);
+    routes.add(scrub::scrub);
     routes.add(events::events);
     routes.add(network::network);
     routes.add(members::members);

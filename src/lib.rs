@@ -12,12 +12,13 @@
 //! | [`driver`] | owns the core: inputs in, outputs out, outputs into actions |
 //! | [`lan`] | heartbeats on the local network |
 //! | [`peers`] | calls of other nodes, transfers of payloads |
+//! | [`scrub`] | reads and checks everything once in a while |
 //! | [`store`] | the database, the payload files, the one writer |
 //! | [`http`] | public routes and peer routes; [`http::errors`] alone knows status codes |
 //! | `src/web` | the page's modules, style and picture, embedded in node and bootstrap node |
 //! | `gossip_cdn_shell` (`src/shell`) | what node and bootstrap node share |
 //!
-//! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `lan`, `peers`, `store`; `peers` → `store`. Control goes through
+//! Arrows go one way: `cli` → `app` → `http` → `driver`, `store`; `driver` → the core, `lan`, `peers`, `store`; `peers`, `scrub` → `store`. Control goes through
 //! the core, payload bytes go beside it. The proposals say why.
 
 pub mod app;
@@ -28,4 +29,5 @@ pub mod driver;
 pub mod http;
 pub mod lan;
 pub mod peers;
+pub mod scrub;
 pub mod store;

@@ -24,6 +24,7 @@
 //! | `verified`, `damage` | which payloads were read right since the start, and what becomes of those that were not |
 //! | `incoming`, `arrivals`, `arriving`, `traffic` | large payloads on their way from peers: transfers, what is here of them, readers |
 //! | `rows` | rows of records that are not what was written |
+//! | `scrub` | what a scrub needs of the store |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
 //! | `journal` | what is durable before the database has it |
@@ -47,6 +48,7 @@ mod opening;
 mod payloads;
 mod pins;
 mod rows;
+mod scrub;
 mod tables;
 mod traffic;
 mod tree;
@@ -81,6 +83,7 @@ pub use incoming::{Incoming, Next, Part, ReceiveFault};
 pub use list::{ListFault, ListPage, ListQuery, Order, Which};
 pub use payloads::{FirstReading, PayloadReader, PutFault, ReadFault};
 pub use pins::Pin;
+pub use scrub::{Inspection, ScrubState, Steps};
 pub use traffic::TrafficCounts;
 pub use upload::{Stored, Upload};
 pub use writer::Writer;

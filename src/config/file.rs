@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use gossip_cdn_shell::logging::LogFormat;
 use serde::Deserialize;
 
-use super::{ConfigError, Lan, Size};
+use super::{ConfigError, Lan, Size, Span};
 
 /// What a file says; the fields are those of [`super::NodeArgs`], without the ones that make sense for a single start only.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) max_uploads: Option<usize>,
     pub(super) client_idle: Option<usize>,
     pub(super) reserve: Option<Size>,
+    pub(super) scrub_interval: Option<Span>,
+    pub(super) scrub_rate: Option<Size>,
     pub(super) cache: Option<Size>,
     pub(super) workers: Option<usize>,
     pub(super) log_format: Option<LogFormat>,

@@ -79,6 +79,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
 }
 
 fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &Usage) {
+    let scrub = context.scrub.state();
     let shown = [
         ("blobs", "Live blobs", usage.live_blobs),
         ("tombstones", "Deleted blobs", usage.tombstones),
@@ -86,6 +87,16 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
         ("payloads", "Payloads here", usage.payloads),
         ("payload_bytes", "Bytes of the payloads here", usage.payload_bytes),
         ("payloads_damaged", "Payloads that are missing because their copy here was damaged", usage.damaged),
+        ("scrub_running", "Whether a scrub is under way", u64::from(scrub.running)),
+        ("scrub_payloads", "Payloads that it looked at, or the last one", scrub.payloads),
+        ("scrub_bytes", "Bytes that it looked at, or the last one", scrub.bytes),
+        ("scrub_bad", "Payloads that it found damaged, or the last one", scrub.bad),
+        ("scrub_records_bad", "Rows of records that the last one found damaged", scrub.records_bad),
+        (
+            "scrub_finished_seconds",
+            "When the last one ended, in seconds since 1970; 0 before the first",
+            scrub.finished.unwrap_or_default() / 1000,
+        ),
         ("payloads_wanted", "Payloads wanted and not here yet", status.wanted as u64),
         ("members_live", "Live members, this node included", status.live_members as u64),
         ("local_health", "Factor on the patience with others: 1 when well, 8 under strain", u64::from(status.local_health)),

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::Context;
 use super::described::rfc3339;
 use super::errors::Fault;
+use super::scrub::ScrubShown;
 use crate::store::{Store, TrafficCounts};
 
 /// How a node is.
@@ -67,6 +68,8 @@ struct StatusShown {
     transfers: BTreeMap<&'static str, u64>,
     /// Copies that are not what their name says.
     damage: Damage,
+    /// The scrub that is under way, or the last one.
+    scrub: ScrubShown,
     /// What peers did that they must not do.
     misbehaviour: Vec<Misbehaved>,
     /// The disk under the data folder; nothing where the system does not tell.
@@ -269,6 +272,7 @@ pub(super) async fn status(context: Data<Context>) -> Result<HttpResponse, Probl
         counters: named(&told.counters).into_iter().chain([("commits", context.store.commits())]).collect(),
         transfers: transfers(&context.store.traffic()).into_iter().map(|(name, _, value)| (name, value)).collect(),
         damage: Damage::of(&context.store),
+        scrub: context.scrub.state().into(),
         misbehaviour,
         disk: context.store.disk().ok().map(|disk| Disk { free: disk.free, reserve: disk.reserve }),
     };

@@ -87,6 +87,12 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
         Ok(())
     }
 
+    /// How far the scrub is.
+    pub(super) fn scrub(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.tables.meta.insert(tables::SCRUB, state)?;
+        Ok(())
+    }
+
     /// Everything that is queued, as one change: what comes later in the list was queued later.
     pub(super) fn persist(&mut self, persists: &[&Persist]) -> Result<(), Error> {
         let mut records: Vec<&RecordChange> = persists.iter().flat_map(|persist| &persist.records).collect();

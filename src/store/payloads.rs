@@ -72,7 +72,7 @@ pub struct FirstReading {
     size: u64,
     file: Arc<File>,
     tree: Arc<File>,
-    groups: Arc<Groups>,
+    pub(super) groups: Arc<Groups>,
 }
 
 impl std::fmt::Debug for FirstReading {
@@ -82,9 +82,8 @@ impl std::fmt::Debug for FirstReading {
 }
 
 impl FirstReading {
-    /// Opens the files under the names of a payload; `None`: one of them is gone, or another than it was. Damage is noted.
-    fn open(shared: &Arc<Shared>, hash: ContentHash, size: u64, file: File) -> io::Result<Option<Self>> {
-        let file = Arc::new(file);
+    /// Of the file of a payload and the tree beside it; `None`: one of them is gone, or not as long as it was. Damage is noted.
+    pub(super) fn of(shared: &Arc<Shared>, hash: ContentHash, size: u64, file: Arc<File>) -> io::Result<Option<Self>> {
         let tree = match File::open(shared.folder.outboard(hash)) {
             Ok(tree) => Some(Arc::new(tree)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -181,7 +180,7 @@ pub(super) fn open(shared: &Arc<Shared>, hash: ContentHash) -> Result<Option<Pay
         };
         let opened = match File::open(shared.folder.payload(hash)) {
             Ok(file) if shared.verified.is_whole(hash) => Ok(Some(PayloadReader::File { file: Arc::new(file), size })),
-            Ok(file) => FirstReading::open(shared, hash, size, file).map(|reading| reading.map(PayloadReader::Unread)),
+            Ok(file) => FirstReading::of(shared, hash, size, Arc::new(file)).map(|reading| reading.map(PayloadReader::Unread)),
             // Collected between the look and the opening: look again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => Err(error),

@@ -316,18 +316,20 @@ mod tests {
     async fn a_byte_flipped_anywhere_in_the_database_makes_no_wrong_answer() {
         let (mut fixture, records) = blobs().await;
         fixture.stop().unwrap();
-        let all = std::fs::read(fixture.dir().join("store.redb")).unwrap();
+        let (dir, files) = (tempfile::tempdir().unwrap(), ["store.redb", "journal"]);
+        copy_dir(fixture.dir(), dir.path());
+        let [all, journal] = files.map(|file| std::fs::read(dir.path().join(file)).unwrap());
         let used: Vec<usize> = (0..all.len()).filter(|at| all[*at] != 0).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(18);
         let (mut opened, mut refused) = (0, 0);
-        for _ in 0..150 {
+        for _ in 0..48 {
             let at = used[rng.random_range(0..used.len())];
-            let copy = tempfile::tempdir().unwrap();
-            copy_dir(fixture.dir(), copy.path());
             let mut spoilt = all.clone();
             spoilt[at] ^= 1 << rng.random_range(0..8);
-            std::fs::write(copy.path().join("store.redb"), spoilt).unwrap();
-            match Store::open(copy.path(), options()) {
+            for (file, bytes) in files.into_iter().zip([&spoilt, &journal]) {
+                std::fs::write(dir.path().join(file), bytes).unwrap();
+            }
+            match Store::open(dir.path(), options()) {
                 Ok((store, _writer)) => {
                     assert_nothing_wrong(&store, &records);
                     opened += 1;
@@ -338,6 +340,6 @@ mod tests {
                 }
             }
         }
-        assert!(opened > 75, "{opened} opened, {refused} refused");
+        assert!(opened > 24, "{opened} opened, {refused} refused");
     }
 }

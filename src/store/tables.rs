@@ -72,6 +72,9 @@ pub(super) const JOURNAL_KEY: &str = "journal_key";
 /// In [`META`]: the sequence of the first record of the journal that the tables do not have, 8 bytes.
 pub(super) const JOURNALED: &str = "journaled";
 
+/// In [`META`]: how far the scrub is, JSON.
+pub(super) const SCRUB: &str = "scrub";
+
 /// All tables but those of histories, open in one write transaction.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, &'static [u8; 24], &'static [u8]>,

@@ -36,7 +36,7 @@ struct Bits {
 }
 
 impl Groups {
-    fn new(size: u64) -> Self {
+    pub(super) fn new(size: u64) -> Self {
         let groups = size.div_ceil(GROUP as u64);
         let words = usize::try_from(groups.div_ceil(64)).unwrap_or(usize::MAX);
         Self { state: Mutex::new(Bits { words: vec![0; words], left: groups }) }

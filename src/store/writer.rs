@@ -57,6 +57,8 @@ pub(super) enum Request {
     Payload(PayloadRow, Option<Reply>),
     /// This node takes that Ed25519 seed for a key and begins its lives anew.
     Key([u8; 32], Reply),
+    /// How far the scrub is.
+    Scrub(Vec<u8>, Reply),
     /// Some pin is gone: look at what it kept.
     Wake,
 }
@@ -66,7 +68,7 @@ impl Request {
         match self {
             Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
-            Self::Key(..) | Self::Wake => 0,
+            Self::Key(..) | Self::Scrub(..) | Self::Wake => 0,
         }
     }
 
@@ -74,7 +76,7 @@ impl Request {
     fn is_history_alone(&self) -> bool {
         match self {
             Self::Persist(persist, _) => persist.is_history_alone(),
-            Self::Payload(..) | Self::Key(..) => false,
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) => false,
             Self::Wake => true,
         }
     }
@@ -83,20 +85,20 @@ impl Request {
     fn history(&self) -> &[Change] {
         match self {
             Self::Persist(persist, _) => &persist.history,
-            Self::Payload(..) | Self::Key(..) | Self::Wake => &[],
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Wake => &[],
         }
     }
 
     fn take_history(&mut self) -> Vec<Change> {
         match self {
             Self::Persist(persist, _) => std::mem::take(&mut persist.history),
-            Self::Payload(..) | Self::Key(..) | Self::Wake => vec![],
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Wake => vec![],
         }
     }
 
     fn reply(self) -> Option<Reply> {
         match self {
-            Self::Persist(_, reply) | Self::Key(_, reply) => Some(reply),
+            Self::Persist(_, reply) | Self::Key(_, reply) | Self::Scrub(_, reply) => Some(reply),
             Self::Payload(_, reply) => reply,
             Self::Wake => None,
         }
@@ -342,6 +344,7 @@ impl Writer {
                 Request::Persist(persist, _) => persists.push(persist),
                 Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
                 Request::Key(secret, _) => key = Some(*secret),
+                Request::Scrub(state, _) => changes.scrub(state)?,
                 Request::Wake => (),
             }
         }

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use gossip_cdn_cluster::{Network, Node, eventually, noise};
+use gossip_cdn_cluster::{Network, Node, eventually, node_binary, noise};
 
 /// Some groups of 16 KiB beyond what is kept inside the database.
 const LARGE: usize = 3 << 20;
@@ -100,4 +101,49 @@ fn a_damaged_payload_that_nobody_else_has_is_missing_until_somebody_brings_it() 
     node.upload("again.bin", &bytes);
     eventually("it is here", || damage(&node, "missing") == 0);
     assert_eq!(node.get(&path).body, bytes);
+}
+
+/// Runs the command line's `scrub` at a node: its exit code, and what it printed.
+fn scrub(node: &Node) -> (Option<i32>, serde_json::Value) {
+    let output = Command::new(node_binary()).args(["scrub", "--json", "--node", &node.server.url]).output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn a_scrub_reads_everything_once_finds_what_rotted_behind_the_nodes_back_and_has_it_replaced() {
+    let network = Network::of(2);
+    let (large, small) = (noise(LARGE, 4), noise(3000, 5));
+    let path = network.nodes[0].upload("large.bin", &large);
+    network.nodes[1].upload("small.bin", &small);
+    eventually("both hold both", || all_hold(&network.nodes, 2));
+    let node = &network.nodes[1];
+    let (code, said) = scrub(node);
+    assert_eq!((code, said["scrub"]["bad"].as_u64()), (Some(0), Some(0)), "{said}");
+    assert_eq!([&said["scrub"]["payloads"], &said["scrub"]["bytes"]], [2, LARGE + 3000]);
+    // It runs, and has read everything; no reader would look again.
+    flip(&payload_file(node), 1 << 20);
+    let (code, said) = scrub(node);
+    assert_eq!((code, said["scrub"]["bad"].as_u64()), (Some(0), Some(1)), "{said}");
+    assert_eq!([&said["damage"]["found"], &said["damage"]["replaced"], &said["damage"]["missing"]], [1, 1, 0]);
+    assert_eq!(metric(node, "gossip_cdn_scrub_bad"), 1);
+    assert_eq!(node.get(&path).body, large);
+    assert_eq!(scrub(node).1["scrub"]["bad"], 0);
+}
+
+#[test]
+fn a_scrub_that_was_interrupted_goes_on_where_it_was() {
+    let mut node = Node::start(&["--no-bootstrap", "--scrub-rate", "1KiB"]);
+    // The pace is waited for behind the first of them, whichever that is.
+    for seed in 0..3 {
+        node.upload("large.bin", &noise(LARGE, 10 + 2 * seed));
+    }
+    assert_eq!(node.post_with("/scrub", &[], b"").status, 202);
+    eventually("it is under way", || node.status()["scrub"]["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(node.status()["scrub"]["running"], true);
+    let begun = node.status()["scrub"]["begun"].clone();
+    node.server.kill();
+    node.restart_with(&["--no-bootstrap"]);
+    eventually("it has ended", || node.status()["scrub"]["running"] == false);
+    let state = node.status()["scrub"].clone();
+    assert_eq!([&state["begun"], &state["payloads"], &state["bad"]], [&begun, &serde_json::json!(3), &serde_json::json!(0)]);
 }

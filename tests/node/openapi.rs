@@ -6,7 +6,7 @@ use crate::expected::GUID;
 use gossip_cdn_cluster::{Answer, Node, send};
 
 /// The public routes of http.md that are built.
-const ROUTES: [(&str, &str); 29] = [
+const ROUTES: [(&str, &str); 30] = [
     ("delete", "/blobs/{id}"),
     ("delete", "/members/{id}"),
     ("get", "/"),
@@ -32,6 +32,7 @@ const ROUTES: [(&str, &str); 29] = [
     ("post", "/blobs"),
     ("post", "/members"),
     ("post", "/messages"),
+    ("post", "/scrub"),
     ("put", "/"),
     ("put", "/blobs/{id}"),
     ("put", "/messages/history/{id}"),
