@@ -1,6 +1,7 @@
 //! The page in a real browser (Chromium, by WebDriver), against real nodes: what people do with it, and what they see.
 //!
-//! Two of the tests also measure ([`scale`]): `cargo test --release -p gossip-cdn-page scale -- --nocapture --test-threads 1` prints the figures.
+//! Two of the tests also measure ([`scale`]); this prints the figures, of the nodes that `cargo build --workspace` made:
+//! `cargo test -p gossip-cdn-page scale -- --nocapture --test-threads 1 2>/dev/null`.
 //!
 //! Tests read as claims. What is eventually true is waited for, never slept for. A browser that is not there is a failure: `tests/run` installs it.
 
