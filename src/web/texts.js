@@ -116,7 +116,7 @@ export const network = {
   forgetLabel: (name) => `Forget ${name}`,
   changed: (name, now) => `${name} is ${now}`,
   blobs: 'Blobs', here: 'Payloads here', wanted: 'On their way here', live: 'Alive', dead: 'Dead', left: 'Left', sets: 'Record sets', agree: 'all alive nodes agree', disagree: 'among the alive nodes',
-  uptime: 'Up for', more: (number) => `And ${count(number)} more.`, search: 'Find a node',
+  uptime: 'Up for', more: (number) => `And ${count(number)} more.`,
 };
 
 export const messages = {
