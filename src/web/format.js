@@ -34,7 +34,7 @@ export const date = (time) => new Date(time).toLocaleString('en', { dateStyle: '
 /** The time of day, and before today the day. */
 export function clock(time) {
   const day = new Date(time).toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' };
-  return new Date(time).toLocaleString('en', { ...day, hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
+  return new Date(time).toLocaleString('en', { ...day, hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 }
 
 /** The host and port of a base URL. */
