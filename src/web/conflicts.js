@@ -3,7 +3,7 @@
 import { ask, read } from './api.js';
 import { h, show, toast } from './dom.js';
 import { brief, called, date, size, tame } from './format.js';
-import { calmly, follow } from './live.js';
+import { calmly, follow, inTurn } from './live.js';
 import { notice, problem, why } from './notices.js';
 import { preview } from './preview.js';
 import { conflicts as texts, general } from './texts.js';
@@ -17,38 +17,40 @@ export function conflictsView(place, wanted) {
   place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), body, more);
   let most = PAGE;
   let drawn = null;
-  let asked = 0;
+  let left = false;
 
-  /** The ids of blobs with several live versions. */
+  /** The ids of blobs with several live versions, and whether there are more of them. */
   async function find() {
-    const page = await read(`/blobs?conflicts&limit=${most}`);
-    more.hidden = !page.next || page.blobs.length < most;
-    return page.blobs.map((blob) => blob.id);
+    const limit = most;
+    const page = await read(`/blobs?conflicts&limit=${limit}`);
+    return { ids: page.blobs.map((blob) => blob.id), further: Boolean(page.next) && page.blobs.length >= limit };
   }
 
-  async function load() {
-    const mine = ++asked;
+  // One at a time, and each is drawn: where hints come faster than answers, a rule that only the last question counts would draw nothing.
+  const load = inTurn(async () => {
     try {
-      const ids = wanted ? [wanted] : await find();
+      const { ids, further } = wanted ? { ids: [wanted], further: false } : await find();
       const all = await Promise.all(ids.map((id) => read(`/blobs/${id}/versions`)));
       const open = all.filter((found) => found.versions.length > 1);
       const state = JSON.stringify(open);
-      // A later question counts; and what is the same stays, with what is pressed in it.
-      if (mine !== asked || state === drawn) return;
+      if (left) return;
+      more.hidden = !further;
+      // What is the same stays, with what is pressed in it.
+      if (state === drawn) return;
       drawn = state;
       if (open.length === 0) show(body, h('div', { className: 'card' }, notice(texts.none, texts.noneHint)));
       else show(body, ...open.map((found) => conflict(found, load)));
     } catch (error) {
-      if (mine !== asked) return;
+      if (left) return;
       drawn = null;
       show(body, problem(error, load));
     }
-  }
+  });
 
   load();
   const soon = calmly(load, 1000);
   const stop = follow('/events', { record: soon }, soon);
-  return () => { asked += 1; stop(); };
+  return () => { left = true; stop(); };
 }
 
 function conflict(found, done) {

@@ -70,3 +70,17 @@ export function calmly(what, pause = 300) {
   let timer = 0;
   return () => { timer ||= setTimeout(() => { timer = 0; what(); }, pause); };
 }
+
+/** Calls `what`, which promises when it is done, one at a time: wished for while it runs, it runs once more afterwards. */
+export function inTurn(what) {
+  let running = false;
+  let wished = false;
+  return async () => {
+    wished = true;
+    if (running) return;
+    running = true;
+    try {
+      while (wished) { wished = false; await what(); }
+    } finally { running = false; }
+  };
+}

@@ -1,6 +1,8 @@
 //! Conflicts, seen and settled.
 
-use gossip_cdn_cluster::{Node, eventually};
+use std::time::Instant;
+
+use gossip_cdn_cluster::{Node, PATIENCE, eventually};
 
 use crate::browser::Browser;
 
@@ -31,4 +33,32 @@ fn a_conflict_made_by_two_nodes_is_seen_at_both_and_settled_by_a_press() {
         assert_eq!(versions["versions"].as_array().unwrap().len(), 1, "{versions}");
     }
     assert_eq!(one.get(path).header("content-type"), "text/plain", "with its type");
+}
+
+/// Two nodes with a conflict that both know.
+fn quarrel() -> (Node, Node) {
+    let (one, two) = (Node::alone(), Node::alone());
+    for (node, text) in [(&one, "by one"), (&two, "by two")] {
+        node.put_with("/blobs/67e55044-10b1-426f-9247-bb680e5fe0c8?name=plan.txt", &[("content-type", "text/plain")], text.as_bytes());
+    }
+    one.introduce(&two);
+    eventually("they know of the conflict", || [&one, &two].iter().all(|node| node.status()["conflicts"] == 1));
+    (one, two)
+}
+
+#[test]
+fn conflicts_are_drawn_while_hints_come_faster_than_answers() {
+    let (node, _other) = quarrel();
+    let browser = Browser::at(&node.url("/#/network"));
+    browser.says("h1", "Network");
+    // Two answers after each other, as one drawing needs them, take longer than the pause between two hints.
+    browser.js(
+        "const real = window.fetch; window.fetch = (...all) => new Promise((go) => setTimeout(go, 1500)).then(() => real(...all)); location.hash = '#/conflicts';",
+        vec![],
+    );
+    let start = Instant::now();
+    while browser.count(".version") != 2 {
+        assert!(start.elapsed() < PATIENCE, "not drawn while others write");
+        node.put("/written-meanwhile", b"x");
+    }
 }
