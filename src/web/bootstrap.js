@@ -2,9 +2,9 @@
 
 import { read } from './api.js';
 import { h, show } from './dom.js';
-import { calmly, follow } from './live.js';
+import { calmly, follow, inTurn } from './live.js';
 import { NetworkMap } from './map.js';
-import { announceChanges, compare, figures, inOrder, memberTable, withExchanges } from './members.js';
+import { announceChanges, compare, figures, inOrder, showMembers, withExchanges } from './members.js';
 import { notice, problem, whileUnreachable } from './notices.js';
 import { general, network as texts } from './texts.js';
 
@@ -18,7 +18,7 @@ const table = h('div', { className: 'scroll', tabIndex: 0, role: 'group', 'aria-
 const drawing = h('section', { className: 'card' }, map.element);
 let states = new Map();
 
-async function refresh() {
+const refresh = inTurn(async () => {
   try {
     const { nodes, exchanges } = await read('/network');
     withExchanges(nodes, exchanges);
@@ -29,9 +29,10 @@ async function refresh() {
     states = announceChanges(states, nodes);
     drawing.hidden = nodes.length === 0;
     map.draw(nodes);
-    show(table, nodes.length ? memberTable(inOrder(nodes)) : notice(texts.empty, texts.emptyHint(location.origin), true));
+    if (nodes.length) showMembers(table, inOrder(nodes));
+    else show(table, notice(texts.empty, texts.emptyHint(location.origin), true));
   } catch (error) { if (states.size === 0) show(table, problem(error, refresh)); }
-}
+});
 
 place.replaceChildren(h('h1', null, texts.title), h('p', { className: 'lead' }, texts.leadMap), numbers, drawing,
   h('section', { className: 'card' }, h('h2', null, texts.table), table));

@@ -27,6 +27,28 @@ export function show(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
 }
 
+/** Makes `children` what is in `element`, in this order; what is there already is not taken out, and moved only if it has to. */
+export function arrange(element, children) {
+  const wanted = new Set(children);
+  for (const child of [...element.childNodes]) if (!wanted.has(child)) child.remove();
+  children.forEach((child, at) => { if (element.childNodes[at] !== child) element.insertBefore(child, element.childNodes[at] ?? null); });
+}
+
+/**
+ * Calls `change`, which draws in `place`, and puts the focus back if that took it away: to what had it, or what is called the same in
+ * what has the same `data-id`, or else to the place.
+ */
+export function keepFocus(place, change) {
+  const held = place.contains(document.activeElement) ? document.activeElement : null;
+  const id = held?.closest('[data-id]')?.dataset.id;
+  change();
+  if (!held || held === document.activeElement) return;
+  const called = (element) => element.getAttribute('aria-label') ?? element.textContent;
+  const part = [...place.querySelectorAll('[data-id]')].find((each) => each.dataset.id === id);
+  const like = [...part?.querySelectorAll(held.localName) ?? []].find((each) => called(each) === called(held));
+  (held.isConnected ? held : like ?? place).focus({ preventScroll: true });
+}
+
 /** Says something to who listens to the page instead of seeing it, without moving the focus. */
 export function announce(text) {
   const place = document.getElementById('said');

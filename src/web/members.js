@@ -1,6 +1,6 @@
 // Members as a table: what the drawing shows, for those who read.
 
-import { announce, h, show } from './dom.js';
+import { announce, arrange, h, keepFocus, show } from './dom.js';
 import { ago, brief, count, date, host, size, tame } from './format.js';
 import { mark } from './marks.js';
 import { network as texts } from './texts.js';
@@ -55,8 +55,8 @@ export function withExchanges(members, exchanges) {
   for (const member of members) member.exchanged = last.get(member.id);
 }
 
-/** A table of these members; `forget` is called for one that is to be forgotten. */
-export function memberTable(members, forget) {
+/** A table of these members. */
+function memberTable(members, forget) {
   const cells = {
     incarnation: ['number', (member) => count(member.incarnation)],
     version: ['', (member) => tame(member.version ?? texts.unsaid)],
@@ -80,7 +80,32 @@ export function memberTable(members, forget) {
         COLUMNS.map((column) => h('th', { scope: 'col', className: cells[column][0] }, texts[column])),
         forget ? h('td', null) : null)),
       h('tbody', null, shown.map(row))),
-    members.length > ROWS ? h('p', { className: 'soft' }, texts.more(members.length - ROWS)) : null);
+    h('p', { className: 'soft', hidden: members.length <= ROWS }, texts.more(members.length - ROWS)));
+}
+
+/** What is drawn is kept where the new one reads the same. Gives what is to stand there. */
+const kept = (drawn, fresh) => (drawn?.isEqualNode(fresh) ? drawn : fresh);
+
+/**
+ * Shows these members in `place`; `forget` is called for one that is to be forgotten. Rows stay, and of a row the cells that read as before, so
+ * that what has the focus keeps it.
+ */
+export function showMembers(place, members, forget) {
+  const fresh = memberTable(members, forget);
+  const body = place.querySelector('.members tbody');
+  if (!body) { show(place, fresh); return; }
+  const drawn = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  keepFocus(place, () => {
+    arrange(body, [...fresh.querySelector('tbody').rows].map((row) => {
+      const before = drawn.get(row.dataset.id);
+      if (!before) return row;
+      before.dataset.state = row.dataset.state;
+      arrange(before, [...row.cells].map((cell, column) => kept(before.cells[column], cell)));
+      return before;
+    }));
+    const note = place.querySelector('.members + p');
+    note.replaceWith(kept(note, fresh.lastChild));
+  });
 }
 
 /** Says which members are in another state than before; gives the states of now. */

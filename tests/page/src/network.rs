@@ -28,6 +28,27 @@ fn a_killed_node_is_seen_suspected_and_then_dead() {
 }
 
 #[test]
+fn what_has_the_focus_in_the_table_keeps_it() {
+    let mut network = Network::of(3);
+    let browser = Browser::at(&network.nodes[0].url("/#/network"));
+    let mut lost = network.nodes.pop().unwrap();
+    let id = lost.id().to_owned();
+    lost.server.kill();
+    browser.eventually("it is dead", &format!("document.querySelector('tr[data-id=\"{id}\"] button')"));
+    let other = network.nodes[1].id().to_owned();
+    browser.js(
+        "const real = window.fetch; window.fetch = (path, ...rest) => { if (path === '/network') surveys += 1; return real(path, ...rest); };",
+        vec![],
+    );
+    for focused in [format!("tr[data-id=\"{id}\"] button"), format!("tr[data-id=\"{other}\"] a")] {
+        browser.js("window.surveys = 0; document.querySelector(arguments[0]).focus();", vec![focused.clone().into()]);
+        // The third begins when the second has been drawn.
+        browser.eventually("two surveys are drawn", "surveys >= 3");
+        assert_eq!(browser.js("return document.activeElement.matches(arguments[0])", vec![focused.into()]), true);
+    }
+}
+
+#[test]
 fn what_every_member_has_and_lacks_stands_in_the_table() {
     let (bootstrap, _folder) = bootstrap();
     let node = Node::joined(&bootstrap);
