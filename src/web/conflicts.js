@@ -1,7 +1,7 @@
 // Conflicts: blobs with versions that do not know of each other, side by side.
 
 import { ask, read } from './api.js';
-import { h, show, toast } from './dom.js';
+import { arrange, h, keepFocus, show, toast } from './dom.js';
 import { brief, called, date, size, tame } from './format.js';
 import { calmly, follow, inTurn } from './live.js';
 import { notice, problem, why } from './notices.js';
@@ -13,10 +13,11 @@ const PAGE = 20;
 
 export function conflictsView(place, wanted) {
   const body = h('div', { className: 'conflicts' }, h('p', { className: 'soft', role: 'status' }, general.loading));
+  const none = h('div', { className: 'card' }, notice(texts.none, texts.noneHint));
   const more = h('button', { type: 'button', className: 'quiet', hidden: true, onclick: () => { most += PAGE; load(); } }, general.more);
   place.append(h('h1', { tabIndex: -1 }, texts.title), h('p', { className: 'lead' }, texts.lead), body, more);
   let most = PAGE;
-  let drawn = null;
+  let drawn = new Map();
   let left = false;
 
   /** The ids of blobs with several live versions, and whether there are more of them. */
@@ -32,17 +33,18 @@ export function conflictsView(place, wanted) {
       const { ids, further } = wanted ? { ids: [wanted], further: false } : await find();
       const all = await Promise.all(ids.map((id) => read(`/blobs/${id}/versions`)));
       const open = all.filter((found) => found.versions.length > 1);
-      const state = JSON.stringify(open);
       if (left) return;
       more.hidden = !further;
-      // What is the same stays, with what is pressed in it.
-      if (state === drawn) return;
-      drawn = state;
-      if (open.length === 0) show(body, h('div', { className: 'card' }, notice(texts.none, texts.noneHint)));
-      else show(body, ...open.map((found) => conflict(found, load)));
+      // What is the same stays, with what is pressed and played in it.
+      drawn = new Map(open.map((found) => {
+        const state = JSON.stringify(found);
+        const before = drawn.get(found.id);
+        return [found.id, before?.state === state ? before : { state, section: conflict(found, load) }];
+      }));
+      keepFocus(body, () => arrange(body, open.length ? [...drawn.values()].map((each) => each.section) : [none]));
     } catch (error) {
       if (left) return;
-      drawn = null;
+      drawn = new Map();
       show(body, problem(error, load));
     }
   });
@@ -55,7 +57,7 @@ export function conflictsView(place, wanted) {
 
 function conflict(found, done) {
   const name = called({ ...found.versions[0], id: found.id, file_name: found.versions.find((version) => version.file_name)?.file_name });
-  return h('section', { className: 'card conflict', 'aria-label': name },
+  return h('section', { className: 'card conflict', 'aria-label': name, 'data-id': found.id },
     h('h2', null, h('a', { href: `#/blob/${found.id}` }, name)),
     h('p', { className: 'soft' }, h('strong', null, `${texts.reason}: `), found.reason),
     h('ol', { className: 'versions' }, found.versions.map((version, place) => card(found, version, place === 0, done))));
@@ -82,7 +84,7 @@ function card(found, version, wins, done) {
   return h('li', { className: wins ? 'version wins' : 'version' },
     h('p', { className: 'head' }, h('span', { className: wins ? 'chip good' : 'chip' }, wins ? texts.winner : texts.sibling),
       h('strong', null, version.deleted ? texts.tombstone : `${tame(version.file_name ?? '')} ${size(version.size)}`)),
-    version.deleted ? null : preview({ ...version, id: found.id }),
+    version.deleted ? null : preview({ ...version, id: found.id }, true),
     h('dl', { className: 'facts' }, rows.filter(Boolean).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', null, value)))),
     h('div', { className: 'row' }, choose, version.deleted ? null : h('a', { className: 'button', href: `${source}&download`, download: '' }, texts.download)));
 }

@@ -9,13 +9,17 @@ import { blob as texts, general } from './texts.js';
 /** How much of a text is shown, in bytes. */
 const TEXT = 64 << 10;
 
-/** What a version looks like, `{id, version, media_type, size, file_name}`; null if its type has no looks. */
-export function preview(blob) {
+/**
+ * What a version looks like, `{id, version, media_type, size, file_name}`; null if its type has no looks. One of many, `among`, loads pictures when
+ * they come into sight and no sound or film before it is played: a browser has six connections to a node.
+ */
+export function preview(blob, among = false) {
   const source = `/blobs/${blob.id}?version=${encodeURIComponent(blob.version)}`;
   const [kind, rest] = blob.media_type.split(';')[0].trim().toLowerCase().split('/');
-  if (kind === 'image' && rest !== 'svg+xml') return h('img', { className: 'preview', src: source, alt: tame(blob.file_name ?? blob.id) });
-  if (kind === 'audio') return h('audio', { controls: true, preload: 'metadata', src: source });
-  if (kind === 'video') return h('video', { className: 'preview', controls: true, preload: 'metadata', src: source });
+  const preload = among ? 'none' : 'metadata';
+  if (kind === 'image' && rest !== 'svg+xml') return h('img', { className: 'preview', loading: among ? 'lazy' : 'eager', src: source, alt: tame(blob.file_name ?? blob.id) });
+  if (kind === 'audio') return h('audio', { controls: true, preload, src: source });
+  if (kind === 'video') return h('video', { className: 'preview', controls: true, preload, src: source });
   if (kind === 'text' || ['json', 'xml', 'javascript', 'toml', 'yaml', 'x-sh', 'svg+xml'].includes(rest)) return text(source, blob.size);
   return null;
 }

@@ -62,3 +62,21 @@ fn conflicts_are_drawn_while_hints_come_faster_than_answers() {
         node.put("/written-meanwhile", b"x");
     }
 }
+
+#[test]
+fn a_conflict_that_stays_is_not_drawn_anew() {
+    let (node, other) = quarrel();
+    let browser = Browser::at(&node.url("/#/conflicts"));
+    browser.eventually("it is drawn", "document.querySelectorAll('.conflict').length === 1");
+    browser.js("window.first = document.querySelector('.conflict'); first.querySelector('button').focus();", vec![]);
+    let path = "/blobs/77e55044-10b1-426f-9247-bb680e5fe0c8";
+    // While one cannot hear of the other's, each writes the same blob.
+    let third = Node::alone();
+    for (node, text) in [(&node, "also by one"), (&third, "by three")] {
+        assert_eq!(node.put_with(&format!("{path}?name=photo.png"), &[("content-type", "image/png")], text.as_bytes()).status, 201);
+    }
+    other.introduce(&third);
+    browser.eventually("the second stands beside it", "document.querySelectorAll('.conflict').length === 2");
+    assert_eq!(browser.js("return first.isConnected && first.contains(document.activeElement)", vec![]), true);
+    assert_eq!(browser.count(".version img[loading=lazy]"), 2, "pictures wait until they come into sight");
+}
