@@ -7,6 +7,9 @@ import { network as texts } from './texts.js';
 
 const ROWS = 200;
 
+/** Members are asked, or report, every five seconds: what one said so many milliseconds before the latest is not of the same round. */
+const ROUND = 5000;
+
 const number = (value, shown) => (value === undefined || value === null ? texts.unsaid : shown(value));
 
 /** When something was, as people say it, with the exact time to be had. */
@@ -25,7 +28,8 @@ function link(member) {
 const COLUMNS = ['incarnation', 'version', 'blobs', 'bytes', 'lag', 'exchange'];
 
 /**
- * Finds out how far behind each living member is, by what it said of itself: the `lag` of a member is what it lacks, in words.
+ * Finds out how far behind each living member is, by what it said of itself: the `lag` of a member is what it lacks, in words; it is `old` if
+ * others have spoken a round later.
  * Gives how many sets of records there are among them.
  */
 export function compare(members) {
@@ -36,6 +40,7 @@ export function compare(members) {
   const records = Math.max(0, ...said.map((member) => member.records));
   const messages = new Map();
   for (const member of said) messages.set(member.history, Math.max(member.messages, messages.get(member.history) ?? 0));
+  const latest = Math.max(...said.map((member) => Date.parse(member.reported)));
   for (const member of members) member.lag = null;
   for (const member of said) {
     const behind = messages.get(member.history) - member.messages;
@@ -44,6 +49,7 @@ export function compare(members) {
       member.wanted ? texts.lacksPayloads(member.wanted) : null,
       behind ? texts.lacksMessages(behind) : null,
     ].filter(Boolean);
+    member.old = latest - Date.parse(member.reported) > ROUND;
   }
   return sets.size;
 }
@@ -62,7 +68,10 @@ function memberTable(members, forget) {
     version: ['', (member) => tame(member.version ?? texts.unsaid)],
     blobs: ['number', (member) => number(member.blobs, count)],
     bytes: ['number', (member) => number(member.payload_bytes, size)],
-    lag: ['lag', (member) => (member.lag ? h('span', { className: member.lag.length ? 'warn' : 'calm', title: texts.said(ago(member.reported)) }, member.lag.join(', ') || texts.inStep) : texts.unsaid)],
+    lag: ['lag', (member) => (member.lag ? [
+      h('span', { className: member.lag.length ? 'warn' : 'calm' }, member.lag.join(', ') || texts.inStep),
+      member.old ? h('span', { className: 'soft small' }, ` ${texts.said} `, when(member.reported)) : null,
+    ] : texts.unsaid)],
     exchange: ['', (member) => (member.exchanged ? when(member.exchanged) : texts.none)],
   };
   const row = (member) => h('tr', { 'data-id': member.id, 'data-state': member.state },

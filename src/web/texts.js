@@ -107,7 +107,7 @@ export const network = {
   table: 'Members',
   state: 'State', node: 'Node', incarnation: 'Incarnation', version: 'Version', bytes: 'Bytes', lag: 'Lag', heard: 'heard', exchange: 'Last exchange',
   self: 'this node', unsaid: '–', never: 'never heard', none: 'none lately',
-  inStep: 'none', differs: 'other records', said: (when) => `as it said ${when}`,
+  inStep: 'none', differs: 'other records', said: 'as it said',
   lacksRecords: (number) => plural(number, 'record', 'records'), lacksPayloads: (number) => plural(number, 'payload', 'payloads'), lacksMessages: (number) => plural(number, 'message', 'messages'),
   alone: 'This node knows no other.', aloneHint: 'Start a second one with --bootstrap and the address of a bootstrap node, or introduce one here.',
   empty: 'No node has joined yet.', emptyHint: (address) => `gossip-cdn node --bootstrap ${address}`,

@@ -88,6 +88,26 @@ fn the_bootstrap_node_shows_the_whole_network_live() {
 }
 
 #[test]
+fn a_lag_told_a_round_ago_says_when_and_midnight_is_the_hour_zero() {
+    let node = Node::alone();
+    let browser = Browser::at(&node.url("/#/network"));
+    browser.says("h1", "Network");
+    let told = browser.js_later(
+        "const done = arguments[arguments.length - 1]; (async () => { \
+         const { compare, showMembers } = await import('/assets/members.js'); const { clock } = await import('/assets/format.js'); \
+         const before = (seconds) => new Date(Date.now() - seconds * 1000).toISOString(); \
+         const member = (id, seconds) => ({ id, address: `http://${id}:1`, state: 'alive', incarnation: 1, root: 'r', records: 1, wanted: 2, messages: 0, history: null, reported: before(seconds) }); \
+         const members = [member('now', 0), member('late', 30)]; const place = document.createElement('div'); \
+         compare(members); showMembers(place, members); \
+         return [...place.querySelectorAll('td.lag')].map((cell) => cell.textContent).concat(clock('2026-01-02T00:05:00')); \
+         })().then(done, (fault) => done([String(fault)]));",
+    );
+    assert_eq!(told[0], "2 payloads");
+    assert_eq!(told[1], "2 payloads as it said 30 s ago");
+    assert!(told[2].as_str().unwrap().contains("00:05:00"), "{told}");
+}
+
+#[test]
 fn a_node_is_introduced_by_its_address() {
     let (one, two) = (Node::alone(), Node::alone());
     let browser = Browser::at(&one.url("/#/network"));
