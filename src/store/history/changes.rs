@@ -208,7 +208,10 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         let kept = self.keep_no_more(&name)?;
         if kept && self.indexes.get(&name)?.is_none() {
             match self.decided_as(id)? {
-                Some(Said::Message(decided)) => _ = self.messages.insert(&name, tables::to_json(&[], &decided)?.as_slice())?,
+                Some(Said::Message(decided)) => {
+                    self.spell_out(id)?;
+                    self.messages.insert(&name, tables::to_json(&[], &decided)?.as_slice())?;
+                }
                 Some(Said::Name(_) | Said::Epoch(_)) => {}
                 None => _ = self.messages.remove(&name)?,
             }
@@ -241,6 +244,26 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             }
         }
         Ok(None)
+    }
+
+    /// Another message is to stand under that name: slots that are not delivered yet, and rely on what stands there, get that whole.
+    fn spell_out(&mut self, id: MessageId) -> Result<(), Error> {
+        let stands = self.messages.get(&rows::name_bytes(id))?.map(|row| tables::from_json::<Message>(row.value())).transpose()?;
+        let Some(stands) = stands else { return Ok(()) };
+        let mut changed = Vec::new();
+        for row in self.slots.range(self.state.slot + 1..)? {
+            let (slot, row) = row?;
+            let mut said: Vec<Said> = tables::from_json(row.value())?;
+            let relying: Vec<&mut Said> = said.iter_mut().filter(|said| matches!(said, Said::Name(name) if *name == id)).collect();
+            if !relying.is_empty() {
+                relying.into_iter().for_each(|said| *said = Said::Message(stands.clone()));
+                changed.push((slot.value(), said));
+            }
+        }
+        for (slot, said) in changed {
+            self.slots.insert(slot, tables::to_json(&[], &said)?.as_slice())?;
+        }
+        Ok(())
     }
 
     /// Whole and apart: a batch that is never decided leaves nothing behind.
