@@ -151,12 +151,6 @@ impl Platter {
         self.records().flat_map(held).collect()
     }
 
-    /// Whether a version here names that payload.
-    pub(crate) fn names(&self, hash: ContentHash) -> bool {
-        let mut versions = self.records().flat_map(|(_, record)| record.versions());
-        versions.any(|version| version.content.payload().is_some_and(|payload| payload.hash == hash))
-    }
-
     /// Whether a start from here is told apart from one of `other`.
     pub(crate) fn differs(&self, other: &Self) -> bool {
         (self.incarnation, &self.records, &self.history) != (other.incarnation, &other.records, &other.history)
@@ -264,6 +258,11 @@ impl Platter {
     /// The payloads that are said to be here.
     pub(crate) fn rows(&self) -> impl Iterator<Item = ContentHash> {
         self.rows.keys().copied()
+    }
+
+    /// Whether a payload is said to be here.
+    pub(crate) fn has_row(&self, hash: ContentHash) -> bool {
+        self.rows.contains_key(&hash)
     }
 
     /// A payload that is said to be here and has no file.

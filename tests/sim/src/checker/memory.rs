@@ -5,7 +5,8 @@
 //! 1. A version is lost, and not asked for, from the moment when a disk is put back and no disk has it any more, or what covers it; until it
 //!    is on a disk again. What it covered is asked for instead. Acknowledged or not: one that was durable on this disk alone, `copies=1`, was
 //!    told to be nowhere else.
-//! 2. Bytes are gone, and not asked for, from the moment when a disk is put back and no disk has them any more; until one has them again.
+//! 2. Bytes are gone, and not asked for, from the moment when a disk is put back and no disk has them any more together with a version
+//!    that claims them and stays; until one has them again.
 //! 3. A receipt is a promise of the disk as it was: what a node had before its disk was put back, or had written over, counts as a copy of a
 //!    write that waited for it.
 //! 4. A node that takes another key while a write waits for its receipt may count as two copies: receipts bear the node's id and nothing else.
@@ -72,6 +73,14 @@ impl Memory {
     }
 }
 
+/// The bytes on a disk that a version claims there which is expected to stay.
+fn claimed(disk: &Platter, expected: &BTreeMap<BlobId, BTreeSet<VersionId>>) -> impl Iterator<Item = ContentHash> {
+    let stays = |blob: BlobId, id: VersionId| expected.get(&blob).is_some_and(|live| live.contains(&id));
+    let versions =
+        disk.records().flat_map(move |(key, record)| record.versions().iter().filter(move |version| stays(key.blob, version.id())));
+    versions.filter_map(|version| version.content.payload()).map(|payload| payload.hash).filter(|hash| disk.has_row(*hash))
+}
+
 impl Checker {
     /// Whether there is a key that is not its node's alone.
     pub(crate) fn has_doubts(&self) -> bool {
@@ -108,10 +117,9 @@ impl Checker {
             .flat_map(|(blob, versions)| versions.iter().filter(|(_, made)| made.durable).map(|(id, _)| (*blob, *id)).collect::<Vec<_>>());
         let lost: Vec<(BlobId, VersionId)> = durable.filter(|(blob, id)| !on_some_disk(*blob, *id)).collect();
         self.memory.lost.extend(lost);
-        // Bytes whose record did not come with them go at the next start.
-        let stays = |number: usize, hash: &ContentHash| number != host || disks[host].names(*hash);
-        let rows = disks.iter().enumerate().flat_map(|(number, disk)| disk.rows().filter(move |hash| stays(number, hash)));
-        let here: BTreeSet<ContentHash> = rows.collect();
+        // Bytes stay where a version claims them that stays itself: those that came without it, or for another one, may go.
+        let expected = self.expected();
+        let here: BTreeSet<ContentHash> = disks.iter().flat_map(|disk| claimed(disk, &expected)).collect();
         // Those of a version that is live again, because what covered it is lost, may have gone before.
         let all = self.made.values().flat_map(|versions| versions.values()).filter_map(Made::hash);
         let gone: Vec<ContentHash> = all.filter(|hash| !here.contains(hash)).collect();
