@@ -11,7 +11,7 @@
 //! 4. **Uniform agreement.** Whatever is delivered anywhere is on the disks of a majority, so it cannot get lost; who lacks it finds
 //!    that out when it next compares histories with anybody ([`Causal::on_history`]).
 //! 5. **Causal order.** Nothing is delivered before its frontier.
-//! 6. While it is silent, a node tells nobody of its own messages: it does not know yet whether their names are used elsewhere.
+//! 6. While it is silent, a node gives nobody a message of its own: it does not know yet whether its name is used elsewhere.
 //! 7. A node says that it has a message only when it is on disk, and in the epoch it is in; what it holds undelivered when it enters
 //!    a later epoch it says anew.
 //!
@@ -186,6 +186,8 @@ impl Causal {
     /// What was not told is told.
     pub fn speak(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if std::mem::take(&mut self.silent) {
+            let own = self.pending.iter_mut().filter(|(id, _)| id.origin == self.me);
+            own.for_each(|(_, pending)| pending.told = None);
             self.retell(now, out);
             self.try_deliver(out);
         }
@@ -367,7 +369,11 @@ impl Causal {
             self.on_mark(now, id, from, &mut answer, out);
         }
         for id in lacks {
-            let held = self.pending.get(&id).filter(|pending| pending.durable).and_then(|pending| pending.message.clone());
+            let held = self
+                .pending
+                .get(&id)
+                .filter(|pending| pending.durable && !self.is_withheld(id))
+                .and_then(|pending| pending.message.clone());
             answer.messages.extend(held);
         }
         if answer != (Tell { epoch: answer.epoch, ..Tell::default() }) {
@@ -510,31 +516,19 @@ impl Causal {
         }
     }
 
-    /// Tells each voter what it has not said it has: a learner and an origin its own messages, a voter all it holds. A few others hear the
-    /// names: perhaps they reach a voter that this node does not reach.
+    /// Tells each voter what is due and it has not said it has; a voter tells it by name too what it may not know that this one has. A few
+    /// others hear the names: perhaps they reach a voter that this node does not reach. What does not fit is told at the next look.
     fn retell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let epoch = self.epoch().number;
         let voter = self.epoch().voters.contains(&self.me);
-        let (me, silent) = (self.me, self.silent);
-        let due = |id: &MessageId, pending: &Pending| pending.is_due(now) && !(silent && id.origin == me);
-        if !self.pending.iter().any(|(id, pending)| due(id, pending)) {
-            return;
-        }
+        let due = self.due(now);
         for to in self.other_voters() {
             let mut tell = Tell { epoch, ..Tell::default() };
-            let mut bytes = 0;
-            for (id, pending) in self.pending.iter().filter(|(id, pending)| due(id, pending)) {
-                let told = tell.messages.len().max(tell.holds.len()).max(tell.lacks.len());
-                if told == MAX_TOLD || bytes > TOLD_BUDGET {
-                    break;
-                }
+            for (id, pending) in due.iter().filter_map(|id| self.pending.get_key_value(id)) {
                 let theirs = pending.holders.get(&epoch).is_some_and(|holders| holders.contains(&to));
                 match &pending.message {
                     None if pending.known_to == Some(to) || theirs => tell.lacks.push(*id),
-                    Some(message) if pending.durable && !theirs => {
-                        bytes += message.body.bytes().len();
-                        tell.messages.push(message.clone());
-                    }
+                    Some(message) if pending.durable && !theirs => tell.messages.push(message.clone()),
                     // It may not know that this voter has it.
                     Some(_) if pending.durable && voter => tell.holds.push(*id),
                     Some(_) | None => {}
@@ -544,19 +538,27 @@ impl Causal {
                 out.push(Effect::Tell(Whom::Node(to), tell));
             }
         }
-        let holds: Vec<MessageId> = self
-            .pending
-            .iter_mut()
-            .filter(|(id, pending)| due(id, pending))
-            .filter_map(|(id, pending)| {
-                pending.told = Some(now);
-                pending.durable.then_some(*id)
-            })
-            .take(MAX_TOLD)
-            .collect();
+        let mut holds = Vec::new();
+        for id in due {
+            let Some(pending) = self.pending.get_mut(&id) else { continue };
+            pending.told = Some(now);
+            holds.extend(pending.durable.then_some(id));
+        }
         if !holds.is_empty() {
             out.push(Effect::Tell(Whom::AFew, Tell { epoch, holds, ..Tell::default() }));
         }
+    }
+
+    /// Names of what is to be told again and fits into one [`Tell`].
+    fn due(&self, now: Instant) -> Vec<MessageId> {
+        let due = self.pending.iter().filter(|(id, pending)| pending.is_due(now) && !self.is_withheld(**id));
+        let mut bytes = 0;
+        let fits = |(_, pending): &(&MessageId, &Pending)| {
+            let before = bytes;
+            bytes += pending.message.as_ref().map_or(0, |message| message.body.bytes().len());
+            before <= TOLD_BUDGET
+        };
+        due.take(MAX_TOLD).take_while(fits).map(|(id, _)| *id).collect()
     }
 
     /// What must hold at all times.

@@ -3,7 +3,8 @@
 //! 1. A slot is delivered after all earlier ones, and when everything in the frontiers of its messages is. That comes in any case: its coordinator had it
 //!    delivered before it put the message into a batch, and what one node delivered every correct node delivers.
 //! 2. An index and a number are given once, in order, without gaps.
-//! 3. A message that is not the next of its origin is passed over, alike everywhere: it stands in an earlier batch, so it is delivered once.
+//! 3. A message that is not the next of its origin is passed over, alike everywhere: it stands in an earlier batch, so it is delivered once;
+//!    or no honest coordinator made the batch.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -425,7 +425,7 @@ impl Ordered {
         !self.waiting.is_empty() || self.wish.is_some()
     }
 
-    /// Hands over what was not handed over lately, as much as fits; one call of it is under way at a time.
+    /// Hands over what was not handed over lately, as much as fits. The next call of it waits for the answer, or for [`SILENCE`].
     fn hand_over(&mut self, now: Instant, rng: &mut ChaCha8Rng, out: &mut Vec<Effect>) {
         if let Some(until) = self.handing.filter(|until| *until > now) {
             self.hand_over_at = Some(until);
@@ -451,12 +451,12 @@ impl Ordered {
         out.push(Effect::HandOver(to, messages));
     }
 
-    /// The call that handed messages over was answered, or will not be: what came meanwhile may follow. Who does not answer is followed no
-    /// more: if it is gone for good, and all who have something to be ordered do not vote, nobody would ever start a ballot.
-    pub fn on_handed_over(&mut self, now: Instant, answered: bool) {
+    /// The call that handed messages over to that node was answered, or will not be: what came meanwhile may follow. Who does not answer is
+    /// followed no more: if it is gone for good, and all who have something to be ordered do not vote, nobody would ever start a ballot.
+    pub fn on_handed_over(&mut self, now: Instant, to: NodeId, answered: bool) {
         self.handing = None;
         self.hand_over_at = Some(now);
-        self.followed = self.followed.filter(|_| answered);
+        self.followed = self.followed.filter(|ballot| answered || ballot.node != to);
     }
 
     /// Somebody else may coordinate: all that waits is handed over anew.

@@ -13,7 +13,7 @@
 //! 1. Nothing is said of this history to a node of another one, and nothing of another one is taken.
 //! 2. A node that belongs to no history keeps what its clients give it; once it belongs to one, that is sent.
 //! 3. Only a history in which nothing was ever decided or delivered is left for another one, unless an operator says so.
-//! 4. A node that begins is silent until it is synchronised: it votes on nothing, and tells nobody of its own messages. See [`speaking`].
+//! 4. A node that begins is silent until it is synchronised: it votes on nothing, and withholds what its clients say. See [`speaking`].
 //! 5. Everything that follows from a change of the durable state waits for the disk; persists are reported in their order.
 
 mod catching_up;
@@ -51,7 +51,7 @@ use speaking::Speech;
 pub const FAN_OUT: usize = 4;
 /// Up to so many other nodes a voter tells itself what it has; more hear it as a rumor. With seven voters this is as many letters for each
 /// node as a rumor of the message and one of its delivery.
-pub const MOST_TOLD: usize = 32;
+pub const TOLD_DIRECTLY: usize = 32;
 /// How many members beside the voters say how far they are when a node synchronises.
 const ASKED_BESIDE: usize = 4;
 /// An origin that sent nothing for so long is compared only when all are.
@@ -410,7 +410,7 @@ impl Replica {
             Some(Then::Delivered(places)) => out.extend(places.into_iter().map(Effect::Delivered)),
             Some(Then::OwnOrdered(message)) => {
                 let id = message.id;
-                if let Some(message) = self.speech.withheld(message) {
+                if let Some(message) = self.speech.unless_withheld(message) {
                     self.ordered.on_message(message, world.now.instant);
                 }
                 self.accepted(id, out);

@@ -107,7 +107,7 @@ impl Seats {
         due
     }
 
-    /// A voter, this node too, said what it has. Returns who has something more than the rest, to be asked for it.
+    /// A voter, this node too, said what it has.
     pub(super) fn on_holdings(&mut self, epoch: &Epoch, from: NodeId, holdings: Holdings) {
         let Some(settling) = self.settling.as_mut().filter(|settling| settling.epoch == epoch.number) else { return };
         if holdings.epoch != epoch.number || !epoch.voters.contains(&from) {

@@ -226,7 +226,7 @@ impl<S: Store> Node<S> {
         out: &mut Outbox,
     ) -> Result<(), StoreFault> {
         let conflict = self.history.contradicted_by_call(&said);
-        if self.is_outspoken(now, conflict) {
+        if self.is_contradicted_by_history(now, conflict) {
             return Ok(());
         }
         self.with_history(now, out, |replica, world, out| replica.on_call(world, from, call, said, out))
@@ -234,7 +234,7 @@ impl<S: Store> Node<S> {
 
     pub(super) fn on_history_answer(&mut self, now: Now, from: NodeId, asked: Asked, answer: HistoryAnswer, out: &mut Outbox) {
         let conflict = self.history.contradicted_by_answer(&answer);
-        if !self.is_outspoken(now, conflict) {
+        if !self.is_contradicted_by_history(now, conflict) {
             self.with_history(now, out, |replica, world, out| replica.on_answer(world, from, asked, Some(answer), out));
         }
     }

@@ -23,7 +23,7 @@ impl<S: Store> Node<S> {
     }
 
     /// Whether what the history shows ends this identity.
-    pub(super) fn is_outspoken(&mut self, now: Now, conflict: Option<Conflict>) -> bool {
+    pub(super) fn is_contradicted_by_history(&mut self, now: Now, conflict: Option<Conflict>) -> bool {
         let believed = conflict.filter(|_| self.uniqueness.is_settled(now.instant));
         self.renounce(believed)
     }

@@ -54,7 +54,7 @@ fn what_is_said_while_a_node_founds_its_history_is_taken() {
 }
 
 #[test]
-fn a_voter_that_is_put_back_unawares_finds_out_and_what_it_says_then_is_delivered_once() {
+fn a_voter_that_is_put_back_takes_another_key_and_what_it_says_then_is_delivered_once() {
     for again in [Again::Unawares, Again::Restored] {
         let mut world = voters(3);
         let was = world.id(1);
@@ -68,7 +68,7 @@ fn a_voter_that_is_put_back_unawares_finds_out_and_what_it_says_then_is_delivere
         world.run_for(seconds(6));
         let calls = say_all(&mut world, 1);
         world.run_for(seconds(60));
-        assert_ne!(world.id(1), was, "{again:?}");
+        assert_ne!(world.id(1), was, "it finds out where it was not told, {again:?}");
         for call in calls {
             let reply = world.reply(call);
             assert!(matches!(reply, Some(Reply::Say(Ok(_) | Err(SayFault::KeyTaken)))), "{reply:?}");

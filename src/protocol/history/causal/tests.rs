@@ -314,6 +314,51 @@ fn a_voters_word_goes_to_those_who_do_not_vote_too_and_to_the_origin() {
 }
 
 #[test]
+fn what_was_withheld_is_told_as_soon_as_the_silence_ends() {
+    let epoch = Epoch { number: 1, voters: (0..3).map(id).collect() };
+    let mut machine = Causal::new(id(0), epoch, Durable::default(), Instant(0));
+    machine.fall_silent();
+    let (now, mut out) = (Instant(1), Vec::new());
+    let name = machine.on_local("text/plain".into(), Body::of(b"hello".to_vec()), WallTime(0), now, &mut out).expect("there is room");
+    machine.on_persisted(&mut out);
+    let asked = Tell { epoch: 1, lacks: vec![name], ..Tell::default() };
+    machine.on_tell(now, id(1), asked, &mut out);
+    assert_eq!(tells(std::mem::take(&mut out)), vec![], "nor to one who knows the name");
+    machine.speak(now, &mut out);
+    let told = tells(out);
+    for voter in [id(1), id(2)] {
+        let whole = |(whom, tell): &(Whom, Tell)| *whom == Whom::Node(voter) && tell.messages.iter().any(|message| message.id == name);
+        assert!(told.iter().any(whole), "{told:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_one_letter_is_told_at_the_next_look() {
+    let epoch = Epoch { number: 1, voters: (0..2).map(id).collect() };
+    let mut machine = Causal::new(id(0), epoch, Durable::default(), Instant(0));
+    let (mut now, mut out) = (Instant(1), Vec::new());
+    let body = || Body::of(vec![b'x'; crate::history::message::MAX_BODY]);
+    let count = 3 * TOLD_BUDGET / crate::history::message::MAX_BODY;
+    for _ in 0..count {
+        machine.on_local("text/plain".into(), body(), WallTime(0), now, &mut out).expect("there is room");
+        machine.on_persisted(&mut out);
+    }
+    let mut told = BTreeSet::new();
+    let mut looks = 0;
+    while told.len() < count {
+        out.clear();
+        now = machine.deadline().expect("they are pending");
+        machine.on_deadline(now, &mut out);
+        let again: Vec<MessageId> =
+            tells(std::mem::take(&mut out)).iter().flat_map(|(_, tell)| tell.messages.iter().map(|message| message.id)).collect();
+        looks += u32::from(!again.is_empty());
+        assert!(again.into_iter().all(|id| told.insert(id)), "each once before any again");
+    }
+    assert_eq!(looks, 3);
+    assert!(now.since(Instant(1)) < 2 * RETELLING);
+}
+
+#[test]
 fn only_what_was_told_a_while_ago_is_told_again() {
     let (mut machine, name, _) = stored(0, 7);
     let mut again = |at: Instant| {

@@ -176,7 +176,7 @@ pub enum Vote {
         /// The last slot known decided.
         decided: u64,
     },
-    /// This voter must fetch history first.
+    /// This voter must learn first what others know: it is behind, or has just begun and is silent.
     Behind,
     /// To Commit and Rollback.
     Taken,

@@ -336,9 +336,9 @@ fn after_a_silence_a_message_is_handed_over_and_not_fought_for() {
     assert_eq!((machine.deadline(), handed(&mut machine, at(hour))), (Some(at(hour)), vec![1]));
     machine.on_message(message(1, Channel::Ordered, 2, &[]), at(hour + 1));
     assert!(machine.deadline() > Some(at(hour + 1)) && handed(&mut machine, at(hour + 1)).is_empty(), "one call at a time");
-    machine.on_handed_over(at(hour + 2), true);
+    machine.on_handed_over(at(hour + 2), id(0), true);
     assert_eq!((machine.deadline(), handed(&mut machine, at(hour + 2))), (Some(at(hour + 2)), vec![2]), "what came meanwhile");
-    machine.on_handed_over(at(hour + 3), true);
+    machine.on_handed_over(at(hour + 3), id(0), true);
     assert_eq!(handed(&mut machine, at(hour + 3)), Vec::<u64>::new());
     assert_eq!(handed(&mut machine, at(hour + 1003)), vec![1, 2], "again, for they wait still");
     assert!(machine.deadline() <= Some(at(hour + 2000)), "nobody is waited for in vain");
@@ -358,10 +358,19 @@ fn who_does_not_take_what_is_handed_over_is_followed_no_more() {
     for second in 0..20 {
         out.clear();
         machine.on_deadline(at(second * 1000), &mut rng, &mut out);
-        asked.extend(out.iter().filter_map(|effect| if let Effect::HandOver(to, _) = effect { Some(*to) } else { None }));
-        machine.on_handed_over(at(second * 1000 + 500), false);
+        for to in out.iter().filter_map(|effect| if let Effect::HandOver(to, _) = effect { Some(*to) } else { None }) {
+            asked.insert(to);
+            machine.on_handed_over(at(second * 1000 + 500), to, false);
+        }
     }
     assert_eq!(asked, (0..3).map(id).collect());
+    // The next coordinator is followed, although a call to the one before it fails after that.
+    let ballot = Ballot { round: 2, node: id(1) };
+    machine.on_step(at(30_000), id(1), PeerCall(2), Step::Commit { ballot, slot: 1, hash: crate::ContentHash([0; 32]) }, &mut out);
+    machine.on_handed_over(at(30_001), id(0), false);
+    assert_eq!(machine.coordinator(), Some(id(1)));
+    machine.on_handed_over(at(30_002), id(1), false);
+    assert_eq!(machine.coordinator(), None);
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Replica {
                 self.seats.on_holdings(&epoch, from, holdings);
                 self.take_seats(world, out);
             }
-            (Asked::HandOver, answer) => self.ordered.on_handed_over(world.now.instant, answer.is_some()),
+            (Asked::HandOver, answer) => self.ordered.on_handed_over(world.now.instant, from, answer.is_some()),
             (Asked::Step | Asked::Holdings(_), _) => {}
         }
         self.advance(world, out);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Asked, Effect, FAN_OUT, MOST_TOLD, Replica, Then, World};
+use super::{Asked, Effect, FAN_OUT, Replica, TOLD_DIRECTLY, Then, World};
 use crate::history::causal::{self, Tell, Whom};
 use crate::history::disk::Change;
 use crate::history::letters::merge;
@@ -67,10 +67,10 @@ impl Replica {
             Whom::Node(node) => vec![node],
             Whom::AFew => world.network.few(FAN_OUT, world.rng),
             Whom::Learners => {
-                let all = world.network.all(MOST_TOLD).unwrap_or_default();
+                let all = world.network.all(TOLD_DIRECTLY).unwrap_or_default();
                 all.into_iter().filter(|node| !voters.contains(node)).collect()
             }
-            Whom::Rumor if world.network.all(MOST_TOLD).is_some() => vec![],
+            Whom::Rumor if world.network.all(TOLD_DIRECTLY).is_some() => vec![],
             Whom::Rumor => world.network.next(FAN_OUT),
         }
     }

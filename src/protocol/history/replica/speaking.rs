@@ -5,7 +5,8 @@
 //!
 //! 1. A node that begins is silent until it is synchronised: until a majority of the voters told it how far they are, and what they have seen
 //!    of it. Before that nothing could be delivered anyway. It takes messages from its clients, and **withholds** them: they are on disk,
-//!    and nobody hears of them. It gives no vote and starts no ballot. What it said in earlier lives it says on.
+//!    and nobody hears of them. It gives no vote and starts no ballot. What it said in earlier lives it tells again when the silence ends;
+//!    ordered messages among it are handed over meanwhile, since others may know them.
 //! 2. What others have seen of a node and it does not remember ends its key: a message of a number, a ballot or a vote that it never gave.
 //! 3. A message that was withheld under a key that was given up is said anew under the next, and nobody else has ever seen its first name. One that was not
 //!    withheld may be known by that name, and keeps it: this node goes on telling it, as it does with those of others.
@@ -29,7 +30,8 @@ pub(super) fn owner(me: NodeId, remembered: &Remembered) -> Owner {
     let Some(last) = remembered.owner.clone().filter(|owner| owner.node != me) else {
         return remembered.owner.clone().unwrap_or(Owner { node: me, before: BTreeMap::new() });
     };
-    let kept: Vec<MessageId> = remembered.kept.iter().map(|message| message.id).filter(|id| last.said(*id)).collect();
+    let kept: Vec<MessageId> =
+        remembered.kept.iter().map(|message| message.id).filter(|id| last.said(*id) && !remembered.withheld.contains(id)).collect();
     let of = |origin: NodeId, channel: Channel| {
         let numbers = kept.iter().filter(move |id| id.origin == origin && id.channel == channel).map(|id| id.sequence);
         numbers.max().unwrap_or(0)
@@ -84,7 +86,7 @@ impl Speech {
     }
 
     /// An own ordered message is durable: it is given back unless it is withheld.
-    pub(super) fn withheld(&mut self, message: Message) -> Option<Message> {
+    pub(super) fn unless_withheld(&mut self, message: Message) -> Option<Message> {
         if !self.withheld.contains(&message.id) {
             return Some(message);
         }
@@ -155,7 +157,7 @@ impl Replica {
             let Message { id, media_type, body, sent, .. } = message.clone();
             if self.is_delivered(id) {
                 let (Ok(Some(_)), Ok(Some(delivered))) = (world.store.place(id), world.store.message(id)) else {
-                    // On its way to the disk.
+                    // On its way to the disk. A disk that cannot be read fails the next write too, and with it the core.
                     return self.speech.again.push_front(message);
                 };
                 if delivered == message {

@@ -6,7 +6,8 @@ use rand::SeedableRng;
 use super::*;
 use crate::history::epoch::MAX_VOTERS;
 use crate::history::memory::MemoryHistory;
-use crate::history::talk::Known;
+use crate::history::ordered::{Ballot, Batch, Step, Vote};
+use crate::history::talk::{Known, Named};
 use crate::identity::Conflict;
 use crate::record::tests::node;
 
@@ -452,6 +453,14 @@ fn what_was_withheld_under_a_key_that_is_given_up_is_said_under_the_next_and_nev
     assert_eq!(net.histories()[0], said, "once");
 }
 
+/// Whether host 0 proposes in it, or gives somebody a message of its own.
+fn tells_of_first(parcel: &Parcel) -> bool {
+    let Parcel::Call { from: 0, call, .. } = parcel else { return false };
+    let mut own = false;
+    call.ask.each(&mut |named| own |= matches!(named, Named::Message(message) if message.id.origin == id(0)));
+    own || matches!(call.ask, Ask::Step(_))
+}
+
 #[test]
 fn a_node_that_begins_votes_on_nothing_and_says_nothing_before_a_majority_told_it_what_it_knows() {
     let mut net = cut_off(12);
@@ -459,9 +468,26 @@ fn a_node_that_begins_votes_on_nothing_and_says_nothing_before_a_majority_told_i
     net.start(0);
     net.sides = vec![0, 1, 2];
     let said = say_both(&mut net, 0);
-    (0..20_000).for_each(|_| net.step());
-    assert!(net.replica(0).is_silent());
-    assert!(net.parcels.iter().all(|parcel| !matches!(parcel, Parcel::Call { from: 0, call: HistoryCall { ask: Ask::Step(_), .. }, .. })));
+    for _ in 0..20_000 {
+        net.step();
+        assert!(!net.parcels.iter().any(tells_of_first), "{:?}", net.parcels);
+    }
+    let replica = net.replica(0);
+    assert!(replica.is_silent());
+    let (history, ballot) = (replica.founding().expect("founded").id, Ballot { round: 1000, node: id(1) });
+    let update = Step::Update { ballot, slot: 1000, batch: Batch::default(), commit: None };
+    for (ask, answer) in [
+        (Ask::Step(Step::Start { ballot, slot: 1000 }), HistoryAnswer::Vote(Vote::Behind)),
+        (Ask::Step(update), HistoryAnswer::Vote(Vote::Behind)),
+        (Ask::Settle(1), HistoryAnswer::Busy),
+    ] {
+        let unsynced = net.hosts[0].unsynced.len();
+        let given = net.with(0, |replica, world, out| {
+            replica.on_call(world, id(1), PeerCall(u64::MAX), HistoryCall { history, ask }, out).expect("reads");
+            out.iter().any(|effect| matches!(effect, Effect::Answer(PeerCall(u64::MAX), given) if *given == answer))
+        });
+        assert_eq!((given, net.hosts[0].unsynced.len()), (Some(true), unsynced), "{answer:?}");
+    }
     net.crash(0);
     net.start(0);
     net.sides = vec![0, 0, 2];

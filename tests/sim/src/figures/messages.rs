@@ -89,8 +89,10 @@ fn batch(table: &mut Table, voters: usize, has_goals: bool) {
         world.say(n * 7 % NODES, Channel::Causal, None);
         world.run_for(Duration::from_millis(20));
     }
+    // Until all have the last one, and no longer: what follows is idle.
+    world.run_for(secs(1));
     let report = world.report();
-    world.run_for(secs(10));
+    world.run_for(secs(9));
     let found = world.voters(0);
     table
         .line(format_args!("{NODES} nodes, {found} of them voters, 100 ms one way; a message and a read each 20 ms, {BROADCASTS} of each"));

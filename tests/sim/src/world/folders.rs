@@ -47,12 +47,12 @@ impl World {
     /// Puts a disk back if what is promised holds all the same: the message history needs the disks of a majority of its voters.
     pub(super) fn put_back_by_dice(&mut self, number: usize) {
         let again = if self.careless { Again::Unawares } else { Again::Restored };
-        if again == Again::Unawares || self.may_lose_voter(number) {
+        if again == Again::Unawares || self.spend_voter_loss(number) {
             self.put_back(number, again);
         }
     }
 
-    fn may_lose_voter(&mut self, number: usize) -> bool {
+    fn spend_voter_loss(&mut self, number: usize) -> bool {
         let (id, founding) = (self.hosts[number].id, self.hosts[number].disk.history().founding());
         let disks = self.hosts.iter().map(|host| host.disk.history());
         let epochs = disks.filter(|disk| disk.founding() == founding).filter_map(|disk| disk.epoch());

@@ -136,7 +136,7 @@ impl World {
     /// There are several histories, and each was left by somebody for another one: they stay apart.
     fn stays_apart(&self) -> bool {
         let (all, chosen) = self.foundings();
-        all.len() > 1 && chosen.is_none()
+        self.plan.has(FaultKind::TwoFounders) && all.len() > 1 && chosen.is_none()
     }
 
     /// An operator sees that there are two histories, and makes the nodes of one of them adopt the other: one that none of them has left.
@@ -151,7 +151,8 @@ impl World {
 
     /// An operator sees that there is no history, because who was named never came back to found it, and starts some host with `--found`.
     pub(super) fn found_after_all(&mut self) {
-        if self.hosts.iter().all(|host| host.disk.history().founding().is_none()) {
+        let gone = self.registry.founder.is_some_and(|named| self.hosts.iter().all(|host| host.id != named));
+        if gone && self.hosts.iter().all(|host| host.disk.history().founding().is_none()) {
             self.founders.insert(0);
             self.kill(0, usize::MAX);
             self.start_process(0);
