@@ -1,8 +1,9 @@
 //! The history as it grows: one server-sent event for each message delivered here.
 //!
 //! 1. Nothing is skipped or repeated: an event's id is its cursor, and a reader that comes back with `Last-Event-ID` goes on behind it.
-//! 2. A message is read from the store when its reader wants it, [`PAGE`] at a time. A reader that takes nothing for a while is dropped, as its last event
-//!    says to it with the cursor to go on with ([`gossip_cdn_shell::events`]); for half a minute, and it is cut as any other ([`super::on_connect`]).
+//! 2. A message is read from the store when its reader wants it, [`PAGE`] at a time. A reader that takes nothing for ten seconds is dropped: its last event
+//!    says why, and the cursor to go on with ([`gossip_cdn_shell::events`]). If it does not take that either, its connection is cut as any other
+//!    ([`super::on_connect`]).
 
 use std::collections::VecDeque;
 

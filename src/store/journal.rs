@@ -78,15 +78,21 @@ impl Journal {
     fn checksum(&self, sequence: u64, body: &[u8]) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&sequence.to_be_bytes()).update(body);
-        let (half, _) = halves(hasher.finalize().as_bytes());
+        let mut half = [0; 16];
+        hasher.finalize_xof().fill(&mut half);
         half
     }
 
-    /// A record is appended when all before it are on disk, so behind one that was cut there is none.
+    /// A record is appended when all before it are on disk, so behind one that was cut there is none. One in its place that is later means that
+    /// the database is older than its journal: it was put back without it.
     fn expect_nothing_behind(&self, bytes: &[u8]) -> io::Result<()> {
-        let later = self.sequence + 1..=self.sequence.saturating_add((self.capacity / BLOCK) as u64);
-        let damaged = (self.offset + BLOCK..bytes.len()).step_by(BLOCK).any(|offset| self.body_at(bytes, offset, later.clone()).is_some());
-        if damaged { Err(io::Error::new(io::ErrorKind::InvalidData, "a record of the journal is damaged")) } else { Ok(()) }
+        let later = self.sequence + 1..=u64::MAX;
+        let damaged = (self.offset..bytes.len()).step_by(BLOCK).any(|offset| self.body_at(bytes, offset, later.clone()).is_some());
+        if damaged {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a record of the journal is damaged, or the database is older than it"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Appends a record durably. False: there is no room for it, and nothing was written.
@@ -171,14 +177,6 @@ fn direct(_: &Path) -> Option<File> {
 /// The bytes of a record's blocks.
 fn blocks(body: usize) -> usize {
     (HEAD + body).next_multiple_of(BLOCK)
-}
-
-fn halves(hash: &[u8; 32]) -> ([u8; 16], [u8; 16]) {
-    let (mut head, mut tail) = ([0; 16], [0; 16]);
-    let (first, second) = hash.split_at(16);
-    head.copy_from_slice(first);
-    tail.copy_from_slice(second);
-    (head, tail)
 }
 
 #[cfg(test)]
@@ -268,6 +266,17 @@ mod tests {
         assert_eq!(Journal::open(&path, KEY, 1, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
+    #[test]
+    fn a_journal_that_is_newer_than_its_database_is_refused() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        fill(&mut journal, &[b"1", b"2"]);
+        journal.restart();
+        fill(&mut journal, &[b"3"]);
+        assert_eq!(open(&path, 3).1, [b"3"]);
+        assert_eq!(Journal::open(&path, KEY, 2, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         /// Appends, restarts, and a crash in the middle of an append, of whose blocks any may be on disk.
@@ -296,7 +305,7 @@ mod tests {
                     }
                 }
                 // The last append: some of its blocks reach the disk, in any order.
-                let (_, before) = (0, std::fs::read(&path).unwrap());
+                let before = std::fs::read(&path).unwrap();
                 if journal.append(&vec![9; torn]).unwrap() {
                     let whole = journal.record[journal.record.len() - blocks(torn)..].to_vec();
                     let at = journal.offset - whole.len();

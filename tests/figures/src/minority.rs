@@ -12,8 +12,10 @@ use crate::interruption::pause;
 use crate::report::{Amount, Broken, Report, claim};
 
 const NODES: usize = 3;
+/// Those that are killed, the first ones.
+const KILLED: usize = NODES - 1;
 /// The one that is left.
-const LEFT: usize = 2;
+const LEFT: usize = KILLED;
 /// Between two looks at what is pending, and at the start of each a message on either channel.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -24,7 +26,7 @@ pub(crate) fn measure(alone: Duration) -> Result<Report, Broken> {
     let mut posted = vec![post(&mut client, "causal", 0)?, post(&mut client, "ordered", 0)?];
     let before = posted.len();
     settle(&mut assembly.clients()?, before as u64)?;
-    (0..LEFT).for_each(|node| assembly.nodes[node].server.kill());
+    (0..KILLED).for_each(|node| assembly.nodes[node].server.kill());
 
     let (begin, mut looks) = (Instant::now(), 0);
     while begin.elapsed() < alone {
@@ -35,7 +37,7 @@ pub(crate) fn measure(alone: Duration) -> Result<Report, Broken> {
         look(&mut client, before, posted.get(before..).unwrap_or_default())?;
     }
     let waiting = posted.len() - before;
-    let what = format!("{} of {NODES} nodes down for {}", LEFT, Amount::Time(begin.elapsed()));
+    let what = format!("{} of {NODES} nodes down for {}", KILLED, Amount::Time(begin.elapsed()));
     report.note(&what, &format!("{waiting} messages accepted by the third, half of them ordered; looked at {looks} times"));
 
     let back = Instant::now();
@@ -46,7 +48,7 @@ pub(crate) fn measure(alone: Duration) -> Result<Report, Broken> {
     let took = Amount::Time(back.elapsed());
     report
         .note("one of them is started again", &format!("it serves after {}, all is delivered at both after {took}", Amount::Time(serving)));
-    (1..LEFT).for_each(|node| assembly.nodes[node].restart());
+    (1..KILLED).for_each(|node| assembly.nodes[node].restart());
     let mut clients = assembly.clients()?;
     settle(&mut clients, posted.len() as u64)?;
     let histories = clients.iter_mut().map(read).collect::<Result<Vec<_>, _>>()?;
