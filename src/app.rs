@@ -358,7 +358,7 @@ fn serve(
     };
     let shared = serve::Settings { workers: config.workers, drain: DRAIN };
     let server =
-        gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect(config.client_idle)), &shared).listen(listener)?.run();
+        gossip_cdn_shell::tuned!(HttpServer::new(app).on_connect(http::on_connect(config.patience.idle)), &shared).listen(listener)?.run();
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok((handle, streams))

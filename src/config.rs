@@ -21,7 +21,10 @@ use gossip_cdn_protocol::history::epoch::MAX_VOTERS;
 use gossip_cdn_protocol::member::{MAX_ADDRESS, is_base_url};
 use gossip_cdn_shell::logging::LogFormat;
 
-use crate::http;
+use crate::http::{
+    self,
+    patience::{CLIENT_IDLE, CLIENT_RATE, Patience},
+};
 use crate::scrub::Pace;
 use crate::store::Reserve;
 use file::File;
@@ -56,6 +59,8 @@ const WORKERS_MOST: usize = 256;
 const CLUSTER_MOST: usize = 100;
 /// Longest patience with a client that takes or gives nothing, in seconds.
 const CLIENT_IDLE_MOST: usize = 3600;
+/// Most that a client may be asked to give, in bytes a second: beyond it honest clients far away would be cut.
+const CLIENT_RATE_MOST: u64 = 1 << 20;
 
 /// Flags of `gossip-cdn node`, and the environment variables behind them.
 #[derive(Debug, Clone, Default, Args)]
@@ -111,6 +116,9 @@ pub struct NodeArgs {
     /// Seconds that a client may take nothing of a download, or give nothing of an upload [default: 30]
     #[arg(long, value_name = "SECONDS", env = "GOSSIP_CDN_CLIENT_IDLE")]
     client_idle: Option<usize>,
+    /// Bytes a second that a client must give of an upload on average, or it is taken for idle; 0 for none [default: 240]
+    #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_CLIENT_RATE")]
+    client_rate: Option<Size>,
     /// Disk space that uploads leave free [default: 5 % of the disk or 1GiB, the smaller]
     #[arg(long, value_name = "SIZE", env = "GOSSIP_CDN_RESERVE")]
     reserve: Option<Size>,
@@ -207,8 +215,8 @@ pub struct NodeConfig {
     pub max_blob: u64,
     /// Uploads at the same time.
     pub max_uploads: usize,
-    /// How long a client may take nothing, or give nothing.
-    pub client_idle: Duration,
+    /// How long clients are waited for.
+    pub patience: Patience,
     /// Disk space kept free.
     pub reserve: Reserve,
     /// How often everything is read and checked, and how fast.
@@ -240,7 +248,7 @@ impl Default for NodeConfig {
             restored: false,
             max_blob: MAX_BLOB,
             max_uploads: MAX_UPLOADS,
-            client_idle: http::CLIENT_IDLE,
+            patience: Patience::default(),
             reserve: Reserve::Usual,
             scrub: Pace { interval: Some(SCRUB_INTERVAL), rate: SCRUB_RATE },
             cache_bytes: usize::try_from(CACHE).unwrap_or(usize::MAX),
@@ -284,8 +292,11 @@ impl NodeConfig {
             restored: flags.restored,
             max_blob: within("--max-blob", flags.max_blob.or(file.max_blob), MAX_BLOB, 1, MAX_BLOB_MOST)?,
             max_uploads: count("--max-uploads", flags.max_uploads.or(file.max_uploads), MAX_UPLOADS_MOST)?.unwrap_or(default.max_uploads),
-            client_idle: count("--client-idle", flags.client_idle.or(file.client_idle), CLIENT_IDLE_MOST)?
-                .map_or(default.client_idle, |seconds| Duration::from_secs(seconds as u64)),
+            patience: Patience {
+                idle: count("--client-idle", flags.client_idle.or(file.client_idle), CLIENT_IDLE_MOST)?
+                    .map_or(CLIENT_IDLE, |seconds| Duration::from_secs(seconds as u64)),
+                rate: within("--client-rate", flags.client_rate.or(file.client_rate), CLIENT_RATE, 0, CLIENT_RATE_MOST)?,
+            },
             reserve,
             scrub: Pace { interval: Some(interval).filter(|interval| !interval.is_zero()), rate },
             cache_bytes: usize::try_from(within("--cache", flags.cache.or(file.cache), CACHE, CACHE_LEAST, CACHE_MOST)?)
@@ -346,7 +357,7 @@ impl NodeConfig {
             max_blob: self.max_blob,
             max_uploads: self.max_uploads,
             write_token: self.write_token.as_ref().map(|token| token.reveal().into()),
-            client_idle: self.client_idle,
+            patience: self.patience,
         }
     }
 }
@@ -526,13 +537,13 @@ mod tests {
     #[test]
     fn every_key_of_the_file_is_a_flag() {
         let toml = "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbootstrap = [\"http://b:1/\"]\nno_bootstrap = false\nadvertise = \"http://a:1\"\n\
-                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nclient_idle = 5\nreserve = 0\nscrub_interval = \"7d\"\nscrub_rate = \"1MiB\"\ncache = \"1MiB\"\n\
+                    cluster = \"c\"\nlan = true\nfound = true\nvoters = 3\nhost = [\"h\"]\nallow_origin = [\"https://o\"]\nmax_blob = 1\nmax_uploads = 1\nclient_idle = 5\nclient_rate = 0\nreserve = 0\nscrub_interval = \"7d\"\nscrub_rate = \"1MiB\"\ncache = \"1MiB\"\n\
                     workers = 1\nlog_format = \"pretty\"\nlog = \"warn\"\n";
         let config = with_file(toml, "").unwrap();
         assert_eq!(config.bootstraps(), ["http://b:1"]);
         assert_eq!(config.reserve, Reserve::Bytes(0));
         assert_eq!(config.scrub, Pace { interval: Some(Duration::from_secs(7 * 24 * 3600)), rate: 1 << 20 });
-        assert_eq!(config.client_idle.as_secs(), 5);
+        assert_eq!(config.patience, Patience { idle: Duration::from_secs(5), rate: 0 });
         assert!(config.lan.is_some());
         let keys: Vec<_> = toml.lines().filter_map(|line| line.split(' ').next()).collect();
         let command = Cli::command();
@@ -560,6 +571,8 @@ mod tests {
             ("--max-blob 0", "--max-blob"),
             ("--max-blob 2PiB", "--max-blob"),
             ("--max-uploads 0", "--max-uploads"),
+            ("--client-idle 0", "--client-idle"),
+            ("--client-rate 1GiB", "--client-rate"),
             ("--cache 1", "--cache"),
             ("--workers 1000", "--workers"),
             ("--bootstrap https://a", "--bootstrap"),

@@ -8,7 +8,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`upload`], [`body`] | new and replaced blobs; bodies, with their deadline and bounds |
+//! | [`upload`], [`body`], [`patience`] | new and replaced blobs; bodies, with their bounds; how long clients are waited for |
 //! | [`download`], [`heads`], [`stream`], [`buffers`], [`wanted`] | payloads, whole and in part, from here or while they arrive |
 //! | [`delete`], [`list`], [`versions`], [`holders`] | the rest of a blob's life |
 //! | [`messages`], [`message_stream`] | the message history, and its events as they happen |
@@ -38,6 +38,7 @@ mod messages;
 pub mod metrics;
 mod network;
 mod page;
+pub mod patience;
 pub mod peers;
 mod range;
 mod scrub;
@@ -71,10 +72,8 @@ use crate::peers::reports::Reports;
 use crate::scrub::Scrub;
 use crate::store::Store;
 use metrics::Metrics;
+use patience::Patience;
 use peers::Strangers;
-
-/// How long a client may take no byte of an answer, or a body may bring none, unless an operator says otherwise.
-pub const CLIENT_IDLE: Duration = Duration::from_secs(30);
 
 /// What an operator decides about the public routes.
 #[derive(Debug, Clone)]
@@ -87,8 +86,8 @@ pub struct Settings {
     pub max_uploads: usize,
     /// What a client must show to write, delete and introduce; anybody may if `None`.
     pub write_token: Option<String>,
-    /// How long a client may take no byte of an answer, and a body may bring none.
-    pub client_idle: Duration,
+    /// How long clients are waited for.
+    pub patience: Patience,
 }
 
 impl Default for Settings {
@@ -100,7 +99,7 @@ impl Default for Settings {
             // A guess: some hundred MiB at the most, were every one of them in the middle of a large chunk.
             max_uploads: 256,
             write_token: None,
-            client_idle: CLIENT_IDLE,
+            patience: Patience::default(),
         }
     }
 }

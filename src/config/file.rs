@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) max_blob: Option<Size>,
     pub(super) max_uploads: Option<usize>,
     pub(super) client_idle: Option<usize>,
+    pub(super) client_rate: Option<Size>,
     pub(super) reserve: Option<Size>,
     pub(super) scrub_interval: Option<Span>,
     pub(super) scrub_rate: Option<Size>,

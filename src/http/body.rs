@@ -1,6 +1,6 @@
 //! Bodies of uploads: bounded, with a deadline, never kept whole in memory.
 //!
-//! 1. A body that brings no byte for [`super::Settings::client_idle`] is given up.
+//! 1. A body that brings nothing, or too little, is given up: [`super::patience`].
 //! 2. What is too large, or finds the disk at its reserve, is refused before it is read where its length is known, and as soon as it
 //!    shows otherwise.
 //! 3. Whatever is given up leaves nothing behind: an [`Upload`] that is dropped takes its bytes with it.
@@ -10,7 +10,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as Waking, Poll};
-use std::time::Duration;
 
 use actix_multipart::MultipartError;
 use actix_web::error::PayloadError;
@@ -19,10 +18,10 @@ use futures_util::{Stream, StreamExt as _, stream};
 use gossip_cdn_protocol::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 use super::Context;
 use super::errors::Fault;
+use super::patience::{Left, Patience};
 use crate::store::Upload;
 
 /// How much of a body of unknown length is taken between two looks at the disk.
@@ -42,15 +41,20 @@ struct Inner {
     digest: Option<Sha256>,
 }
 
+/// The next chunk of a body, or its end; nothing if it does not come before the patience with it runs out.
+pub(super) async fn next(payload: &mut Payload, left: &mut Left) -> Option<Option<Result<Bytes, PayloadError>>> {
+    left.wait(payload.next(), |chunk| chunk.as_ref().and_then(|chunk| chunk.as_ref().ok()).map_or(0, Bytes::len)).await
+}
+
 impl Body {
-    /// Reads `payload`, giving up after `idle` without a byte.
-    pub(super) fn new(payload: Payload, idle: Duration) -> Self {
-        let chunks = stream::unfold(payload, move |mut payload| async move {
-            let chunk = match timeout(idle, payload.next()).await {
-                Ok(chunk) => chunk?,
-                Err(_) => Err(PayloadError::Io(io::ErrorKind::TimedOut.into())),
+    /// Reads `payload`, for as long as there is patience with it.
+    pub(super) fn new(payload: Payload, patience: Patience) -> Self {
+        let chunks = stream::unfold((payload, patience.begin()), |(mut payload, mut left)| async move {
+            let chunk = match next(&mut payload, &mut left).await {
+                Some(chunk) => chunk?,
+                None => Err(PayloadError::Io(io::ErrorKind::TimedOut.into())),
             };
-            Some((chunk, payload))
+            Some((chunk, (payload, left)))
         });
         // The form parser asks again after the end.
         Self(Rc::new(RefCell::new(Inner { chunks: Box::pin(chunks.fuse()), digest: None })))
@@ -68,10 +72,10 @@ impl Body {
     }
 
     /// Reads what follows a form's last part, so that the body is known to be whole.
-    pub(super) async fn finish(&mut self, idle: Duration) -> Result<(), Fault> {
+    pub(super) async fn finish(&mut self, patience: Patience) -> Result<(), Fault> {
         let mut size = 0;
         while let Some(chunk) = self.next().await {
-            size += chunk.map_err(|error| cut(error, idle))?.len() as u64;
+            size += chunk.map_err(|error| cut(error, patience))?.len() as u64;
             if size > MAX_EPILOGUE {
                 return Err(Fault::Bad("bad-form", "Too much follows the last part of the form.".to_owned()));
             }
@@ -127,7 +131,7 @@ fn check_room(context: &Context, bytes: u64) -> Result<(), Fault> {
 }
 
 /// Takes one payload to its end. Nothing of it is published yet.
-pub(super) async fn receive<S, E>(context: &Context, chunks: &mut S, fault: impl Fn(E, Duration) -> Fault) -> Result<Upload, Fault>
+pub(super) async fn receive<S, E>(context: &Context, chunks: &mut S, fault: impl Fn(E, Patience) -> Fault) -> Result<Upload, Fault>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
@@ -135,7 +139,7 @@ where
     let mut upload = context.store.upload();
     let (mut size, mut unlooked) = (0_u64, 0_u64);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| fault(error, context.settings.client_idle))?;
+        let chunk = chunk.map_err(|error| fault(error, context.settings.patience))?;
         let length = chunk.len() as u64;
         size = size.saturating_add(length);
         if size > most {
@@ -152,15 +156,15 @@ where
 }
 
 /// Why a body ended before its end.
-pub(super) fn cut(error: PayloadError, idle: Duration) -> Fault {
+pub(super) fn cut(error: PayloadError, patience: Patience) -> Fault {
     let stalled = matches!(&error, PayloadError::Io(error) if error.kind() == io::ErrorKind::TimedOut);
-    if stalled { Fault::BodyStalled(idle) } else { Fault::BodyCut(error.to_string()) }
+    if stalled { Fault::BodyStalled(patience) } else { Fault::BodyCut(error.to_string()) }
 }
 
 /// Why a form ended before its end, or is none.
-pub(super) fn bad_form(error: MultipartError, idle: Duration) -> Fault {
+pub(super) fn bad_form(error: MultipartError, patience: Patience) -> Fault {
     if let MultipartError::Payload(error) = error {
-        cut(error, idle)
+        cut(error, patience)
     } else if matches!(error, MultipartError::Incomplete) {
         Fault::BodyCut("a form without its end".to_owned())
     } else {

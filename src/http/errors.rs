@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
+use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use gossip_cdn_protocol::history::message::{MAX_BODY, MessageId};
 use gossip_cdn_protocol::ids::BadName;
@@ -13,9 +13,10 @@ use gossip_cdn_protocol::wire::VERSION;
 use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, StoreFault, VersionId};
 use gossip_cdn_shell::problem::Problem;
 
-use super::CLIENT_IDLE;
+use super::Context;
 use super::body::{Body, GivenUp};
 use super::conditional::entity_tag;
+use super::patience::Patience;
 use crate::driver::Stopped;
 use crate::store::ListFault;
 
@@ -58,8 +59,8 @@ pub enum Fault {
     TooManyUploads,
     /// Too many writes wait for the disk.
     Busy,
-    /// No byte of the body for that long.
-    BodyStalled(Duration),
+    /// The body came too slowly for that patience.
+    BodyStalled(Patience),
     /// The body ended before its end.
     BodyCut(String),
     /// No holder of the payload could be reached.
@@ -202,10 +203,10 @@ impl Fault {
                 "As many uploads are under way as this node takes at once (--max-uploads).".into(),
             ),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many writes wait for the disk.".into()),
-            Self::BodyStalled(idle) => (
+            Self::BodyStalled(patience) => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-stalled",
-                format!("No byte of the body came for {} seconds; nothing was published.", idle.as_secs_f64()).into(),
+                format!("The body came too slowly: {patience}; nothing was published.").into(),
             ),
             Self::BodyCut(_) => (StatusCode::BAD_REQUEST, "body-cut", "The body ended before its end; nothing was published.".into()),
             Self::NoHolder => (
@@ -375,9 +376,9 @@ pub(super) fn stopping(Stopped: &Stopped) -> Problem {
     Fault::Stopped.into()
 }
 
-/// A body brought no byte for [`CLIENT_IDLE`].
+/// The body of a peer's message came too slowly.
 pub(super) fn stalled() -> Problem {
-    Fault::BodyStalled(CLIENT_IDLE).into()
+    Fault::BodyStalled(Patience::default()).into()
 }
 
 /// The store fails.
@@ -385,8 +386,11 @@ pub(super) fn store(fault: &StoreFault) -> Problem {
     Fault::Store(fault.clone()).into()
 }
 
-/// The answer to an upload, whose body may have been left in the middle.
+/// The answer to an upload or a message, whose body may have been left in the middle.
 pub(super) fn refuse_upload(request: &HttpRequest, fault: Fault, body: Body) -> HttpResponse {
+    if let (Fault::BodyStalled(_), Some(context)) = (&fault, request.app_data::<Data<Context>>()) {
+        context.metrics.body_stalled();
+    }
     if let Some(given_up) = request.conn_data::<GivenUp>() {
         given_up.hold(body);
     }

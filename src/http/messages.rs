@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use actix_web::http::{StatusCode, header};
-use actix_web::web::{Bytes, Data, Path, Payload, Query};
+use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, get, post, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,8 +20,10 @@ use utoipa::ToSchema;
 
 use super::Context;
 use super::auth::MayWrite;
+use super::body::{self, Body as Incoming};
 use super::described::millis;
-use super::errors::Fault;
+use super::errors::{Fault, refuse_upload};
+use super::patience::Patience;
 use super::upload::{content_type, essence, media_type};
 use crate::store::History;
 
@@ -192,7 +194,12 @@ pub(super) async fn say(
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(Fault::MessageTooLarge.into());
     }
-    let body = Body::of(read(body, context.settings.client_idle).await?);
+    let patience = context.settings.patience;
+    let incoming = Incoming::new(body, patience);
+    let body = match read(incoming.clone(), patience).await {
+        Ok(body) => Body::of(body),
+        Err(fault) => return Ok(refuse_upload(&request, fault, incoming)),
+    };
     if matches!(body, Body::Base64(_)) && claims_text(&media_type) {
         return Err(Fault::Bad("not-text", format!("The body is not UTF-8, though {media_type} is text.")).into());
     }
@@ -227,20 +234,16 @@ fn claims_text(media_type: &str) -> bool {
     essence.starts_with("text/") || essence == "application/json" || essence.ends_with("+json")
 }
 
-async fn read(mut payload: Payload, idle: Duration) -> Result<Vec<u8>, Fault> {
+async fn read(mut incoming: Incoming, patience: Patience) -> Result<Vec<u8>, Fault> {
     let mut body = Vec::new();
-    loop {
-        let chunk: Bytes = match tokio::time::timeout(idle, payload.next()).await {
-            Ok(Some(Ok(chunk))) => chunk,
-            Ok(Some(Err(error))) => return Err(Fault::BodyCut(error.to_string())),
-            Ok(None) => return Ok(body),
-            Err(_) => return Err(Fault::BodyStalled(idle)),
-        };
+    while let Some(chunk) = incoming.next().await {
+        let chunk = chunk.map_err(|error| body::cut(error, patience))?;
         if body.len() + chunk.len() > MAX_BODY {
             return Err(Fault::MessageTooLarge);
         }
         body.extend_from_slice(&chunk);
     }
+    Ok(body)
 }
 
 /// Reads the history, in the order in which this node delivered it.

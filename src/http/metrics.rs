@@ -25,6 +25,7 @@ type Count = Counter<u64, AtomicU64>;
 pub struct Metrics {
     uploads: Count,
     uploaded_bytes: Count,
+    bodies_stalled: Count,
     downloads: Count,
     downloads_missed: Count,
     downloaded_bytes: Count,
@@ -35,6 +36,11 @@ impl Metrics {
     pub(super) fn uploaded(&self, bytes: u64) {
         self.uploads.inc();
         self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// The body of an upload or a message came too slowly.
+    pub(super) fn body_stalled(&self) {
+        self.bodies_stalled.inc();
     }
 
     /// So many bytes of a payload are being sent. `hit`: they were here before they were asked for.
@@ -49,6 +55,7 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("uploads", "Payloads published by clients", self.uploads.clone());
         registry.register_with_unit("uploaded", "Bytes of payloads published by clients", Unit::Bytes, self.uploaded_bytes.clone());
+        registry.register("bodies_stalled", "Uploads and messages given up because they came too slowly", self.bodies_stalled.clone());
         registry.register("downloads", "Payloads, whole or in part, sent to clients", self.downloads.clone());
         registry.register("downloads_missed", "Of them, those that were not here when asked for", self.downloads_missed.clone());
         registry.register_with_unit("downloaded", "Bytes of payloads sent to clients", Unit::Bytes, self.downloaded_bytes.clone());

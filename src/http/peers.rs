@@ -14,7 +14,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, ContentType};
 use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use gossip_cdn_protocol::io::{Misbehaviour, Refusal};
 use gossip_cdn_protocol::transfer::{MAX_BATCH, MAX_BATCH_BYTES};
 use gossip_cdn_protocol::wire::{Envelope, Head, Kind, MAX_BODY, PayloadRequest, PayloadsRequest, VERSION};
@@ -26,6 +26,7 @@ use tokio::time::timeout_at;
 
 use super::Tasks;
 use super::errors;
+use super::patience::Patience;
 use crate::driver::Handle;
 use crate::peers::{Pace, frame_head};
 use crate::store::{PayloadReader, Store};
@@ -123,8 +124,8 @@ async fn read(request: &HttpRequest, mut body: Payload, context: &PeerContext) -
         context.strangers.count(request, Misbehaviour::Malformed);
         return Err(errors::not_json());
     }
-    let mut bytes = Vec::new();
-    while let Some(piece) = tokio::time::timeout(super::CLIENT_IDLE, body.next()).await.map_err(|_| errors::stalled())? {
+    let (mut bytes, mut left) = (Vec::new(), Patience::default().begin());
+    while let Some(piece) = super::body::next(&mut body, &mut left).await.ok_or_else(errors::stalled)? {
         let piece = piece.map_err(|fault| malformed(request, context, &fault))?;
         if bytes.len() + piece.len() > MAX_BODY {
             context.strangers.count(request, Misbehaviour::Malformed);
@@ -288,7 +289,7 @@ impl io::Write for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::TryStreamExt as _;
+    use futures_util::{StreamExt as _, TryStreamExt as _};
     use tokio::time::Instant;
 
     use super::*;

@@ -98,7 +98,7 @@ pub(super) async fn put_named(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    let body = Body::new(payload, context.settings.client_idle);
+    let body = Body::new(payload, context.settings.patience);
     let target = Target { blob: None, name: Some(name.into_inner()), form_is_curl: false };
     raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
@@ -114,7 +114,7 @@ pub(super) async fn put_unnamed(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    let body = Body::new(payload, context.settings.client_idle);
+    let body = Body::new(payload, context.settings.patience);
     let target = Target { blob: None, name: None, form_is_curl: false };
     raw(&request, &context, &query, body.clone(), target).await.unwrap_or_else(|fault| refuse_upload(&request, fault, body))
 }
@@ -133,7 +133,7 @@ pub(super) async fn post(
 ) -> HttpResponse {
     let is_form =
         content_type(request.headers()).is_ok_and(|media_type| media_type.is_some_and(|text| essence(text) == "multipart/form-data"));
-    let body = Body::new(payload, context.settings.client_idle);
+    let body = Body::new(payload, context.settings.patience);
     let answer = if is_form {
         form(&request, &context, &query, body.clone()).await
     } else {
@@ -159,7 +159,7 @@ pub(super) async fn put(
     payload: Payload,
     context: Data<Context>,
 ) -> HttpResponse {
-    let body = Body::new(payload, context.settings.client_idle);
+    let body = Body::new(payload, context.settings.patience);
     let answer = match (id.parse::<BlobId>(), &query.from_version) {
         (Err(name), _) => Err(name.into()),
         (Ok(blob), Some(version)) => restore(&request, &context, &query, body.clone(), blob, version).await,
@@ -231,12 +231,12 @@ async fn form(request: &HttpRequest, context: &Context, query: &UploadQuery, bod
     refuse_partial(headers)?;
     let condition = condition(headers, context, None)?;
     let expected = digests::expected(headers).map_err(bad_digest)?;
-    let idle = context.settings.client_idle;
+    let patience = context.settings.patience;
     let permit = body::admit_form(context, content_length(headers))?;
 
     let mut body = if expected.is_empty() { body } else { body.digested() };
     let arrived = files(context, Multipart::new(headers, body.clone())).await?;
-    body.finish(idle).await?;
+    body.finish(patience).await?;
     if body.digest().is_some_and(|found| !expected.is_met_by(found)) {
         return Err(Fault::Digest);
     }
@@ -258,11 +258,11 @@ async fn form(request: &HttpRequest, context: &Context, query: &UploadQuery, bod
 
 /// Receives every file of a form; other fields are read and dropped.
 async fn files(context: &Context, mut form: Multipart) -> Result<Vec<Arrived>, Fault> {
-    let idle = context.settings.client_idle;
+    let patience = context.settings.patience;
     let mut arrived = Vec::new();
-    while let Some(mut field) = form.try_next().await.map_err(|error| body::bad_form(error, idle))? {
+    while let Some(mut field) = form.try_next().await.map_err(|error| body::bad_form(error, patience))? {
         let Some(given) = part_name(&field) else {
-            while field.try_next().await.map_err(|error| body::bad_form(error, idle))?.is_some() {}
+            while field.try_next().await.map_err(|error| body::bad_form(error, patience))?.is_some() {}
             continue;
         };
         if arrived.len() == MAX_FILES {
@@ -298,9 +298,9 @@ async fn restore(
     let wish = query.wish()?;
     let version = version.parse::<VersionId>()?;
     let condition = condition(request.headers(), context, Some(blob))?;
-    let idle = context.settings.client_idle;
+    let patience = context.settings.patience;
     while let Some(chunk) = body.next().await {
-        if !chunk.map_err(|error| body::cut(error, idle))?.is_empty() {
+        if !chunk.map_err(|error| body::cut(error, patience))?.is_empty() {
             return Err(Fault::Bad("unexpected-body", "from_version takes the bytes from that version; send no body.".to_owned()));
         }
     }

@@ -38,3 +38,4 @@ mod transfers;
 mod upload_answers;
 mod upload_names;
 mod uploads;
+mod writers;
