@@ -11,6 +11,7 @@ mod bytes;
 mod connections;
 mod interruption;
 mod load;
+mod memory;
 mod nginx;
 mod plain;
 mod rows;
@@ -40,6 +41,8 @@ enum What {
     /// Ten thousand idle connections, slow readers and slow writers, and how long others wait meanwhile. Needs twice as many open files, half of them in
     /// a process of its own.
     Connections(connections::Connections),
+    /// Ten uploads and ten downloads of 1 GiB at once, and one upload of 10 GiB: how much memory a node has meanwhile. Needs 13 GiB of disk.
+    Memory(memory::Memory),
     /// Holds connections open; what `connections` starts.
     #[command(hide = true)]
     Hold {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     let measured = catch_unwind(|| match arguments.what {
         What::Bytes(bytes) => bytes::measure(&bytes).and_then(|table| table.print()),
         What::Connections(connections) => connections::measure(&connections),
+        What::Memory(memory) => memory::measure(&memory),
         What::Hold { authority, count } => connections::hold(&authority, count),
     });
     // What the harness cannot go on from is a panic; it has been told by then, and all is ended on the way here.
