@@ -5,10 +5,10 @@
 //!
 //! 1. A payload or a group counts as verified only if bytes of it that were read from the disk since the start match its hash.
 //! 2. To be forgotten costs another check and nothing else, so both memories are of fixed size: of whole payloads a table of [`PLACES`] in
-//!    which a later one takes the place of an earlier one, of groups [`GROUPS_BYTES`] of bits, of which the payload begun first goes.
+//!    which a later one takes the place of an earlier one, of groups [`GROUPS_BYTES`], of which the payload begun first goes.
 //! 3. What is verified whole costs one look into the memory of the process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,8 +19,10 @@ use super::tree::GROUP;
 
 /// How many payloads are remembered as verified whole: 1 MiB of memory.
 const PLACES: usize = 1 << 17;
-/// How many bytes of bits say which groups are, of all payloads together: enough for 1 TiB.
+/// How many bytes say which groups are, of all payloads together: enough for 1 TiB of few payloads, or for some 30,000 small ones.
 const GROUPS_BYTES: usize = 8 << 20;
+/// What a payload begun costs beside its bits, about: its entries in two maps, and where the bits stand.
+const ENTRY_BYTES: usize = 256;
 
 /// The groups of one payload that are verified.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl Groups {
     }
 
     fn bytes(&self) -> usize {
-        lock(&self.state).words.len() * 8
+        ENTRY_BYTES + lock(&self.state).words.len() * 8
     }
 
     /// Whether all these groups are.
@@ -74,9 +76,11 @@ impl Bits {
 
 #[derive(Default)]
 struct Begun {
-    payloads: BTreeMap<ContentHash, Arc<Groups>>,
+    /// With the number under which each was begun.
+    payloads: BTreeMap<ContentHash, (u64, Arc<Groups>)>,
     /// The first begun first.
-    order: VecDeque<ContentHash>,
+    order: BTreeMap<u64, ContentHash>,
+    next: u64,
     bytes: usize,
 }
 
@@ -127,28 +131,30 @@ impl Verified {
     /// Which groups of a payload of that size are.
     pub(super) fn groups(&self, hash: ContentHash, size: u64) -> Arc<Groups> {
         let mut begun = lock(&self.begun);
-        if let Some(groups) = begun.payloads.get(&hash) {
+        if let Some((_, groups)) = begun.payloads.get(&hash) {
             return Arc::clone(groups);
         }
         let groups = Arc::new(Groups::new(size));
         let bytes = groups.bytes();
         while begun.bytes + bytes > GROUPS_BYTES
-            && let Some(first) = begun.order.front().copied()
+            && let Some(first) = begun.order.first_key_value().map(|(_, hash)| *hash)
         {
             begun.drop_groups(first);
         }
         begun.bytes += bytes;
-        begun.order.push_back(hash);
-        begun.payloads.insert(hash, Arc::clone(&groups));
+        begun.next += 1;
+        let number = begun.next;
+        begun.order.insert(number, hash);
+        begun.payloads.insert(hash, (number, Arc::clone(&groups)));
         groups
     }
 }
 
 impl Begun {
     fn drop_groups(&mut self, hash: ContentHash) {
-        if let Some(groups) = self.payloads.remove(&hash) {
+        if let Some((number, groups)) = self.payloads.remove(&hash) {
             self.bytes -= groups.bytes();
-            self.order.retain(|other| *other != hash);
+            self.order.remove(&number);
         }
     }
 }
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_what_makes_way_is_not_verified() {
         let verified = Verified::default();
-        let quarter = GROUPS_BYTES as u64 / 4 * 8 * GROUP as u64;
+        let quarter = (GROUPS_BYTES / 4 - ENTRY_BYTES) as u64 * 8 * GROUP as u64;
         for n in 0..4 {
             verified.groups(hash(n), quarter).add(0..1);
         }
@@ -187,6 +193,11 @@ mod tests {
         verified.groups(hash(4), quarter);
         assert!(lock(&verified.begun).bytes <= GROUPS_BYTES);
         assert!(!verified.groups(hash(0), quarter).have(0..1), "the first begun made way");
+        for n in 0..100_000 {
+            verified.groups(hash(n), GROUP as u64 + 1).add(0..1);
+        }
+        let begun = lock(&verified.begun).payloads.len();
+        assert!(begun <= GROUPS_BYTES / ENTRY_BYTES && begun == lock(&verified.begun).order.len(), "small ones count too");
         // Twice as many payloads as places.
         let count = 2 * PLACES as u64;
         (0..count).for_each(|n| verified.add(hash(n)));
