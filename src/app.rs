@@ -37,7 +37,7 @@ use crate::http::{self, peers::PeerContext};
 use crate::lan::{Lan, Segment};
 use crate::peers::{Peers, Transfers};
 use crate::scrub::{Scrub, Scrubber};
-use crate::store::{OpenError, Options, Store, Writer};
+use crate::store::{Ailment, OpenError, Options, Store, Writer};
 
 /// How long requests in flight may take after the wish to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -93,7 +93,7 @@ pub struct RunningNode {
     server: ServerHandle,
     streams: Streams,
     driver: Handle,
-    ended: oneshot::Receiver<Result<(), StoreFault>>,
+    ended: oneshot::Receiver<()>,
     tasks: TaskTracker,
     arbiters: [Arbiter; 2],
     store: Store,
@@ -107,7 +107,7 @@ struct RunningWriter {
     ended: oneshot::Receiver<Result<(), StoreFault>>,
 }
 
-/// Whether the node can serve: until its driver or its writer has ended, even by a panic.
+/// Whether the node can serve: while its store is well, and until its driver or its writer has ended, even by a panic.
 #[derive(Debug, Clone)]
 struct Health(Arc<AtomicBool>);
 
@@ -116,8 +116,16 @@ impl Health {
         Self(Arc::new(AtomicBool::new(true)))
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err("The store of this node has failed; its log tells more.".into()) }
+    fn check(&self, ailment: Option<Ailment>) -> Result<(), String> {
+        if !self.0.load(Ordering::Relaxed) {
+            return Err("The store of this node has failed; its log tells more.".into());
+        }
+        let ailing = |Ailment { why, .. }| {
+            format!(
+                "The store cannot be written: {why}. What is here can be read; the node tries again until it can be written, without a restart."
+            )
+        };
+        ailment.map_or(Ok(()), |ailment| Err(ailing(ailment)))
     }
 
     /// For what the node cannot do without, to be dropped when that ends.
@@ -147,16 +155,13 @@ impl RunningNode {
         self.address
     }
 
-    /// Resolves when the node's store has failed, or what writes to it has ended. To be asked once.
+    /// Resolves when what the node cannot do without has ended, which no fault of a disk makes it do. To be asked once.
     pub async fn failed(&mut self) -> StoreFault {
-        let (ended, who) = tokio::select! {
-            ended = &mut self.ended => (ended, "driver"),
-            ended = &mut self.writer.ended => (ended, "store's writer"),
+        let fault = tokio::select! {
+            _ = &mut self.ended => None,
+            ended = &mut self.writer.ended => ended.ok().and_then(Result::err),
         };
-        match ended {
-            Ok(Err(fault)) => fault,
-            Ok(Ok(())) | Err(_) => StoreFault(format!("the {who} has ended")),
-        }
+        fault.unwrap_or_else(|| StoreFault("the driver or the store's writer has ended".to_owned()))
     }
 
     /// Stops it: connections, commits, farewells, the store, in this order.
@@ -277,7 +282,7 @@ struct Core {
     lan: Option<Lan>,
 }
 
-type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<Result<(), StoreFault>>);
+type Started = (oneshot::Receiver<Result<(), StoreFault>>, oneshot::Receiver<()>);
 
 impl Core {
     /// Builds and runs the core on an arbiter; the first receiver hears when it is built, the second when it has ended.
@@ -291,9 +296,10 @@ impl Core {
             };
             // The receivers are gone only when the start was given up.
             drop(ready.send(Ok(())));
-            let result = driver.run(inbox).await;
+            driver.run(inbox).await;
             drop(vital);
-            drop(end.send(result));
+            // A node that stops does not listen any more.
+            end.send(()).ok();
         });
         Ok((is_ready, ended))
     }
@@ -341,7 +347,8 @@ fn serve(
     let public = http::configure(context);
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(host_of(advertised)));
     let origins = Origins::new(config.allow_origin.iter().cloned());
-    let ready = Ready::new(move || health.check());
+    let watched = store.clone();
+    let ready = Ready::new(move || health.check(watched.ailment()));
     let app = move || {
         let peers = Data::clone(&peers);
         App::new()
@@ -448,11 +455,11 @@ mod tests {
         let health = Health::new();
         let writer = spawn_writer(|| Err(StoreFault("the disk is on fire".into())), health.vital()).unwrap();
         assert_eq!(writer.ended.await.unwrap(), Err(StoreFault("the disk is on fire".into())));
-        assert!(health.check().is_err());
+        assert!(health.check(None).is_err());
         let health = Health::new();
         let writer = spawn_writer(|| panic!("as a test of panics"), health.vital()).unwrap();
         assert!(writer.ended.await.is_err());
         assert!(writer.thread.join().is_err());
-        assert!(health.check().is_err());
+        assert!(health.check(None).is_err());
     }
 }

@@ -5,10 +5,13 @@
 //! 3. Persists are handed to the writer in the order in which the core asked for them; those that follow each other and change the message
 //!    history alone, as one.
 //! 4. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
-//! 5. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
+//! 5. A core whose store failed is followed by one that is built from it when it is open again. Who waited is told, nothing that was queued for the
+//!    old one is written, and an upload whose bytes were stored before is not published by the new one.
+//! 6. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
 mod changes;
 mod exchanged;
+mod mending;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -31,10 +34,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::changes::Change;
 use self::changes::Changes;
 use self::exchanged::Exchanged;
+use self::mending::{Patience, mend};
 use crate::clock::{self, Clock};
 use crate::lan::RunningLan;
 use crate::peers::{Peers, Transfers};
-use crate::store::Store;
+use crate::store::{Life, Store};
 
 /// Most commands and requests waiting for the core.
 const MAX_WAITING: usize = 1024;
@@ -47,8 +51,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 type Asked = (Envelope<Request>, oneshot::Sender<Result<Envelope<Answer>, Refusal>>);
 
+/// A command, of which life of the store what it relies on is, and who waits for the reply.
+type Commanded = (Command, Option<Life>, oneshot::Sender<Reply>);
+
 enum Message {
-    Command(Box<(Command, oneshot::Sender<Reply>)>),
+    Command(Box<Commanded>),
     Request(Box<Asked>),
 }
 
@@ -95,14 +102,27 @@ pub fn channel() -> (Handle, Inbox) {
 
 impl Handle {
     async fn command(&self, command: Command) -> Result<Reply, Stopped> {
+        self.command_in(command, None).await
+    }
+
+    async fn command_in(&self, command: Command, life: Option<Life>) -> Result<Reply, Stopped> {
         let (sender, receiver) = oneshot::channel();
-        self.messages.send(Message::Command(Box::new((command, sender)))).await.map_err(|_| Stopped)?;
+        self.messages.send(Message::Command(Box::new((command, life, sender)))).await.map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
     }
 
     /// Writes, deletes or restores a blob; resolves when the write is durable, on as many nodes as it asked for or at its timeout.
     pub async fn write(&self, write: Write) -> Result<Written, WriteFault> {
-        match self.command(Command::Write(write)).await {
+        self.write_in(write, None).await
+    }
+
+    /// The same of a payload that was stored here in that life of the store: later ones may not have it.
+    pub async fn publish(&self, write: Write, life: Life) -> Result<Written, WriteFault> {
+        self.write_in(write, Some(life)).await
+    }
+
+    async fn write_in(&self, write: Write, life: Option<Life>) -> Result<Written, WriteFault> {
+        match self.command_in(Command::Write(write), life).await {
             Ok(Reply::Write(result)) => result,
             Ok(_) | Err(Stopped) => Err(WriteFault::Store(StoreFault(Stopped.to_string()))),
         }
@@ -214,7 +234,10 @@ pub struct Driver {
     requests: BTreeMap<PeerCall, oneshot::Sender<Result<Envelope<Answer>, Refusal>>>,
     next_call: u64,
     leaving: bool,
-    failed: Option<StoreFault>,
+    /// The core has ended with its store.
+    failed: bool,
+    patience: Patience,
+    life: Life,
     key_taken: bool,
     delivered: Option<watch::Sender<u64>>,
     changes: Changes,
@@ -248,6 +271,7 @@ impl Driver {
             node: build()?,
             build,
             clock,
+            life: store.life(),
             store,
             peers,
             transfers,
@@ -258,7 +282,8 @@ impl Driver {
             requests: BTreeMap::new(),
             next_call: 0,
             leaving: false,
-            failed: None,
+            failed: false,
+            patience: Patience::default(),
             key_taken: false,
             delivered: None,
             changes,
@@ -266,8 +291,8 @@ impl Driver {
         })
     }
 
-    /// Runs until the core has left, every [`Handle`] is gone, or the store failed.
-    pub async fn run(mut self, inbox: Inbox) -> Result<(), StoreFault> {
+    /// Runs until the core has left, or every [`Handle`] is gone.
+    pub async fn run(mut self, inbox: Inbox) {
         let Inbox { mut messages, delivered, changes, exchanged } = inbox;
         (self.changes.feed, self.changes.exchanged) = (changes, exchanged);
         self.delivered = Some(delivered);
@@ -276,15 +301,21 @@ impl Driver {
         // What to tell of the commit that is being submitted.
         let mut told = Vec::new();
         let mut until: Option<tokio::time::Instant> = None;
+        let mut ailing = self.store.ailing();
+        let mut mending: Option<LocalBoxFuture<Patience>> = None;
         self.handle(Input::Tick);
         loop {
-            if let Some(fault) = self.failed.take() {
-                return Err(fault);
-            }
             if std::mem::take(&mut self.key_taken) {
                 submitting = None.into();
                 idle_submission = true;
-                self.take_key().await?;
+                if let Err(fault) = self.take_key().await {
+                    self.fail(fault);
+                }
+            }
+            if self.failed && mending.is_none() {
+                submitting = None.into();
+                idle_submission = true;
+                mending = Some(self.begin_mending());
             }
             while idle_submission && let Some((tokens, persist)) = self.next_persist() {
                 told = self.changes.of_persist(&persist);
@@ -301,7 +332,7 @@ impl Driver {
                 until = Some(tokio::time::Instant::now() + FAREWELL);
             }
             if self.leaving && self.actions.is_empty() && idle_submission {
-                return Ok(());
+                return;
             }
             let tick = self.node.deadline().map_or(Duration::from_secs(1), |deadline| self.clock.until(deadline));
             tokio::select! {
@@ -312,12 +343,54 @@ impl Driver {
                 }
                 message = messages.recv(), if !self.leaving => match message {
                     Some(message) => self.on_messages(message, &mut messages),
-                    None => return Ok(()),
+                    None => return,
                 },
+                ailment = ailing.wait_for(Option::is_some), if !self.failed => {
+                    let why = ailment.ok().and_then(|ailment| ailment.clone()).map_or_else(String::new, |ailment| ailment.why);
+                    self.fail(StoreFault(why));
+                }
+                patience = mended(&mut mending), if !self.leaving => {
+                    mending = None;
+                    self.patience = patience;
+                    self.resume();
+                }
                 datagram = hear(&mut self.lan), if !self.leaving => self.handle(Input::Datagram(datagram)),
                 () = tokio::time::sleep(tick), if !self.leaving => self.handle(Input::Tick),
-                () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if self.leaving => return Ok(()),
+                () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if self.leaving => return,
             }
+        }
+    }
+
+    /// The core ends, because its store failed.
+    fn fail(&mut self, fault: StoreFault) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.node.fail(fault, &mut outputs);
+        outputs.drain(..).for_each(|output| self.perform(output));
+        self.outputs = outputs;
+        self.failed = true;
+    }
+
+    /// The core has ended: nothing goes on of what it wanted done, and who still waits is not answered any more.
+    fn begin_mending(&mut self) -> LocalBoxFuture<'static, Patience> {
+        self.actions.clear();
+        self.persists.clear();
+        self.commands.clear();
+        self.requests.clear();
+        Box::pin(mend(self.store.clone(), std::mem::take(&mut self.patience)))
+    }
+
+    /// The store is open again: lets a core follow that knows what is on disk.
+    fn resume(&mut self) {
+        match (self.build)() {
+            Ok(mut node) => {
+                node.resume(self.node.counters());
+                self.node = node;
+                self.life = self.store.life();
+                self.failed = false;
+                self.store.recovered();
+                self.handle(Input::Tick);
+            }
+            Err(fault) => tracing::warn!(%fault, "the store is open again, and cannot be read"),
         }
     }
 
@@ -366,7 +439,7 @@ impl Driver {
 
     /// Whether the core goes on: neither its store nor its identity has ended.
     fn goes_on(&self) -> bool {
-        self.failed.is_none() && !self.key_taken
+        !self.failed && !self.key_taken
     }
 
     /// An action has ended; others may have too.
@@ -406,8 +479,14 @@ impl Driver {
         self.next_call += 1;
         match message {
             Message::Command(asked) => {
-                let (command, reply) = *asked;
+                let (command, life, reply) = *asked;
                 let call = ClientCall(self.next_call);
+                if life.is_some_and(|life| life != self.life) {
+                    let fault = StoreFault("it was opened again since the payload came".to_owned());
+                    // Who asked may have gone away.
+                    reply.send(Reply::Write(Err(WriteFault::Store(fault)))).ok();
+                    return;
+                }
                 self.leaving |= matches!(command, Command::Leave);
                 self.commands.insert(call, reply);
                 self.handle(Input::Command(call, command));
@@ -486,7 +565,10 @@ impl Driver {
                 self.changes.on_event(&event);
                 log(&event);
             }
-            Output::Stop(fault) => self.failed = Some(fault),
+            Output::Stop(fault) => {
+                tracing::debug!(%fault, "the core has ended");
+                self.failed = true;
+            }
             Output::IdentityTaken(conflict) => {
                 tracing::warn!(
                     "{conflict}: the data folder was copied, or put back from a backup, without --restored; this node takes a new key and keeps its blobs"
@@ -494,6 +576,14 @@ impl Driver {
                 self.key_taken = true;
             }
         }
+    }
+}
+
+/// The end of the mending; never, while there is none.
+async fn mended(mending: &mut Option<LocalBoxFuture<'static, Patience>>) -> Patience {
+    match mending {
+        Some(mending) => mending.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@
 //! 2. A record is never durable before the payload its writer uploaded.
 //! 3. A payload file has its name only when its bytes are on disk, and its row only after that.
 //! 4. Readers see committed state only, and never wait for the writer.
+//! 5. After a fault of the disk nothing is written and what is here is read on, until the store is opened again ([`Store::reopen`]).
 //!
 //! | room | subject |
 //! |---|---|
@@ -28,14 +29,18 @@
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
 //! | `journal` | what is durable before the database has it |
+//! | `base`, `overlay`, `condition`, `faults` | the database's file: opened, failed, read without being written, opened again |
 //! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
 mod arrivals;
 mod arriving;
+mod base;
 mod commit;
+mod condition;
 mod counting;
 mod damage;
 mod encoding;
+mod faults;
 #[cfg(test)]
 mod fixture;
 mod folder;
@@ -45,6 +50,7 @@ mod indexes;
 mod journal;
 mod list;
 mod opening;
+mod overlay;
 mod payloads;
 mod pins;
 mod rows;
@@ -70,12 +76,13 @@ use gossip_cdn_protocol::sketch::SketchHasher;
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::summary::Summary;
 use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Persist, Record, StoreFault};
-use redb::{Database, Error, ReadableDatabase};
+use redb::Error;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use arriving::{Arriving, Stalled};
+pub use condition::Ailment;
 pub use damage::DamageCounts;
 pub use folder::OpenError;
 pub use history::{History, HistorySize, PAGE_BYTES};
@@ -89,7 +96,9 @@ pub use upload::{Stored, Upload};
 pub use writer::Writer;
 
 use arrivals::Arrivals;
+use base::Base;
 use damage::{Damages, Evidence};
+use faults::Faults;
 use folder::Folder;
 use pins::Pins;
 use traffic::Traffic;
@@ -101,6 +110,9 @@ use writer::{PayloadRow, Queue, Request};
 pub const INLINE_MAX: usize = 65_472;
 // What peers ask for in batches is exactly what is kept inside the database.
 const _: () = assert!(INLINE_MAX as u64 == gossip_cdn_protocol::transfer::SMALL);
+
+/// Room on a disk that was full, in bytes, with which it is written again. A guess: some commits of the greatest size.
+const ENOUGH: u64 = 64 << 20;
 
 /// How much of the disk is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,6 +194,10 @@ pub struct Disk {
     pub reserve: u64,
 }
 
+/// A time in which nothing that was queued was lost: it ends when the store fails and is opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life(u64);
+
 struct Shared {
     queue: Queue,
     pins: Pins,
@@ -196,9 +212,11 @@ struct Shared {
     identity: Mutex<Identity>,
     /// Replaced, never changed while somebody reads it.
     tail: Mutex<Arc<history::Tail>>,
+    /// How often the store was opened since the start. What was queued in one life is not written in a later one.
+    lives: AtomicU64,
     hasher: ItemHasher,
-    reserve: Reserve,
-    database: Database,
+    options: Options,
+    database: Base,
     // Last: the folder stays locked until the database is closed.
     folder: Folder,
 }
@@ -218,9 +236,53 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens the folder, making what is missing: locks it, checks it, raises the incarnation durably, sweeps what a crash left.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Writer), OpenError> {
-        let (shared, requests, journal) = opening::open(dir, options)?;
+        Self::open_with(dir, options, Faults::default())
+    }
+
+    /// The same on a disk that may fail.
+    fn open_with(dir: &Path, options: Options, faults: Faults) -> Result<(Self, Writer), OpenError> {
+        let (shared, requests, journal) = opening::open(dir, options, faults)?;
         let shared = Arc::new(shared);
         Ok((Self { shared: Arc::clone(&shared) }, Writer::new(shared, requests, journal)))
+    }
+
+    /// Opens the store again, in a new life, behind everything that is queued and refused. What reads it meanwhile finds a fault. The store
+    /// counts as ailing until [`Self::recovered`].
+    pub async fn reopen(&self) -> Result<(), StoreFault> {
+        let (reply, reopened) = oneshot::channel();
+        self.shared.queue.send(Request::Reopen(reply)).await?;
+        reopened.await.unwrap_or_else(|_| Err(StoreFault("the writer is gone".to_owned())))
+    }
+
+    /// Whoever needed it has read a store that was opened again.
+    pub fn recovered(&self) {
+        self.shared.database.condition().recover();
+    }
+
+    /// Why nothing can be written at this moment.
+    pub fn ailment(&self) -> Option<Ailment> {
+        self.shared.database.condition().ailment()
+    }
+
+    /// Tells when that changes.
+    pub fn ailing(&self) -> watch::Receiver<Option<Ailment>> {
+        self.shared.database.condition().watch()
+    }
+
+    /// Whether it failed for want of room, and there is still hardly any: less than the reserve, and than what a few commits take.
+    pub fn is_too_full(&self) -> bool {
+        let wanted = |disk: Disk| disk.reserve.min(ENOUGH);
+        self.ailment().is_some_and(|ailment| ailment.no_room) && self.disk().is_ok_and(|disk| disk.free < wanted(disk))
+    }
+
+    /// How often the store failed since the start, and how often it was opened again.
+    pub fn faults(&self) -> (u64, u64) {
+        self.shared.database.condition().counts()
+    }
+
+    /// The number of the store's present life since the start, which [`Self::reopen`] raises.
+    pub fn life(&self) -> Life {
+        self.shared.life()
     }
 
     /// Who this node is: since this opening, or since it took another key.
@@ -493,9 +555,13 @@ impl Shared {
         self.queue.wake();
     }
 
+    fn life(&self) -> Life {
+        Life(self.lives.load(Ordering::Relaxed))
+    }
+
     fn disk(&self) -> io::Result<Disk> {
         let disk = rustix::fs::statvfs(self.folder.dir())?;
-        let reserve = match self.reserve {
+        let reserve = match self.options.reserve {
             Reserve::Usual => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(1 << 30),
             Reserve::Bytes(bytes) => bytes,
         };

@@ -239,7 +239,12 @@ impl Fault {
                     .into(),
             ),
             Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "This node is stopping.".into()),
-            Self::Store(_) | Self::Disk(_) => (
+            Self::Store(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage",
+                "The storage of this node fails and is being opened again; /healthz tells why, its log more under the request id.".into(),
+            ),
+            Self::Disk(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "storage",
                 "The storage of this node fails; its log tells more under the request id.".into(),
@@ -259,7 +264,7 @@ impl Fault {
             Self::NoHolder => problem.header("Retry-After", 2),
             Self::Stopped => problem.header("Retry-After", 5),
             Self::BodyCut(why) => problem.private(why),
-            Self::Store(fault) => problem.private(fault),
+            Self::Store(fault) => problem.private(fault).header("Retry-After", 5),
             Self::Disk(error) => problem.private(error),
             Self::BadName(_)
             | Self::Bad(..)

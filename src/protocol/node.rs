@@ -276,6 +276,18 @@ impl<S: Store> Node<S> {
         self.uniqueness.settle(now + SETTLING);
     }
 
+    /// This core follows one whose store failed and was opened again: it goes on counting.
+    pub fn resume(&mut self, counters: Counters) {
+        self.counters = counters;
+    }
+
+    /// The store has failed: who waits is told, and nothing is done any more.
+    pub fn fail(&mut self, fault: StoreFault, out: &mut Outbox) {
+        if self.stopped.is_none() {
+            self.stop(fault, out);
+        }
+    }
+
     /// The record set, for the simulator's checks.
     pub fn records(&self) -> &Records<S> {
         &self.records
@@ -294,7 +306,13 @@ impl<S: Store> Node<S> {
     /// Takes an input; what follows is appended to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if let Some(fault) = &self.stopped {
-            refuse(fault, false, input, &self.cluster, out);
+            match input {
+                // Who asks how it is learns that, where it can be read.
+                Input::Command(call, command @ (Command::Status | Command::Members)) => {
+                    self.on_command(now, call, command, out).ok();
+                }
+                other => refuse(fault, false, other, &self.cluster, out),
+            }
             return;
         }
         let done = match &self.renounced {

@@ -88,11 +88,16 @@ fn methods(item: &PathItem) -> Vec<Method> {
     operations.into_iter().filter(|(operation, _)| operation.is_some()).map(|(_, method)| method).collect()
 }
 
-/// The process lives.
-#[utoipa::path(tag = "service", responses((status = 200, description = "The process lives", body = String, content_type = "text/plain")))]
+/// The process lives. If it cannot serve, it says why: no restart is asked for, for it goes on by itself when it can.
+#[utoipa::path(tag = "service", responses(
+    (status = 200, description = "The process lives: ok, or what ails it", body = String, content_type = "text/plain"),
+))]
 #[get("/healthz")]
-pub async fn healthz() -> HttpResponse {
-    plain("ok\n")
+pub async fn healthz(ready: Data<Ready>) -> HttpResponse {
+    match (ready.0)() {
+        Ok(()) => plain("ok\n".to_owned()),
+        Err(why) => plain(format!("ailing: {why}\n")),
+    }
 }
 
 /// The process can serve.
@@ -103,7 +108,7 @@ pub async fn healthz() -> HttpResponse {
 #[get("/readyz")]
 pub async fn readyz(ready: Data<Ready>) -> Result<HttpResponse, Problem> {
     (ready.0)().map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", why).header("Retry-After", 1))?;
-    Ok(plain("ready\n"))
+    Ok(plain("ready\n".to_owned()))
 }
 
 /// What was counted, in the text format of OpenMetrics, which Prometheus reads.
@@ -124,7 +129,7 @@ pub async fn openapi(document: Data<Document>) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").insert_header(("cache-control", "no-cache")).body(document.0.clone())
 }
 
-fn plain(text: &'static str) -> HttpResponse {
+fn plain(text: String) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").insert_header(("cache-control", "no-store")).body(text)
 }
 
@@ -146,7 +151,8 @@ mod tests {
         assert!(answer.headers().contains_key("retry-after"));
         assert!(test::read_body(answer).await.windows(20).any(|text| text == b"the store is opening"));
         let answer = test::call_service(&app, test::TestRequest::get().uri("/healthz").to_request()).await;
-        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.status(), StatusCode::OK, "it lives");
+        assert_eq!(test::read_body(answer).await, "ailing: the store is opening\n");
     }
 
     #[actix_web::test]

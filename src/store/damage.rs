@@ -72,18 +72,13 @@ pub(super) struct Damages {
     next: AtomicU64,
     payloads: AtomicU64,
     replaced: AtomicU64,
-    rows: Mended,
+    rows: Mutex<Mended>,
 }
 
 /// What the writer takes up.
 pub(super) type Noted = BTreeMap<ContentHash, (u64, Evidence)>;
 
 impl Damages {
-    /// With what became of the rows of records at the opening.
-    pub(super) fn new(rows: Mended) -> Self {
-        Self { rows, ..Self::default() }
-    }
-
     /// The copy of that payload is damaged.
     pub(super) fn note(&self, hash: ContentHash, evidence: Evidence) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +108,13 @@ impl Damages {
         self.count.store(noted.len(), Ordering::Release);
     }
 
+    /// What became of the rows of records at an opening.
+    pub(super) fn count_rows(&self, Mended { found, righted }: Mended) {
+        let mut rows = lock(&self.rows);
+        rows.found += found;
+        rows.righted += righted;
+    }
+
     /// So many were found and lost their rows, so many were replaced.
     pub(super) fn count_payloads(&self, found: usize, replaced: u64) {
         self.payloads.fetch_add(found as u64, Ordering::Relaxed);
@@ -121,11 +123,12 @@ impl Damages {
 
     pub(super) fn counts(&self) -> DamageCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let rows = *lock(&self.rows);
         DamageCounts {
             payloads: read(&self.payloads),
             replaced: read(&self.replaced),
-            records: self.rows.found as u64,
-            records_righted: self.rows.righted as u64,
+            records: rows.found as u64,
+            records_righted: rows.righted as u64,
         }
     }
 }

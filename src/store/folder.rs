@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gossip_cdn_protocol::ContentHash;
 use serde::{Deserialize, Serialize};
 
+use super::faults::{Faults, Operation};
+
 /// The format this release writes. Records were JSON in format 1, which no release wrote.
 const FORMAT: u32 = 3;
 /// The oldest format that it reads: one without a journal, which it adds.
@@ -98,13 +100,14 @@ pub(super) struct Folder {
     dir: PathBuf,
     /// Numbers temporary files, so that no two share a name.
     next: AtomicU64,
+    faults: Faults,
     /// Its lock goes with it.
     _lock: File,
 }
 
 impl Folder {
     /// Checks and locks the folder; makes it, and whatever is missing in it.
-    pub(super) fn claim(dir: &Path, cluster: &str) -> Result<Self, OpenError> {
+    pub(super) fn claim(dir: &Path, cluster: &str, faults: Faults) -> Result<Self, OpenError> {
         check(dir, cluster)?;
         at(dir, make_dir(dir))?;
         let path = dir.join("lock");
@@ -116,7 +119,7 @@ impl Folder {
         }
         // Again, for a card that somebody wrote between the first look and the lock.
         let carded = check(dir, cluster)?;
-        let folder = Self { dir: dir.to_owned(), next: AtomicU64::new(0), _lock: lock };
+        let folder = Self { dir: dir.to_owned(), next: AtomicU64::new(0), faults, _lock: lock };
         at(dir, folder.empty_tmp())?;
         at(dir, folder.make_payload_dirs())?;
         at(dir, make_dir(&folder.dir.join("partial")))?;
@@ -129,6 +132,11 @@ impl Folder {
     /// The folder itself.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What tests let go wrong.
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// The database.
@@ -262,8 +270,10 @@ impl Folder {
 
     /// Puts a payload and its tree, complete, under their names; durable when it returns.
     pub(super) fn place(&self, hash: ContentHash, data: &TempFile, outboard: &TempFile) -> io::Result<()> {
-        data.file.sync_data()?;
-        outboard.file.sync_data()?;
+        for file in [&data.file, &outboard.file] {
+            self.faults.strike(file, Operation::Sync)?;
+            file.sync_data()?;
+        }
         // The tree first: a payload file without one does not exist even between the two.
         outboard.place(&self.outboard(hash))?;
         data.place(&self.payload(hash))?;

@@ -29,7 +29,7 @@ use gossip_cdn_protocol::StoreFault;
 use gossip_cdn_protocol::history::disk::{Change, Founding, HistoryStore, Place, Remembered};
 use gossip_cdn_protocol::history::message::{Channel, Message, MessageId};
 use gossip_cdn_protocol::history::ordered::{Batch, Entry};
-use redb::{Error, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{Error, ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 use uuid::Uuid;
 
 pub(super) use changes::{is_journaled, note_journaled, weight, write};

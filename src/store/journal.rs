@@ -20,6 +20,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::faults::{Faults, Operation};
+
 /// Bytes of a block: a page of memory, which the system writes whole.
 const BLOCK: usize = 4096;
 /// Bytes before the body of a record.
@@ -43,18 +45,19 @@ pub(super) struct Journal {
     capacity: usize,
     /// The record being written, from a multiple of [`BLOCK`] on, as direct writes want it; kept for its memory.
     record: Vec<u8>,
+    faults: Faults,
 }
 
 impl Journal {
     /// Opens the file, making it if it does not exist, and reads the bodies of its records from that sequence on. What is found is to be in
     /// the database before [`Self::restart`], and that before anything is appended.
-    pub(super) fn open(path: &Path, key: [u8; 32], sequence: u64, capacity: usize) -> io::Result<(Self, Vec<Vec<u8>>)> {
+    pub(super) fn open(path: &Path, key: [u8; 32], sequence: u64, capacity: usize, faults: Faults) -> io::Result<(Self, Vec<Vec<u8>>)> {
         // For its owner only, as the database.
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (direct, is_sized) = (direct(path), bytes.len() >= capacity);
-        let mut journal = Self { file, direct, key, sequence, offset: 0, is_sized, capacity, record: Vec::new() };
+        let mut journal = Self { file, direct, key, sequence, offset: 0, is_sized, capacity, record: Vec::new(), faults };
         let mut bodies = Vec::new();
         while let Some(body) = journal.body_at(&bytes, journal.offset, journal.sequence..=journal.sequence) {
             bodies.push(body.to_vec());
@@ -122,14 +125,16 @@ impl Journal {
     /// Writes the record, which begins there in its memory, and has it on disk.
     fn write(&mut self, start: usize) -> io::Result<()> {
         let (record, offset) = (self.record.get(start..).unwrap_or_default(), self.offset as u64);
+        self.faults.strike(&self.file, Operation::Write(offset, record))?;
         if let Some(direct) = &self.direct {
             match direct.write_all_at(record, offset) {
                 // It opens such files, and takes no writes of this kind.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
-                written => return written,
+                written => return written.and_then(|()| self.faults.strike(&self.file, Operation::Sync)),
             }
         }
         self.file.write_all_at(record, offset)?;
+        self.faults.strike(&self.file, Operation::Sync)?;
         self.file.sync_data()
     }
 
@@ -139,7 +144,9 @@ impl Journal {
             let length = usize::try_from(self.file.metadata()?.len()).unwrap_or(self.capacity);
             let mut file = &self.file;
             io::Seek::seek(&mut file, io::SeekFrom::Start(length as u64))?;
+            self.faults.strike(file, Operation::Resize)?;
             file.write_all(&vec![0; self.capacity - length])?;
+            self.faults.strike(file, Operation::Sync)?;
             file.sync_all()?;
             self.is_sized = true;
         }
@@ -191,7 +198,7 @@ mod tests {
     const SMALL: usize = 16 * BLOCK;
 
     fn open(path: &Path, sequence: u64) -> (Journal, Vec<Vec<u8>>) {
-        Journal::open(path, KEY, sequence, SMALL).unwrap()
+        Journal::open(path, KEY, sequence, SMALL, Faults::default()).unwrap()
     }
 
     fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -254,7 +261,7 @@ mod tests {
         let (_folder, path) = folder();
         let (mut journal, _) = open(&path, 1);
         assert!(journal.append(b"whose?").unwrap());
-        assert!(Journal::open(&path, [8; 32], 1, SMALL).unwrap().1.is_empty());
+        assert!(Journal::open(&path, [8; 32], 1, SMALL, Faults::default()).unwrap().1.is_empty());
     }
 
     #[test]
@@ -263,7 +270,7 @@ mod tests {
         let (mut journal, _) = open(&path, 1);
         fill(&mut journal, &[b"1", b"2", b"3"]);
         journal.file.write_all_at(b"x", (BLOCK + HEAD) as u64).unwrap();
-        assert_eq!(Journal::open(&path, KEY, 1, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Journal::open(&path, KEY, 1, SMALL, Faults::default()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -6,21 +6,23 @@
 //!    of a payload that is still missing stays.
 //! 4. An index that the folder has not got yet is made of its records.
 //! 5. No record is damaged ([`super::rows`]). A database that is damaged elsewhere is refused, or read as what is written.
+//! 6. A store that failed is opened again by the same steps, in a new life, but for what somebody in this process still needs.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Mutex;
 
 use gossip_cdn_protocol::ContentHash;
 use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::item::ItemHasher;
-use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{Database, Error, ReadableDatabase, ReadableTable, TableHandle};
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
+use super::base::{self, Base};
 use super::damage::Damages;
+use super::faults::Faults;
 use super::folder::{Folder, Partial, at};
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
@@ -30,27 +32,28 @@ use super::tables::{self, KeyBytes, Tables};
 use super::traffic::Traffic;
 use super::verified::Verified;
 use super::writer::{Queue, Request};
-use super::{Identity, OpenError, Options, Shared, Usage, indexes, unless_damaged};
+use super::{Identity, OpenError, Options, Shared, Usage, indexes, lock, unless_damaged};
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiver<Request>, Journal), OpenError> {
-    let folder = Folder::claim(dir, &options.cluster)?;
+pub(super) fn open(dir: &Path, options: Options, faults: Faults) -> Result<(Shared, mpsc::Receiver<Request>, Journal), OpenError> {
+    let folder = Folder::claim(dir, &options.cluster, faults.clone())?;
     let refused = |error: Error| OpenError::Database { dir: dir.to_owned(), reason: error.to_string() };
+    let base = Base::new(options.cache_bytes, faults);
     // A database that is damaged where redb does not expect it makes it panic.
-    let database = unless_damaged(|| Ok(database(&folder, options.cache_bytes))).map_err(refused)??;
-    let mut found = unless_damaged(|| journal(&folder, &database, &options)).map_err(refused)?;
+    let database = unless_damaged(|| Ok(database(&folder, &base))).map_err(refused)??;
     let hasher = ItemHasher::new(&options.cluster);
-    let damaged = unless_damaged(|| rows::damaged(&database, &hasher)).map_err(refused)?;
-    let Life { identity, usage, mended } =
-        unless_damaged(|| begin_life(&database, &options, &found, &hasher, &damaged)).map_err(refused)?;
-    if mended.found > 0 {
-        let Mended { found, righted } = mended;
-        tracing::error!(found, righted, "rows of records were damaged; those that were not put right come again from other nodes");
-    }
+    let life = || {
+        let found = journal(&folder, &database, &options)?;
+        let life = begin_life(&database, &options, &found, &hasher, Unowned::Dropped)?;
+        Ok((found, life, sweep(&folder, &database)?))
+    };
+    let (mut found, Life { identity, usage, mended, .. }, partials) = unless_damaged(life).map_err(refused)?;
     found.journal.restart();
-    let partials = unless_damaged(|| sweep(&folder, &database)).map_err(refused)?;
+    base.put(database);
     if !folder.database().exists() {
         at(dir, folder.bear_database())?;
     }
+    let damages = Damages::default();
+    damages.count_rows(mended);
     let (queue, requests) = Queue::new();
     let shared = Shared {
         queue,
@@ -58,22 +61,62 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<(Shared, mpsc::Receiv
         arrivals: Arrivals::new(partials),
         traffic: Traffic::default(),
         verified: Verified::default(),
-        damages: Damages::new(mended),
+        damages,
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
         tail: Mutex::default(),
         commits: 0.into(),
+        lives: 0.into(),
         identity: identity.into(),
         hasher,
-        reserve: options.reserve,
-        database,
+        options: Options { restored: false, ..options },
+        database: base,
         folder,
     };
     Ok((shared, requests, found.journal))
 }
 
+/// Opens a store again that failed, or that somebody could not read; gives its journal. While this goes on nothing can be read.
+pub(super) fn reopen(shared: &Shared) -> Result<Journal, Error> {
+    let Shared { folder, database: base, pins, .. } = shared;
+    base.close();
+    for path in [folder.database(), folder.journal()] {
+        base::forget_cached(&File::open(path)?);
+    }
+    // The key that is here is the one that the database has, or it is nobody's.
+    let options = Options { fresh_key: lock(&shared.identity).secret, ..shared.options.clone() };
+    let database = unless_damaged(|| base.open(&folder.database()))?;
+    let life = || {
+        let found = journal(folder, &database, &options)?;
+        let life = begin_life(&database, &options, &found, &shared.hasher, Unowned::Kept)?;
+        Ok((found, life))
+    };
+    let (mut found, Life { identity, usage, mended, unowned }) = unless_damaged(life)?;
+    found.journal.restart();
+    base.put(database);
+    shared.damages.count_rows(mended);
+    // Behind the database: what leaves the tail is in the tables.
+    *lock(&shared.tail) = std::sync::Arc::default();
+    *lock(&shared.usage) = usage;
+    *lock(&shared.identity) = identity;
+    pins.release_unpinned(unowned);
+    sweep_unpinned(shared)?;
+    Ok(found.journal)
+}
+
+/// Removes the files of payloads whose rows did not come to be, and that nobody in this process is still about to name.
+fn sweep_unpinned(shared: &Shared) -> Result<(), Error> {
+    let here = shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
+    shared.folder.sweep(|hash| {
+        let is_needed = here.get(&hash.0)?.is_some() || !shared.pins.condemn_absent(hash);
+        Ok::<_, Error>(is_needed)
+    })?;
+    shared.pins.spare_all();
+    Ok(())
+}
+
 /// Opens the database, or makes one that still has to be given its name.
-fn database(folder: &Folder, cache_bytes: usize) -> Result<Database, OpenError> {
+fn database(folder: &Folder, base: &Base) -> Result<Database, OpenError> {
     let named = folder.database();
     let path = if named.exists() {
         named
@@ -83,12 +126,7 @@ fn database(folder: &Folder, cache_bytes: usize) -> Result<Database, OpenError> 
     } else {
         folder.unborn_database()
     };
-    // For its owner only: it holds a private key.
-    let file = at(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path))?;
-    Builder::new()
-        .set_cache_size(cache_bytes)
-        .create_file(file)
-        .map_err(|error| OpenError::Database { dir: folder.dir().to_owned(), reason: error.to_string() })
+    base.open(&path).map_err(|error| OpenError::Database { dir: folder.dir().to_owned(), reason: error.to_string() })
 }
 
 /// The journal, and what the tables do not have of it.
@@ -108,7 +146,7 @@ fn journal(folder: &Folder, database: &Database, options: &Options) -> Result<Fo
     }
     let key = known.unwrap_or_else(|| blake3::derive_key("gossip-cdn 2026 journal of the message history", &options.fresh_key));
     let sequence = if known.is_some() { tables::journaled(&database.begin_read()?)? } else { 0 };
-    let (journal, bodies) = Journal::open(&path, key, sequence, CAPACITY)?;
+    let (journal, bodies) = Journal::open(&path, key, sequence, CAPACITY, folder.faults().clone())?;
     if !is_there {
         folder.sync()?;
     }
@@ -128,14 +166,27 @@ fn journal_key(database: &Database) -> Result<Option<[u8; 32]>, Error> {
     row.transpose().map_err(|_| Error::Corrupted("the key of the journal is not of 32 bytes".to_owned()))
 }
 
+/// What becomes of payloads that no record claims.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unowned {
+    /// Their uploads ended with the process.
+    Dropped,
+    /// Their uploads may be under way.
+    Kept,
+}
+
 /// What a life begins with.
 struct Life {
     identity: Identity,
     usage: Usage,
     mended: Mended,
+    /// Payloads that no record claims.
+    unowned: Vec<ContentHash>,
 }
 
-fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &ItemHasher, damaged: &[KeyBytes]) -> Result<Life, Error> {
+/// Looks at the rows of the records, and makes the first commit of a life.
+fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &ItemHasher, keeping: Unowned) -> Result<Life, Error> {
+    let damaged = rows::damaged(database, hasher)?;
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     if !damaged.is_empty() {
@@ -154,10 +205,13 @@ fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &It
     let identity = Identity::new(secret, lives.saturating_add(1));
     let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut usage: Usage = usage.unwrap_or_default();
-    drop_unowned(&mut tables, &mut usage)?;
+    let unowned = unowned(&tables)?;
+    if keeping == Unowned::Dropped {
+        drop_unowned(&mut tables, &unowned, &mut usage)?;
+    }
     let mut mended = Mended::default();
     if !damaged.is_empty() {
-        mended = rows::mend(&mut tables, hasher, damaged, &mut usage)?;
+        mended = rows::mend(&mut tables, hasher, &damaged, &mut usage)?;
     } else if !knows_conflicts {
         indexes::find_conflicts(&mut tables, &mut usage)?;
     }
@@ -168,14 +222,21 @@ fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &It
     history::write(&transaction, &found.changes)?;
     history::note_journaled(&transaction, found.journal.sequence())?;
     transaction.commit()?;
-    Ok(Life { identity, usage, mended })
+    if mended.found > 0 {
+        let Mended { found, righted } = mended;
+        tracing::error!(found, righted, "rows of records were damaged; those that were not put right come again from other nodes");
+    }
+    Ok(Life { identity, usage, mended, unowned })
+}
+
+/// Payloads of uploads whose record never came, or has not come yet.
+fn unowned(tables: &Tables<'_>) -> Result<Vec<ContentHash>, Error> {
+    tables.unowned.iter()?.map(|row| Ok(ContentHash(*row?.0.value()))).collect()
 }
 
 /// Removes the rows of uploads whose record never came.
-fn drop_unowned(tables: &mut Tables<'_>, usage: &mut Usage) -> Result<(), Error> {
-    let rows = tables.unowned.iter()?;
-    let unowned: Vec<ContentHash> = rows.map(|row| row.map(|(hash, _)| ContentHash(*hash.value()))).collect::<Result<_, _>>()?;
-    for hash in unowned {
+fn drop_unowned(tables: &mut Tables<'_>, unowned: &[ContentHash], usage: &mut Usage) -> Result<(), Error> {
+    for &hash in unowned {
         let size = tables.payloads.get(&hash.0)?.map(|row| row.value());
         if let Some(size) = size {
             tables.remove_payload(hash, size, usage)?;
@@ -400,7 +461,7 @@ mod tests {
     fn a_crash_at_the_very_first_start_leaves_a_folder_that_opens() {
         let dir = tempfile::tempdir().unwrap();
         // The card is written, the database is half made.
-        drop(Folder::claim(dir.path(), "test").unwrap());
+        drop(Folder::claim(dir.path(), "test", Faults::default()).unwrap());
         std::fs::write(dir.path().join("tmp").join("store.redb"), [0; 100]).unwrap();
         let (store, _writer) = Store::open(dir.path(), options()).unwrap();
         assert_eq!(store.identity().incarnation, 1);

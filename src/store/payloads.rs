@@ -18,7 +18,7 @@ use bao_tree::io::sync::{ReadAt, encode_ranges_validated};
 use bao_tree::{BaoTree, ChunkNum, ChunkRanges};
 use bytes::Bytes;
 use gossip_cdn_protocol::{ContentHash, StoreFault};
-use redb::{Error, ReadableDatabase};
+use redb::Error;
 
 use super::damage::Evidence;
 use super::tree::{self, BLOCK, GROUP};

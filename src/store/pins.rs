@@ -84,6 +84,23 @@ impl Pins {
         std::mem::take(&mut lock(&self.state).released)
     }
 
+    /// Condemns a payload of which there is no row, unless it is pinned.
+    pub(super) fn condemn_absent(&self, hash: ContentHash) -> bool {
+        let mut state = lock(&self.state);
+        let pinned = state.counts.contains_key(&hash);
+        if !pinned {
+            state.condemned.insert(hash);
+        }
+        !pinned
+    }
+
+    /// All unclaimed payloads, of a store that was opened again: those that are not pinned are looked at next, the others when their pins go.
+    pub(super) fn release_unpinned(&self, unclaimed: Vec<ContentHash>) {
+        let mut state = lock(&self.state);
+        let (spared, released) = unclaimed.into_iter().partition(|hash| state.counts.contains_key(hash));
+        (state.spared, state.released) = (spared, released);
+    }
+
     /// Blocks while the payload is being collected: for a commit and an unlink at most. The caller has pinned it.
     pub(super) fn wait_until_spared(&self, hash: ContentHash) {
         let mut state = lock(&self.state);

@@ -17,7 +17,7 @@ use super::folder::TempFile;
 use super::pins::Pin;
 use super::tree::TreeHasher;
 use super::writer::{PayloadRow, Request};
-use super::{INLINE_MAX, Shared};
+use super::{INLINE_MAX, Life, Shared};
 
 /// Bytes collected before they are written at once.
 const BLOCK: usize = 1 << 20;
@@ -31,6 +31,8 @@ pub struct Stored {
     pub sha256: Sha256Digest,
     /// Its length in bytes.
     pub size: u64,
+    /// In which its row was queued: a record may name it in this life, for if the store fails now the row may be lost.
+    pub life: Life,
     /// To be held until the record that names the payload is committed, or will never be.
     pub pin: Pin,
 }
@@ -102,10 +104,10 @@ impl Upload {
         }
         let hash = ContentHash::of(&buffer);
         let sha256 = Sha256Digest(Sha256::digest(&buffer).into());
-        let pin = Pin::new(&shared, hash);
+        let (pin, life) = (Pin::new(&shared, hash), shared.life());
         let row = PayloadRow { hash, size, inline: Some(buffer.into()), _pin: Pin::new(&shared, hash) };
         shared.queue.send(Request::Payload(row, None)).await.map_err(io::Error::other)?;
-        Ok(Stored { hash, sha256, size, pin })
+        Ok(Stored { hash, sha256, size, life, pin })
     }
 }
 
@@ -115,12 +117,12 @@ fn finish_large(shared: &Arc<Shared>, spill: Option<Spill>, rest: &[u8], size: u
     let Spill { data, outboard, sha256, tree } = spill;
     let (hash, mut writer) = tree.finish()?;
     writer.flush()?;
-    let pin = Pin::new(shared, hash);
+    let (pin, life) = (Pin::new(shared, hash), shared.life());
     let row = PayloadRow { hash, size, inline: None, _pin: Pin::new(shared, hash) };
     shared.pins.wait_until_spared(hash);
     shared.folder.place(hash, &data, &outboard)?;
     shared.queue.blocking_send(Request::Payload(row, None)).map_err(io::Error::other)?;
-    Ok(Stored { hash, sha256: Sha256Digest(sha256.finalize().into()), size, pin })
+    Ok(Stored { hash, sha256: Sha256Digest(sha256.finalize().into()), size, life, pin })
 }
 
 /// A payload too large for memory: its file and tree so far.

@@ -5,27 +5,29 @@
 //!
 //! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
 //! 2. A request is answered only after its commit is on disk. Then readers see it.
-//! 3. After a fault nothing more is written: the batch and everything behind it get that fault, for redb refuses after an I/O error.
+//! 3. After a fault nothing more is written: the batch and everything behind it get that fault, until the store is opened again at somebody's
+//!    wish ([`super::Store::reopen`]). What was queued before that wish is not written after it.
 //! 4. Files are unlinked only after the commit that removed their rows.
 //! 5. The database takes changes of the history in their order: with any of them it takes all that the journal has before.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
-use redb::{Error, ReadableDatabase, WriteTransaction};
+use redb::{Error, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Batch, Damaged, Outcome};
+use super::condition::Ailment;
 use super::damage::Noted;
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
 use super::tables::Tables;
-use super::{Shared, Usage, fault, lock, unless_damaged};
+use super::{Shared, Usage, fault, lock, opening, unless_damaged};
 
 /// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
 const QUEUE: usize = 2048;
@@ -59,6 +61,8 @@ pub(super) enum Request {
     Key([u8; 32], Reply),
     /// How far the scrub is.
     Scrub(Vec<u8>, Reply),
+    /// The store is to be opened again.
+    Reopen(Reply),
     /// Some pin is gone: look at what it kept.
     Wake,
 }
@@ -68,7 +72,7 @@ impl Request {
         match self {
             Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
-            Self::Key(..) | Self::Scrub(..) | Self::Wake => 0,
+            Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => 0,
         }
     }
 
@@ -76,7 +80,7 @@ impl Request {
     fn is_history_alone(&self) -> bool {
         match self {
             Self::Persist(persist, _) => persist.is_history_alone(),
-            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) => false,
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) => false,
             Self::Wake => true,
         }
     }
@@ -85,20 +89,20 @@ impl Request {
     fn history(&self) -> &[Change] {
         match self {
             Self::Persist(persist, _) => &persist.history,
-            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Wake => &[],
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => &[],
         }
     }
 
     fn take_history(&mut self) -> Vec<Change> {
         match self {
             Self::Persist(persist, _) => std::mem::take(&mut persist.history),
-            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Wake => vec![],
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => vec![],
         }
     }
 
     fn reply(self) -> Option<Reply> {
         match self {
-            Self::Persist(_, reply) | Self::Key(_, reply) | Self::Scrub(_, reply) => Some(reply),
+            Self::Persist(_, reply) | Self::Key(_, reply) | Self::Scrub(_, reply) | Self::Reopen(reply) => Some(reply),
             Self::Payload(_, reply) => reply,
             Self::Wake => None,
         }
@@ -108,28 +112,27 @@ impl Request {
 /// The end of the queue that requests go into.
 pub(super) struct Queue {
     sender: Mutex<Option<mpsc::Sender<Request>>>,
-    fault: OnceLock<StoreFault>,
 }
 
 impl Queue {
     pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender: Mutex::new(Some(sender)), fault: OnceLock::new() }, receiver)
+        (Self { sender: Mutex::new(Some(sender)) }, receiver)
     }
 
     /// Queues a request; waits for room.
     pub(super) async fn send(&self, request: Request) -> Result<(), StoreFault> {
-        let Some(sender) = self.sender() else { return Err(self.refuse(request)) };
+        let Some(sender) = self.sender() else { return Err(refuse(request)) };
         match sender.send(request).await {
             Ok(()) => Ok(()),
-            Err(mpsc::error::SendError(request)) => Err(self.refuse(request)),
+            Err(mpsc::error::SendError(request)) => Err(refuse(request)),
         }
     }
 
     /// The same, from the blocking pool.
     pub(super) fn blocking_send(&self, request: Request) -> Result<(), StoreFault> {
-        let Some(sender) = self.sender() else { return Err(self.refuse(request)) };
-        sender.blocking_send(request).map_err(|mpsc::error::SendError(request)| self.refuse(request))
+        let Some(sender) = self.sender() else { return Err(refuse(request)) };
+        sender.blocking_send(request).map_err(|mpsc::error::SendError(request)| refuse(request))
     }
 
     /// Makes the writer look at released pins. A full queue does not need to be told: its next batch looks anyway.
@@ -149,12 +152,13 @@ impl Queue {
     fn sender(&self) -> Option<mpsc::Sender<Request>> {
         lock(&self.sender).clone()
     }
+}
 
-    fn refuse(&self, request: Request) -> StoreFault {
-        let fault = self.fault.get().cloned().unwrap_or_else(|| StoreFault("it is closed".to_owned()));
-        answer(request, Err(fault.clone()));
-        fault
-    }
+/// The queue is closed.
+fn refuse(request: Request) -> StoreFault {
+    let fault = StoreFault("it is closed".to_owned());
+    answer(request, Err(fault.clone()));
+    fault
 }
 
 fn answer(request: Request, result: Result<(), StoreFault>) {
@@ -174,24 +178,62 @@ pub struct Writer {
     front: Option<Front>,
     /// Taken from the queue, and not of the same kind as those before it.
     held: Option<Request>,
+    /// Why nothing is written, since a fault.
+    fault: Option<StoreFault>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, journal: Journal) -> Self {
-        Self { shared, requests, journal, front: None, held: None }
+        Self { shared, requests, journal, front: None, held: None, fault: None }
     }
 
-    /// Writes until [`super::Store::close`] is called and the queue is empty, or until the disk refuses. Blocks: give it a thread.
+    /// Writes until [`super::Store::close`] is called and the queue is empty. Blocks: give it a thread.
     pub fn run(mut self) -> Result<(), StoreFault> {
         while let Some(first) = self.held.take().or_else(|| self.requests.blocking_recv()) {
-            let batch = self.gather(first);
-            let written = self.write(batch).and_then(|()| if self.journal.taken() < LONG { Ok(()) } else { self.settle() });
-            if let Err(fault) = written {
-                self.refuse_the_rest(&fault);
-                return Err(fault);
+            if let Request::Reopen(_) = first {
+                let reopened = self.reopen();
+                answer(first, reopened);
+            } else if let Some(fault) = &self.fault {
+                answer(first, Err(fault.clone()));
+            } else {
+                let batch = self.gather(first);
+                self.write(batch);
+                if self.fault.is_none()
+                    && self.journal.taken() >= LONG
+                    && let Err(error) = self.settle()
+                {
+                    self.fail(&error);
+                }
             }
         }
-        self.settle()
+        // After a fault the next opening finds what the journal has.
+        if self.fault.is_some() { Ok(()) } else { self.settle().map_err(fault) }
+    }
+
+    /// Nothing more is written; what is here can be read.
+    fn fail(&mut self, error: &Error) {
+        let shared = &self.shared;
+        shared.database.condition().ail(Ailment::of(error));
+        // What was condemned is not collected, and who waits for that goes on to be refused.
+        shared.pins.spare_all();
+        shared.database.read_on(shared.folder.database());
+        let why = shared.database.condition().ailment().map_or_else(|| error.to_string(), |ailment| ailment.why);
+        self.fault = Some(StoreFault(why));
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreFault> {
+        match opening::reopen(&self.shared) {
+            Ok(journal) => {
+                (self.journal, self.front, self.fault) = (journal, None, None);
+                self.shared.lives.fetch_add(1, Ordering::Relaxed);
+                self.shared.database.condition().note_reopening();
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(&error);
+                Err(fault(error))
+            }
+        }
     }
 
     /// A batch is all of the history alone, or has none that is.
@@ -200,7 +242,7 @@ impl Writer {
         let mut batch = vec![first];
         while batch.len() < MAX_REQUESTS && weight < MAX_BYTES {
             let Ok(request) = self.requests.try_recv() else { break };
-            if request.is_history_alone() != alone {
+            if request.is_history_alone() != alone || matches!(request, Request::Reopen(_)) {
                 self.held = Some(request);
                 break;
             }
@@ -210,12 +252,12 @@ impl Writer {
         batch
     }
 
-    fn write(&mut self, mut batch: Vec<Request>) -> Result<(), StoreFault> {
+    fn write(&mut self, mut batch: Vec<Request>) {
         let released = self.shared.pins.take_released();
         let noted = self.shared.damages.noted();
         let idle = released.is_empty() && noted.is_empty() && batch.iter().all(|request| matches!(request, Request::Wake));
         if idle {
-            return Ok(());
+            return;
         }
         let written = match self.journal(&mut batch, released.is_empty() && noted.is_empty()) {
             Ok(true) => Ok(None),
@@ -237,12 +279,11 @@ impl Writer {
                 // Unlinking gigabytes takes a while, so the answers go first.
                 self.answer_all(batch, &Ok(()));
                 outcome.iter().for_each(|outcome| self.unlink(outcome));
-                Ok(())
             }
             Err(error) => {
-                let fault = fault(error);
-                self.answer_all(batch, &Err(fault.clone()));
-                Err(fault)
+                // First, so that who is answered can read.
+                self.fail(&error);
+                self.answer_all(batch, &Err(fault(error)));
             }
         }
     }
@@ -273,19 +314,16 @@ impl Writer {
     }
 
     /// Puts what the journal has into the database.
-    fn settle(&mut self) -> Result<(), StoreFault> {
+    fn settle(&mut self) -> Result<(), Error> {
         if self.journal.taken() == 0 {
             return Ok(());
         }
-        let mut commit = || -> Result<(), Error> {
-            let mut transaction = self.shared.database.begin_write()?;
-            transaction.set_quick_repair(true);
-            self.write_history(&transaction, &[])?;
-            transaction.commit()?;
-            self.on_settled();
-            Ok(())
-        };
-        commit().map_err(fault)
+        let mut transaction = self.shared.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        self.write_history(&transaction, &[])?;
+        transaction.commit()?;
+        self.on_settled();
+        Ok(())
     }
 
     /// What the journal has, and behind it what this batch changes of the history.
@@ -345,7 +383,7 @@ impl Writer {
                 Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
                 Request::Key(secret, _) => key = Some(*secret),
                 Request::Scrub(state, _) => changes.scrub(state)?,
-                Request::Wake => (),
+                Request::Reopen(_) | Request::Wake => (),
             }
         }
         changes.persist(&persists)?;
@@ -400,18 +438,6 @@ impl Writer {
         }
         self.shared.pins.spare(&outcome.collected);
     }
-
-    fn refuse_the_rest(&mut self, fault: &StoreFault) {
-        // Set once only: a second writer does not exist.
-        self.shared.queue.fault.get_or_init(|| fault.clone());
-        self.requests.close();
-        if let Some(request) = self.held.take() {
-            answer(request, Err(fault.clone()));
-        }
-        while let Some(request) = self.requests.blocking_recv() {
-            answer(request, Err(fault.clone()));
-        }
-    }
 }
 
 impl Drop for Writer {
@@ -444,7 +470,7 @@ mod tests {
         let batch = writer.gather(head);
         assert_eq!(batch.len(), 3, "one commit takes everything that waits");
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "nothing is answered before the commit");
-        writer.write(batch).unwrap();
+        writer.write(batch);
         assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
         assert_eq!(store.blob(blob(1)).unwrap(), Some(third));
     }
@@ -500,11 +526,13 @@ mod tests {
         let faulty = store.persist(persist(&[(blob(1), &record)])).await;
         let writer = start(writer);
         assert!(faulty.await.unwrap().is_err());
-        let fault = writer.join().unwrap().unwrap_err();
-        assert_eq!(before.await.unwrap(), Err(fault.clone()), "of a batch all or nothing is written");
-        assert_eq!(store.blob(blob(2)).unwrap(), None);
+        assert!(before.await.unwrap().is_err(), "of a batch all or nothing is written");
         let behind = store.persist(persist(&[(blob(2), &record)])).await;
-        assert_eq!(behind.await.unwrap(), Err(fault));
+        assert!(behind.await.unwrap().is_err());
+        assert_eq!(store.blob(blob(2)).unwrap(), None, "it can be read");
+        assert!(store.ailment().is_some());
+        store.close();
+        assert_eq!(writer.join().unwrap(), Ok(()));
     }
 
     #[tokio::test]
@@ -520,7 +548,7 @@ mod tests {
             let durable = store.persist(persist(&[(blob(1), &record)])).await;
             // The power goes after a commit of the first request alone: the shortest prefix.
             let first = writer.requests.try_recv().unwrap();
-            writer.write(vec![first]).unwrap();
+            writer.write(vec![first]);
             assert!(gossip_cdn_protocol::Store::holds(&store, stored.hash).unwrap());
             assert_eq!(store.blob(blob(1)).unwrap(), None);
             store.close();
