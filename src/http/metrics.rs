@@ -76,6 +76,7 @@ pub(super) async fn metrics(context: Data<Context>) -> Result<HttpResponse, Prob
     commits.inner().store(context.store.commits(), Ordering::Relaxed);
     registry.register("commits", "Commits to the disk, each synchronised", commits);
     damage(&mut registry, context.store.damage());
+    store(&mut registry, &context);
     misbehaviour(&mut registry, &context, &status);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(Problem::internal)?;
@@ -115,6 +116,22 @@ fn gauges(registry: &mut Registry, context: &Context, status: &Status, usage: &U
         let gauge = Gauge::<u64, AtomicU64>::default();
         gauge.set(value);
         registry.register(name, help, gauge);
+    }
+}
+
+/// How the store is, and how often it failed.
+fn store(registry: &mut Registry, context: &Context) {
+    let ailing = Gauge::<u64, AtomicU64>::default();
+    ailing.set(u64::from(context.store.ailment().is_some()));
+    registry.register("store_ailing", "1 while the store cannot be written", ailing);
+    let (faults, reopenings) = context.store.faults();
+    for (name, help, value) in [
+        ("store_faults", "Times that the disk failed the store", faults),
+        ("store_reopenings", "Times that the store was opened again after that", reopenings),
+    ] {
+        let counter = Count::default();
+        counter.inner().store(value, Ordering::Relaxed);
+        registry.register(name, help, counter);
     }
 }
 

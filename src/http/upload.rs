@@ -334,10 +334,10 @@ async fn publish(context: &Context, blob: Option<BlobId>, arrived: Arrived, cond
     let Arrived { stored: Stored { hash, sha256, size, life, pin }, media_type, file_name } = arrived;
     let payload = gossip_cdn_protocol::Payload { hash, sha256, size, media_type, file_name };
     let write = Write { blob, change: Change::Put(payload), condition, copies: wish.copies, timeout: wish.timeout };
-    let written = context.driver.publish(write, life).await.map_err(|fault| match fault {
+    let written = context.driver.publish(write, life).await.map_err(|fault| {
         // What there was room for when it began may have filled the disk.
-        WriteFault::Store(_) if matches!(context.store.room_for(0), Ok(false)) => Fault::DiskFull,
-        other => Fault::of_write(other, blob),
+        let is_full = matches!(fault, WriteFault::Store(_)) && matches!(context.store.room_for(0), Ok(false));
+        if is_full { Fault::DiskFull } else { Fault::of_write(fault, blob) }
     });
     // From here on the record owns the payload, or nobody does.
     drop(pin);

@@ -306,12 +306,11 @@ impl<S: Store> Node<S> {
     /// Takes an input; what follows is appended to `out`.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if let Some(fault) = &self.stopped {
-            match input {
+            if let Input::Command(call, command @ (Command::Status | Command::Members)) = input {
                 // Who asks how it is learns that, where it can be read.
-                Input::Command(call, command @ (Command::Status | Command::Members)) => {
-                    self.on_command(now, call, command, out).ok();
-                }
-                other => refuse(fault, false, other, &self.cluster, out),
+                self.on_command(now, call, command, out).ok();
+            } else {
+                refuse(fault, false, input, &self.cluster, out);
             }
             return;
         }

@@ -281,7 +281,7 @@ mod tests {
         journal.restart();
         fill(&mut journal, &[b"3"]);
         assert_eq!(open(&path, 3).1, [b"3"]);
-        assert_eq!(Journal::open(&path, KEY, 2, SMALL).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Journal::open(&path, KEY, 2, SMALL, Faults::default()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     proptest! {

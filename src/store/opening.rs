@@ -28,7 +28,7 @@ use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pins;
 use super::rows::{self, Mended};
-use super::tables::{self, KeyBytes, Tables};
+use super::tables::{self, Tables};
 use super::traffic::Traffic;
 use super::verified::Verified;
 use super::writer::{Queue, Request};
@@ -186,7 +186,7 @@ struct Life {
 
 /// Looks at the rows of the records, and makes the first commit of a life.
 fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &ItemHasher, keeping: Unowned) -> Result<Life, Error> {
-    let damaged = rows::damaged(database, hasher)?;
+    let damaged = rows::damaged(|| Ok(database.begin_read()?), hasher)?;
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     if !damaged.is_empty() {

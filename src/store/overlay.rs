@@ -7,6 +7,7 @@
 //! 2. Once closed, it is not read either.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -101,13 +102,15 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut above = lock(&self.above);
         for (number, within, range) in touched(offset, data.len()) {
-            if !above.pages.contains_key(&number) {
-                let mut page = vec![0; PAGE];
-                self.read_below(number * PAGE as u64, &mut page)?;
-                above.pages.insert(number, page);
-            }
-            let page = above.pages.get_mut(&number).and_then(|page| page.get_mut(within..within + range.len()));
-            if let (Some(page), Some(data)) = (page, data.get(range)) {
+            let page = match above.pages.entry(number) {
+                Entry::Occupied(page) => page.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut page = vec![0; PAGE];
+                    self.read_below(number * PAGE as u64, &mut page)?;
+                    place.insert(page)
+                }
+            };
+            if let (Some(page), Some(data)) = (page.get_mut(within..within + range.len()), data.get(range)) {
                 page.copy_from_slice(data);
             }
         }

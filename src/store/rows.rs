@@ -16,7 +16,7 @@ use std::thread;
 
 use gossip_cdn_protocol::item::{ItemHasher, KeyHash, RecordKey};
 use gossip_cdn_protocol::{BlobId, ContentHash, Record};
-use redb::{Database, Error, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Error, ReadTransaction, ReadableTable, WriteTransaction};
 use uuid::Uuid;
 
 use super::indexes::Indexes;
@@ -45,12 +45,12 @@ fn is_right(hasher: &ItemHasher, key: &KeyBytes, row: &[u8]) -> bool {
     key == hasher.key(key.blob) && record.is_some_and(|record| encoding::state_of(row).ok() == Some(hasher.state(&record).0))
 }
 
-/// The keys of the damaged rows. The partitions are divided between the processors.
-pub(super) fn damaged(database: &Database, hasher: &ItemHasher) -> Result<Vec<KeyBytes>, Error> {
+/// The keys of the damaged rows. The partitions are divided between the processors, each with a transaction of its own.
+pub(super) fn damaged(read: impl Fn() -> Result<ReadTransaction, Error> + Sync, hasher: &ItemHasher) -> Result<Vec<KeyBytes>, Error> {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = u8::try_from(processors).unwrap_or(u8::MAX).min(counting::MOST_THREADS);
     thread::scope(|scope| {
-        let looking: Vec<_> = counting::shares(threads).map(|share| scope.spawn(|| damaged_in(database, hasher, share))).collect();
+        let looking: Vec<_> = counting::shares(threads).map(|share| scope.spawn(|| damaged_in(&read()?, hasher, share))).collect();
         looking.into_iter().try_fold(Vec::new(), |mut all, share| {
             all.extend(share.join().unwrap_or_else(|panic| resume_unwind(panic))?);
             Ok(all)
@@ -58,11 +58,10 @@ pub(super) fn damaged(database: &Database, hasher: &ItemHasher) -> Result<Vec<Ke
     })
 }
 
-fn damaged_in(database: &Database, hasher: &ItemHasher, partitions: RangeInclusive<u8>) -> Result<Vec<KeyBytes>, Error> {
+fn damaged_in(transaction: &ReadTransaction, hasher: &ItemHasher, partitions: RangeInclusive<u8>) -> Result<Vec<KeyBytes>, Error> {
     let end = |hash, blob| tables::key_bytes(RecordKey { hash, blob: BlobId(blob) });
     let first = end(KeyHash::first_of(*partitions.start()), Uuid::nil());
     let last = end(KeyHash::last_of(*partitions.end()), Uuid::max());
-    let transaction = database.begin_read()?;
     let has_records = transaction.list_tables()?.any(|table| redb::TableHandle::name(&table) == redb::TableHandle::name(&tables::RECORDS));
     let mut damaged = Vec::new();
     if !has_records {

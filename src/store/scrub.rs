@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use gossip_cdn_protocol::{ContentHash, StoreFault};
-use redb::{Error, ReadableDatabase};
+use redb::Error;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -106,7 +106,7 @@ impl Store {
 
     /// How many rows of records are damaged. Blocks while all are looked at.
     pub fn damaged_rows(&self) -> Result<usize, StoreFault> {
-        reading(|| rows::damaged(&self.shared.database, &self.shared.hasher)).map(|damaged| damaged.len())
+        reading(|| rows::damaged(|| self.shared.database.begin_read(), &self.shared.hasher)).map(|damaged| damaged.len())
     }
 
     /// How far the scrub was that was kept last.

@@ -13,6 +13,7 @@ mod conditional;
 mod curl;
 mod damage;
 mod demo;
+mod disk_faults;
 mod disposition;
 mod download;
 mod durability;

@@ -121,6 +121,8 @@ pub struct Start {
     pub reached: Option<String>,
     /// Its flags.
     pub flags: Vec<String>,
+    /// Size of a disk of its own, in memory, that its folder is; it goes with the process, and making it needs root.
+    pub disk: Option<String>,
 }
 
 impl Node {
@@ -166,6 +168,12 @@ impl Node {
     pub fn restart_with(&mut self, flags: &[&str]) {
         self.start.flags = owned(flags);
         self.restart();
+    }
+
+    /// Its folder as the process sees it, which may have a disk of its own.
+    pub fn folder(&self) -> PathBuf {
+        let within = self.data.strip_prefix("/").unwrap();
+        Path::new("/proc").join(self.server.pid().to_string()).join("root").join(within)
     }
 
     /// Its id.
@@ -242,7 +250,16 @@ impl Node {
 impl Start {
     fn server(&self, data: &Path) -> Server {
         let listen = if self.listen.is_empty() { "127.0.0.1:0" } else { &self.listen };
-        let mut command = Command::new(node_binary());
+        let mut command = match &self.disk {
+            None => Command::new(node_binary()),
+            Some(size) => {
+                std::fs::create_dir_all(data).unwrap();
+                let mounted = r#"mount -t tmpfs -o "size=$1" none "$2" && shift 2 && exec "$@""#;
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--", "sh", "-ec", mounted, "sh", size]).arg(data).arg(node_binary());
+                command
+            }
+        };
         command
             .args(["node", "--listen", listen, "--data"])
             .arg(data)

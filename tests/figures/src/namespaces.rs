@@ -157,7 +157,7 @@ impl Place {
     pub(crate) fn node(&self, data: &Path, flags: &[&str]) -> Result<Node, Broken> {
         let own = ["--no-bootstrap".to_owned(), "--advertise".to_owned(), self.address()];
         let flags = own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned())).collect();
-        let start = Start { listen: format!("0.0.0.0:{PORT}"), reached: Some(format!("http://127.0.0.1:{PORT}")), flags };
+        let start = Start { listen: format!("0.0.0.0:{PORT}"), reached: Some(format!("http://127.0.0.1:{PORT}")), flags, disk: None };
         self.namespace.inside(|| Node::start_as(data, start))
     }
 
