@@ -109,8 +109,8 @@ mod tests {
     use gossip_cdn_protocol::history::message::{Body, Channel, Frontier, Message, MessageId};
     use gossip_cdn_protocol::{ContentHash, Persist, Record, StoreFault, WallTime};
 
+    use super::super::Store;
     use super::super::fixture::{Fixture, blob, content, copy_dir, files, node, noise, options, persist, start, write};
-    use super::super::{PayloadReader, Store};
     use super::*;
 
     /// A store on a disk that fails as planned, and what was answered.
@@ -182,11 +182,7 @@ mod tests {
                 let record = store.blob(blob(*n)).unwrap().unwrap();
                 let hash = ContentHash::of(bytes);
                 assert_eq!(record.winner().unwrap().content.payload().unwrap().hash, hash);
-                let found = match store.payload(hash).unwrap().unwrap() {
-                    PayloadReader::Inline(found) => found.to_vec(),
-                    PayloadReader::File { file, size } => super::super::fixture::read(&file, size),
-                };
-                assert!(found == *bytes);
+                assert!(super::super::fixture::bytes(store, hash).as_ref() == Some(bytes));
             }
             for sequence in 1..=self.messages {
                 assert!(store.history().unwrap().unwrap().find(message(sequence).id).unwrap().is_some(), "{sequence}");

@@ -86,15 +86,20 @@ impl Fixture {
     }
 
     pub(super) fn bytes(&self, hash: ContentHash) -> Option<Vec<u8>> {
-        match self.store.payload(hash).unwrap()? {
-            super::PayloadReader::Inline(bytes) => Some(bytes.to_vec()),
-            super::PayloadReader::File { file, size } => Some(read(&file, size)),
-            super::PayloadReader::Unread(reading) => match reading.read(0, usize::try_from(reading.size()).unwrap()) {
-                Ok(bytes) => Some(bytes.to_vec()),
-                Err(super::ReadFault::Damaged) => None,
-                Err(super::ReadFault::Local(error)) => panic!("{error}"),
-            },
-        }
+        bytes(&self.store, hash)
+    }
+}
+
+/// A payload, if it is here and whole.
+pub(super) fn bytes(store: &Store, hash: ContentHash) -> Option<Vec<u8>> {
+    match store.payload(hash).unwrap()? {
+        super::PayloadReader::Inline(bytes) => Some(bytes.to_vec()),
+        super::PayloadReader::File { file, size } => Some(read(&file, size)),
+        super::PayloadReader::Unread(reading) => match reading.read(0, usize::try_from(reading.size()).unwrap()) {
+            Ok(bytes) => Some(bytes.to_vec()),
+            Err(super::ReadFault::Damaged) => None,
+            Err(super::ReadFault::Local(error)) => panic!("{error}"),
+        },
     }
 }
 
