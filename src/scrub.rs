@@ -2,8 +2,10 @@
 //!
 //! 1. Everything that is here when a scrub begins, and stays, is read and checked by it once. Restarts of the node do not begin it anew.
 //! 2. It reads no more bytes a second than it may, a step of a MiB at a time, on the blocking pool: readers hardly notice it.
-//! 3. What it finds damaged is missing from then on, like what a reader finds ([`crate::store`]).
+//! 3. A store that fails and is opened again does not end it.
+//! 4. What it finds damaged is missing from then on, like what a reader finds ([`crate::store`]).
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ const EACH: u64 = 4096;
 const BURST: u64 = 2 << 20;
 /// How often it is kept on disk how far a scrub is.
 const KEPT_EVERY: Duration = Duration::from_secs(30);
+/// Until it tries again after a fault of the store.
+const AGAIN: Duration = Duration::from_secs(30);
 /// How often the wall clock is asked whether a scrub is due: it may be set.
 const LOOK: Duration = Duration::from_secs(600);
 
@@ -85,16 +89,19 @@ impl Scrubber {
         Ok((Self { scrub: scrub.clone(), store, clock, pace, owed: 0, kept: Instant::now(), fresh }, scrub))
     }
 
-    /// Runs until the store fails or is closed.
+    /// Runs for as long as its runtime does. Where the store fails, it goes on behind what it has checked, once the store is open again.
     pub async fn run(mut self) {
-        if let Err(fault) = self.work().await {
-            tracing::debug!(%fault, "the scrub ends with its store");
+        loop {
+            let Err(fault) = self.work().await;
+            tracing::debug!(%fault, "the scrub waits for its store");
+            sleep(AGAIN).await;
         }
     }
 
-    async fn work(&mut self) -> Result<(), StoreFault> {
+    async fn work(&mut self) -> Result<Infallible, StoreFault> {
         if self.fresh {
             self.keep().await?;
+            self.fresh = false;
         }
         if self.scrub.state().running {
             // One that a restart of the node interrupted.

@@ -104,6 +104,7 @@ mod planned {
 #[cfg(test)]
 mod tests {
     use std::thread::JoinHandle;
+    use std::time::Duration;
 
     use gossip_cdn_protocol::history::disk::{Change, Founding};
     use gossip_cdn_protocol::history::message::{Body, Channel, Frontier, Message, MessageId};
@@ -112,6 +113,8 @@ mod tests {
     use super::super::Store;
     use super::super::fixture::{Fixture, blob, content, copy_dir, files, node, noise, options, persist, start, write};
     use super::*;
+    use crate::clock::Clock;
+    use crate::scrub::{Pace, Scrubber};
 
     /// A store on a disk that fails as planned, and what was answered.
     struct Tried {
@@ -239,6 +242,33 @@ mod tests {
             tried.store.close();
             tried.writer.join().unwrap().unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrub_goes_on_when_its_store_is_open_again() {
+        let mut tried = Tried::new();
+        tried.run(4).await;
+        let pace = Pace { interval: None, rate: u64::MAX };
+        let (scrubber, scrub) = Scrubber::new(tried.store.clone(), Clock::new(), pace).unwrap();
+        tried.faults.plan(|plan| plan.failing = Some((plan.count + 1, u64::MAX)));
+        scrub.start();
+        let mend = async {
+            tried.store.ailing().wait_for(Option::is_some).await.unwrap();
+            assert!(tried.store.reopen().await.is_err() && scrub.state().running);
+            tried.faults.plan(|plan| plan.failing = None);
+            tried.store.reopen().await.unwrap();
+            tried.store.recovered();
+            while scrub.state().running {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = scrubber.run() => panic!("it ended"),
+            () = mend => {}
+        }
+        assert_eq!((scrub.state().payloads, scrub.state().bad), (2, 0));
+        tried.store.close();
+        tried.writer.join().unwrap().unwrap();
     }
 
     #[tokio::test]
