@@ -192,6 +192,29 @@ impl Message {
     }
 }
 
+impl Message {
+    /// Appends bytes that no other message has, and that are the beginning of no other's.
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+        let name = |bytes: &mut Vec<u8>, id: &MessageId| {
+            bytes.extend_from_slice(id.origin.0.as_bytes());
+            bytes.push(u8::from(id.channel == Channel::Ordered));
+            bytes.extend_from_slice(&id.sequence.to_be_bytes());
+        };
+        let counted = |bytes: &mut Vec<u8>, text: &[u8]| {
+            bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(text);
+        };
+        name(bytes, &self.id);
+        bytes.extend_from_slice(&self.frontier.slot.to_be_bytes());
+        bytes.extend_from_slice(&(self.frontier.newest.len() as u64).to_be_bytes());
+        self.frontier.newest.iter().for_each(|id| name(bytes, id));
+        counted(bytes, self.media_type.as_bytes());
+        bytes.push(u8::from(matches!(self.body, Body::Text(_))));
+        counted(bytes, self.body.bytes());
+        bytes.extend_from_slice(&self.sent.0.to_be_bytes());
+    }
+}
+
 mod base64_bytes {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;

@@ -61,8 +61,22 @@ impl Batch {
 
     /// What tells it from every other batch.
     pub fn hash(&self) -> ContentHash {
-        // Maps and sets are ordered, so equal batches have equal JSON.
-        ContentHash::of(&serde_json::to_vec(self).unwrap_or_default())
+        let mut bytes = Vec::new();
+        for entry in self.entries.iter() {
+            match entry {
+                Entry::Message(message) => {
+                    bytes.push(0);
+                    message.append_to(&mut bytes);
+                }
+                Entry::Epoch(epoch) => {
+                    bytes.push(1);
+                    bytes.extend_from_slice(&epoch.number.to_be_bytes());
+                    bytes.extend_from_slice(&(epoch.voters.len() as u64).to_be_bytes());
+                    epoch.voters.iter().for_each(|voter| bytes.extend_from_slice(voter.0.as_bytes()));
+                }
+            }
+        }
+        ContentHash::of(&bytes)
     }
 
     /// The epoch that begins behind it, if one does.
@@ -180,4 +194,53 @@ pub enum Vote {
     Behind,
     /// To Commit and Rollback.
     Taken,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::message::{Body, Channel, MessageId};
+    use crate::record::tests::node;
+    use crate::time::WallTime;
+
+    #[test]
+    fn batches_that_differ_in_anything_have_other_hashes() {
+        let id = |origin, channel, sequence| MessageId { origin: node(origin), channel, sequence };
+        let first = Message {
+            id: id(1, Channel::Ordered, 7),
+            frontier: Default::default(),
+            media_type: "text/plain".into(),
+            body: Body::Text("ab".into()),
+            sent: WallTime(1),
+        };
+        let with = |change: &dyn Fn(&mut Message)| {
+            let mut message = first.clone();
+            change(&mut message);
+            vec![Entry::Message(message)]
+        };
+        let epoch = |number, voters: &[u8]| Entry::Epoch(Epoch { number, voters: voters.iter().map(|n| node(*n)).collect() });
+        let batches = [
+            vec![],
+            with(&|_| ()),
+            with(&|message| message.id = id(2, Channel::Ordered, 7)),
+            with(&|message| message.id = id(1, Channel::Causal, 7)),
+            with(&|message| message.id = id(1, Channel::Ordered, 8)),
+            with(&|message| message.frontier.slot = 1),
+            with(&|message| _ = message.frontier.newest.insert(id(2, Channel::Causal, 1))),
+            with(&|message| message.frontier.newest.extend([id(2, Channel::Causal, 1), id(3, Channel::Causal, 1)])),
+            with(&|message| message.media_type = "text/plai".into()),
+            with(&|message| (message.media_type, message.body) = ("text/plainab".into(), Body::Text(String::new()))),
+            with(&|message| message.body = Body::Base64(b"ab".to_vec())),
+            with(&|message| message.body = Body::Text("abc".into())),
+            with(&|message| message.sent = WallTime(2)),
+            [with(&|_| ()), with(&|_| ())].concat(),
+            vec![epoch(1, &[1])],
+            vec![epoch(2, &[1])],
+            vec![epoch(1, &[1, 2])],
+            vec![epoch(1, &[1]), epoch(1, &[2])],
+        ];
+        let hashes: std::collections::BTreeSet<ContentHash> = batches.iter().map(|entries| Batch::of(entries.clone()).hash()).collect();
+        assert_eq!(hashes.len(), batches.len());
+        assert_eq!(Batch::of(with(&|_| ())).hash(), Batch::of(vec![Entry::Message(first.clone())]).hash());
+    }
 }
