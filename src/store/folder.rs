@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Operation};
 
-/// The format this release writes. Records were JSON in format 1, which no release wrote.
-const FORMAT: u32 = 3;
+/// The format this release writes. Records were JSON in format 1, which no release wrote; in format 3 the slots of the message history named their
+/// messages.
+const FORMAT: u32 = 4;
 /// The oldest format that it reads: one without a journal, which it adds.
 const OLDEST: u32 = 2;
 

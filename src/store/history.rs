@@ -158,11 +158,11 @@ impl History {
     /// At most `limit` messages that were delivered here after that index, in this node's order; see [`PAGE_BYTES`]. Empty: there are none.
     pub fn page(&self, after: u64, limit: usize) -> Result<Vec<(Place, Message)>, StoreFault> {
         let read = || -> Result<Vec<(Place, Message)>, Error> {
-            let (places, messages) = (self.table(&rows::PLACES)?, self.table(&rows::MESSAGES)?);
+            let (places, mut standing) = (self.table(&rows::PLACES)?, Standing::of(self)?);
             let rows = places.range((Bound::Excluded(after), Bound::Unbounded))?.map(|row| {
                 let (index, row) = row?;
-                let (place, other) = rows::place_of(index.value(), row.value())?;
-                Ok::<_, Error>((place, said(&messages, place.id, other)?))
+                let (place, behind) = rows::place_of(index.value(), row.value())?;
+                Ok::<_, Error>((place, standing.message(&place, behind)?))
             });
             let tail = tail::delivered(&self.tail, after.saturating_add(1)).map(|(place, message)| Ok((*place, message.clone())));
             let (mut page, mut bytes) = (Vec::new(), 0);
@@ -229,8 +229,10 @@ impl History {
             })
         };
         let batch = |row: &[u8]| -> Result<Batch, Error> {
-            let entries: Vec<Said> = tables::from_json(row)?;
-            Ok(Batch::of(entries.into_iter().map(entry).collect::<Result<_, Error>>()?))
+            if let Some(batch) = rows::batch_of(row)? {
+                return Ok(batch);
+            }
+            Ok(Batch::of(rows::said_of(row)?.into_iter().map(entry).collect::<Result<_, Error>>()?))
         };
         let rows = slots.range(from..)?.map(|row| row.map_err(Error::from).and_then(|(slot, row)| Ok((slot.value(), batch(row.value())?))));
         let tail = tail::decided(&self.tail, from).map(|(slot, batch)| Ok((slot, batch.clone())));
@@ -252,8 +254,8 @@ impl History {
         let index = self.table(&rows::INDEXES)?.get(&rows::name_bytes(id))?.map(|row| row.value());
         let Some(index) = index else { return Ok(None) };
         let row = self.table(&rows::PLACES)?.get(index)?.ok_or_else(|| rows::damaged("a place is gone"))?;
-        let (place, other) = rows::place_of(index, row.value())?;
-        Ok(Some((place, said(&self.table(&rows::MESSAGES)?, id, other)?)))
+        let (place, behind) = rows::place_of(index, row.value())?;
+        Ok(Some((place, Standing::of(self)?.message(&place, behind)?)))
     }
 
     fn known(&self, id: MessageId) -> Result<Option<(Message, Option<Place>)>, Error> {
@@ -270,6 +272,12 @@ impl History {
         // Decided, and waiting for what comes before it.
         if let Some(row) = messages.get(&name)? {
             return Ok(Some((tables::from_json(row.value())?, None)));
+        }
+        for row in self.table(&rows::SLOTS)?.range(self.state.slot + 1..)? {
+            let batch = rows::batch_of(row?.1.value())?;
+            if let Some(message) = batch.iter().flat_map(Batch::messages).find(|message| message.id == id) {
+                return Ok(Some((message.clone(), None)));
+            }
         }
         let decided = tail::decided(&self.tail, 0).flat_map(|(_, batch)| batch.messages()).find(|message| message.id == id).cloned();
         Ok(decided.map(|message| (message, None)))
@@ -339,6 +347,36 @@ fn histories(transaction: &ReadTransaction) -> Result<Option<Histories>, Error> 
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Messages where they stand.
+struct Standing {
+    messages: ReadOnlyTable<&'static [u8; 25], &'static [u8]>,
+    slots: ReadOnlyTable<u64, &'static [u8]>,
+    /// The slot read last: whoever reads a page reads all of it.
+    last: Option<(u64, Batch)>,
+}
+
+impl Standing {
+    fn of(history: &History) -> Result<Self, Error> {
+        Ok(Self { messages: history.table(&rows::MESSAGES)?, slots: history.table(&rows::SLOTS)?, last: None })
+    }
+
+    /// The message of a place, by what its row says behind that.
+    fn message(&mut self, place: &Place, behind: &[u8]) -> Result<Message, Error> {
+        let Some(entry) = rows::entry_of(behind)? else { return said(&self.messages, place.id, behind) };
+        let slot = place.order.map_or(0, |order| order.slot);
+        let batch = match self.last.take().filter(|(last, _)| *last == slot) {
+            Some((_, batch)) => batch,
+            None => self.slots.get(slot)?.map(|row| rows::batch_of(row.value())).transpose()?.flatten().unwrap_or_default(),
+        };
+        let found = match batch.entries.get(entry) {
+            Some(Entry::Message(message)) if message.id == place.id => Ok(message.clone()),
+            Some(_) | None => Err(rows::damaged("a message is gone from its slot")),
+        };
+        self.last = Some((slot, batch));
+        found
     }
 }
 

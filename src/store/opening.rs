@@ -295,10 +295,10 @@ mod tests {
         assert_eq!(snapshot(dir.path()), before);
 
         let card = dir.path().join("store.json");
-        std::fs::write(&card, r#"{"format": 4, "whatever": []}"#).unwrap();
+        std::fs::write(&card, r#"{"format": 5, "whatever": []}"#).unwrap();
         let before = snapshot(dir.path());
         let newer = refused(dir.path(), options());
-        assert!(matches!(newer, OpenError::NewerFormat { found: 4, ours: 3, .. }), "{newer}");
+        assert!(matches!(newer, OpenError::NewerFormat { found: 5, ours: 4, .. }), "{newer}");
         assert_eq!(snapshot(dir.path()), before);
 
         std::fs::write(&card, r#"{"format": 1, "cluster": "test"}"#).unwrap();
@@ -324,7 +324,7 @@ mod tests {
         let card = dir.path().join("store.json");
         std::fs::write(&card, r#"{"format": 2, "cluster": "test"}"#).unwrap();
         assert_eq!(Store::open(dir.path(), options()).unwrap().0.identity().id, was.id);
-        assert!(std::fs::read_to_string(card).unwrap().contains(r#""format":3"#) && dir.path().join("journal").exists());
+        assert!(std::fs::read_to_string(card).unwrap().contains(r#""format":4"#) && dir.path().join("journal").exists());
     }
 
     #[test]

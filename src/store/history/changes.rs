@@ -1,8 +1,8 @@
 //! What one commit changes of the history: all changes that are queued, in their order, in the transaction of the commit.
 //!
 //! 1. Slots are decided, and messages delivered, without gaps and in order; a change that says otherwise fails its batch, and the writer ends.
-//! 2. What a commit does over and over it does once: a message is decided and delivered together, and of each origin the last one counts. What it
-//!    undoes itself it does not do: a batch accepted for a slot that it decides, a message kept that it delivers.
+//! 2. What a commit does over and over it does once: of each origin the last message counts. What it undoes itself it does not do: a batch accepted
+//!    for a slot that it decides, a message kept that it delivers.
 //! 3. What stood under the nil id is gone once the node belongs to a history: [`Change::Join`] comes with it anew.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,14 @@ pub(in crate::store) fn note_journaled(transaction: &WriteTransaction, sequence:
     Ok(())
 }
 
+/// A slot with its batch, where its row has that, and how many entries of it were passed.
+#[derive(Default)]
+struct Standing {
+    slot: u64,
+    batch: Option<Batch>,
+    passed: usize,
+}
+
 /// A history in a write transaction.
 struct Changing<'txn, 'changes> {
     transaction: &'txn WriteTransaction,
@@ -89,8 +97,14 @@ struct Changing<'txn, 'changes> {
     first: Option<u64>,
     /// The last slot that this commit decides.
     decides: u64,
-    /// The rows of messages that this commit keeps.
-    keeps: BTreeMap<NameBytes, Vec<u8>>,
+    /// The slots that it decided.
+    decided: BTreeMap<u64, &'changes Batch>,
+    /// The slot that is being delivered.
+    standing: Standing,
+    /// Whether there are rows of slots that name what stands in `messages`.
+    has_names: bool,
+    /// The messages that this commit keeps.
+    keeps: BTreeMap<NameBytes, &'changes Message>,
     /// The names of those kept before it: few, and most that are delivered are not among them.
     was_kept: BTreeSet<NameBytes>,
 }
@@ -101,6 +115,9 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         let state = histories.get(id.as_bytes())?.map(|row| tables::from_json(row.value())).transpose()?;
         let kept = rows::KEPT.make(transaction, id)?;
         let was_kept = kept.iter()?.map(|row| row.map(|(name, _)| *name.value())).collect::<Result<_, _>>()?;
+        let slots = rows::SLOTS.make(transaction, id)?;
+        // Those with names are older, and stand before the others.
+        let has_names = slots.first()?.map(|(_, row)| rows::batch_of(row.value())).transpose()?.is_some_and(|batch| batch.is_none());
         Ok(Self {
             transaction,
             id,
@@ -109,7 +126,8 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             kept,
             was_kept,
             accepted: rows::ACCEPTED.make(transaction, id)?,
-            slots: rows::SLOTS.make(transaction, id)?,
+            slots,
+            has_names,
             places: rows::PLACES.make(transaction, id)?,
             indexes: rows::INDEXES.make(transaction, id)?,
             firsts: rows::FIRSTS.make(transaction, id)?,
@@ -118,6 +136,8 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             moved: BTreeMap::new(),
             first: None,
             decides: 0,
+            decided: BTreeMap::new(),
+            standing: Standing::default(),
             keeps: BTreeMap::new(),
         })
     }
@@ -126,8 +146,9 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         for (line, sequence) in std::mem::take(&mut self.moved) {
             self.last.insert(&line, sequence)?;
         }
-        for (name, row) in std::mem::take(&mut self.keeps) {
-            self.kept.insert(&name, row.as_slice())?;
+        for (name, message) in std::mem::take(&mut self.keeps) {
+            let other = self.say(message)?;
+            self.kept.insert(&name, other.as_slice())?;
         }
         let mut histories = self.transaction.open_table(tables::HISTORIES)?;
         histories.insert(self.id.as_bytes(), tables::to_json(&[], &self.state)?.as_slice())?;
@@ -150,7 +171,7 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         match change {
             // It changes which history this is: see `write`.
             Change::Join(_) => {}
-            Change::Keep(message) => self.keep(message)?,
+            Change::Keep(message) => _ = self.keeps.insert(rows::name_bytes(message.id), message),
             Change::Withhold(id) => _ = self.state.withheld.insert(*id),
             Change::Release => self.release()?,
             Change::Forget(id) => self.forget(*id)?,
@@ -197,17 +218,11 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         }
     }
 
-    fn keep(&mut self, message: &'changes Message) -> Result<(), Error> {
-        let other = self.say(message)?;
-        self.keeps.insert(rows::name_bytes(message.id), other);
-        Ok(())
-    }
-
     fn forget(&mut self, id: MessageId) -> Result<(), Error> {
         let name = rows::name_bytes(id);
         let kept = self.keep_no_more(&name)?;
         if kept && self.indexes.get(&name)?.is_none() {
-            match self.decided_as(id)? {
+            match self.decided_as(id)?.filter(|_| self.has_names) {
                 Some(Said::Message(decided)) => {
                     self.spell_out(id)?;
                     self.messages.insert(&name, tables::to_json(&[], &decided)?.as_slice())?;
@@ -233,7 +248,7 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
     /// What the first slot that is not delivered yet says of a message of that name, if one does.
     fn decided_as(&self, id: MessageId) -> Result<Option<Said>, Error> {
         for row in self.slots.range(self.state.slot + 1..)? {
-            let said: Vec<Said> = tables::from_json(row?.1.value())?;
+            let said = rows::said_of(row?.1.value())?;
             let is_it = |said: &Said| match said {
                 Said::Name(name) => *name == id,
                 Said::Message(message) => message.id == id,
@@ -253,7 +268,7 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
         let mut changed = Vec::new();
         for row in self.slots.range(self.state.slot + 1..)? {
             let (slot, row) = row?;
-            let mut said: Vec<Said> = tables::from_json(row.value())?;
+            let mut said = rows::said_of(row.value())?;
             let relying: Vec<&mut Said> = said.iter_mut().filter(|said| matches!(said, Said::Name(name) if *name == id)).collect();
             if !relying.is_empty() {
                 relying.into_iter().for_each(|said| *said = Said::Message(stands.clone()));
@@ -278,17 +293,27 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
 
     fn decide(&mut self, slot: u64, batch: &'changes Batch, epoch: &Epoch) -> Result<(), Error> {
         self.state.decide(slot, epoch)?;
-        let mut said = Vec::with_capacity(batch.entries.len());
-        for entry in batch.entries.iter() {
-            said.push(match entry {
-                Entry::Message(message) if self.say(message)?.is_empty() => Said::Name(message.id),
-                Entry::Message(message) => Said::Message(message.clone()),
-                Entry::Epoch(epoch) => Said::Epoch(epoch.clone()),
-            });
-        }
-        self.slots.insert(slot, tables::to_json(&[], &said)?.as_slice())?;
+        self.slots.insert(slot, rows::slot_row(batch).as_slice())?;
+        self.decided.insert(slot, batch);
         self.accepted.retain_in(..=slot, |_, _| false)?;
         Ok(())
+    }
+
+    /// Where a message stands in the batch of its slot, not before what was delivered of that already. `None`: the row of the slot does not
+    /// have it.
+    fn entry(&mut self, slot: u64, message: &Message) -> Result<Option<usize>, Error> {
+        if self.standing.slot != slot {
+            let batch = match self.decided.get(&slot) {
+                Some(batch) => Some((*batch).clone()),
+                None => self.slots.get(slot)?.map(|row| rows::batch_of(row.value())).transpose()?.flatten(),
+            };
+            self.standing = Standing { slot, batch, passed: 0 };
+        }
+        let Standing { batch: Some(batch), passed, .. } = &mut self.standing else { return Ok(None) };
+        let is_it = |entry: &Entry| matches!(entry, Entry::Message(said) if said == message);
+        let Some(entry) = batch.entries.iter().skip(*passed).position(is_it).map(|entry| *passed + entry) else { return Ok(None) };
+        *passed = entry + 1;
+        Ok(Some(entry))
     }
 
     fn deliver(&mut self, place: &Place, message: &'changes Message) -> Result<(), Error> {
@@ -298,12 +323,18 @@ impl<'txn, 'changes> Changing<'txn, 'changes> {
             None => self.last.get(&line)?.map(|row| row.value()),
         };
         self.state.deliver(place, message, last.unwrap_or(0))?;
-        let other = self.say(message)?;
-        self.places.insert(place.index, rows::place_row(place, &other).as_slice())?;
+        let entry = place.order.map(|order| self.entry(order.slot, message)).transpose()?.flatten();
+        let behind = entry.map_or_else(|| self.say(message), |entry| Ok(rows::in_slot(entry)))?;
+        self.places.insert(place.index, rows::place_row(place, &behind).as_slice())?;
         self.indexes.insert(&name, place.index)?;
         // What is withheld under that name is another one, until it is compared.
         if !self.state.withheld.contains(&message.id) {
+            let was_kept = self.was_kept.contains(&name);
             self.keep_no_more(&name)?;
+            if was_kept && entry.is_some() && !self.has_names {
+                self.messages.remove(&name)?;
+                self.said.remove(&name);
+            }
         }
         if let Some(order) = place.order
             && self.first.replace(order.slot) != Some(order.slot)

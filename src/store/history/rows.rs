@@ -7,14 +7,15 @@
 //! | `messages` | name of a message | the message, as JSON |
 //! | `kept` | name of a message that is not delivered | nothing, or the message |
 //! | `accepted` | slot | ballot and batch, whole, as JSON |
-//! | `slots` | slot | the names of its messages, as JSON |
-//! | `places` | index | name (25 bytes), time of delivery (8), slot and number (8 each, 0 for a causal one), then nothing, or the message |
+//! | `slots` | slot | 1, then its batch in the bytes of the journal; in folders of format 3, the names of its messages, as JSON |
+//! | `places` | index | name (25 bytes), time of delivery (8), slot and number (8 each, 0 for a causal one), then where its message stands |
 //! | `indexes` | name of a message | index |
 //! | `firsts` | slot | index of the first message delivered of it |
 //! | `last` | origin and channel | sequence of the last message delivered |
 //!
-//! 1. A message is stored once, in `messages`. "Or the message" is for what should not be: a row whose message is not the one that already
-//!    stands under that name. It says it whole, so every batch reads back as it was decided.
+//! 1. A message is stored once: in the slot that decides it, or else in `messages`. What stands behind a place is 1 and which entry of its slot it is;
+//!    or nothing, where it is the one in `messages`; or the message, as JSON, for what should not be: one that is not the one that already stands under that
+//!    name. "Or the message" of `kept` is the same.
 //! 2. The name of a message is 25 bytes in the order of [`MessageId`]: origin (16), channel (1), sequence (8).
 //! 3. Where `histories` has a row for a history, all its tables exist.
 
@@ -24,11 +25,15 @@ use std::marker::PhantomData;
 use gossip_cdn_protocol::history::disk::{Founding, Order, Owner, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
 use gossip_cdn_protocol::history::message::{Channel, Message, MessageId};
-use gossip_cdn_protocol::history::ordered::Ballot;
+use gossip_cdn_protocol::history::ordered::{Ballot, Batch, Entry};
 use gossip_cdn_protocol::{NodeId, WallTime};
 use redb::{Error, Key, ReadOnlyTable, ReadTransaction, Table, TableDefinition, Value, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::written;
+use crate::store::encoding::{Rest, write_number};
+use crate::store::tables;
 
 /// The name of a message.
 pub(super) type NameBytes = [u8; 25];
@@ -135,16 +140,61 @@ impl State {
     }
 }
 
-/// What stands in a slot.
+/// What stands in a slot, as its row says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Said {
-    /// The message of that name.
+    /// The message of that name, in `messages`. Rows that are written today name none.
     Name(MessageId),
-    /// A message whose name another one has.
+    /// This message.
     Message(Message),
     /// From the next slot on these vote.
     Epoch(Epoch),
+}
+
+/// The first byte of a row of `slots` with the batch in it; of one with names it is a bracket.
+const WHOLE: u8 = 1;
+/// The first byte behind a place whose message stands in its slot; of a message as JSON it is a brace.
+const IN_SLOT: u8 = 1;
+
+/// The row of a slot.
+pub(super) fn slot_row(batch: &Batch) -> Vec<u8> {
+    let mut row = vec![WHOLE];
+    written::write_batch(&mut row, batch);
+    row
+}
+
+/// The batch in the row of a slot; `None` if that names messages.
+pub(super) fn batch_of(row: &[u8]) -> Result<Option<Batch>, Error> {
+    match row.split_first() {
+        Some((&WHOLE, batch)) => written::read_batch(&mut Rest(batch)).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// What stands in the row of a slot.
+pub(super) fn said_of(row: &[u8]) -> Result<Vec<Said>, Error> {
+    let Some(batch) = batch_of(row)? else { return tables::from_json(row) };
+    let said = |entry: &Entry| match entry {
+        Entry::Message(message) => Said::Message(message.clone()),
+        Entry::Epoch(epoch) => Said::Epoch(epoch.clone()),
+    };
+    Ok(batch.entries.iter().map(said).collect())
+}
+
+/// What stands behind a place whose message is that entry of its slot.
+pub(super) fn in_slot(entry: usize) -> Vec<u8> {
+    let mut bytes = vec![IN_SLOT];
+    write_number(&mut bytes, entry as u64);
+    bytes
+}
+
+/// Which entry of its slot the message of a place is; `None` if it does not stand there.
+pub(super) fn entry_of(behind: &[u8]) -> Result<Option<usize>, Error> {
+    match behind.split_first() {
+        Some((&IN_SLOT, entry)) => usize::try_from(Rest(entry).number()?).map(Some).map_err(|_| damaged("no slot has so many entries")),
+        Some(_) | None => Ok(None),
+    }
 }
 
 fn channel_byte(channel: Channel) -> u8 {
@@ -193,19 +243,19 @@ pub(super) fn line_of(bytes: &LineBytes) -> Result<(NodeId, Channel), Error> {
     Ok((origin, channel_of(channel)?))
 }
 
-/// The row of a place. `other` is the message, if another one has its name.
-pub(super) fn place_row(place: &Place, other: &[u8]) -> Vec<u8> {
+/// The row of a place; `behind` says where its message stands.
+pub(super) fn place_row(place: &Place, behind: &[u8]) -> Vec<u8> {
     let order = place.order.unwrap_or(Order { slot: 0, number: 0 });
-    let mut row = Vec::with_capacity(PLACE + other.len());
+    let mut row = Vec::with_capacity(PLACE + behind.len());
     row.extend_from_slice(&name_bytes(place.id));
     for number in [place.delivered.0, order.slot, order.number] {
         row.extend_from_slice(&number.to_be_bytes());
     }
-    row.extend_from_slice(other);
+    row.extend_from_slice(behind);
     row
 }
 
-/// The place that a row tells, and the message if another one has its name.
+/// The place that a row tells, and what stands behind it.
 pub(super) fn place_of(index: u64, row: &[u8]) -> Result<(Place, &[u8]), Error> {
     let mut rest = row;
     let id = name_of(&array(&mut rest)?)?;

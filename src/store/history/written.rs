@@ -174,7 +174,7 @@ fn read_epoch(rest: &mut Rest<'_>) -> Result<Epoch, Error> {
     Ok(Epoch { number, voters })
 }
 
-fn write_batch(bytes: &mut Vec<u8>, batch: &Batch) {
+pub(super) fn write_batch(bytes: &mut Vec<u8>, batch: &Batch) {
     write_number(bytes, batch.entries.len() as u64);
     for entry in batch.entries.iter() {
         match entry {
@@ -190,7 +190,7 @@ fn write_batch(bytes: &mut Vec<u8>, batch: &Batch) {
     }
 }
 
-fn read_batch(rest: &mut Rest<'_>) -> Result<Batch, Error> {
+pub(super) fn read_batch(rest: &mut Rest<'_>) -> Result<Batch, Error> {
     let entries = (0..rest.number()?).map(|_| match rest.array()? {
         [MESSAGE] => Ok(Entry::Message(read_message(rest)?)),
         [EPOCH] => Ok(Entry::Epoch(read_epoch(rest)?)),
