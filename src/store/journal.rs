@@ -27,7 +27,7 @@ const BLOCK: usize = 4096;
 /// Bytes before the body of a record.
 const HEAD: usize = 28;
 /// Bytes of the file.
-pub(super) const CAPACITY: usize = 8 << 20;
+pub(super) const CAPACITY: usize = 5 << 20;
 
 /// The journal of a folder, open for appending.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The one writer: takes requests from a bounded queue, commits them in batches, then answers them all (group commit).
 //!
 //! A batch that changes nothing but the message history goes into the journal, and into the database with many others when the journal has become
-//! long, when a batch comes that does not fit into it, and at the end. Any other batch goes into the database.
+//! long, when a batch comes that does not fit into it, and at the end. Any other batch goes into the database, with what it has of the history.
 //!
 //! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
 //! 2. A request is answered only after its commit is on disk. Then readers see it.
@@ -10,7 +10,7 @@
 //! 4. Files are unlinked only after the commit that removed their rows.
 //! 5. The database takes changes of the history in their order: with any of them it takes all that the journal has before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -36,9 +36,10 @@ const MAX_REQUESTS: usize = 1024;
 /// A batch takes no more requests once it holds about this many bytes.
 const MAX_BYTES: usize = 16 << 20;
 /// The database takes what the journal has once that is so long: the more at once, the less each costs, and the longer does it take.
-const LONG: usize = CAPACITY / 2;
+const LONG: usize = 4 << 20;
 /// A record of the journal that is longer goes into the database at once: it is in few pieces there anyway.
-const MAX_RECORD: usize = CAPACITY / 8;
+const MAX_RECORD: usize = 1 << 20;
+const _: () = assert!(LONG + MAX_RECORD == CAPACITY, "every record fits behind what is not long yet, and nothing is left over");
 /// What a record weighs in a batch: about its rows.
 const RECORD_BYTES: usize = 1024;
 
@@ -76,7 +77,7 @@ impl Request {
         }
     }
 
-    /// Whether it changes nothing but the message history.
+    /// Whether it changes nothing but the message history, if anything.
     fn is_history_alone(&self) -> bool {
         match self {
             Self::Persist(persist, _) => persist.is_history_alone(),
@@ -176,20 +177,20 @@ pub struct Writer {
     journal: Journal,
     /// The current history behind all its changes; read from the database when it is needed first, and again behind each commit there.
     front: Option<Front>,
-    /// Taken from the queue, and not of the same kind as those before it.
-    held: Option<Request>,
+    /// Taken from the queue, to be written behind what was taken before.
+    held: VecDeque<Request>,
     /// Why nothing is written, since a fault.
     fault: Option<StoreFault>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, journal: Journal) -> Self {
-        Self { shared, requests, journal, front: None, held: None, fault: None }
+        Self { shared, requests, journal, front: None, held: VecDeque::new(), fault: None }
     }
 
     /// Writes until [`super::Store::close`] is called and the queue is empty. Blocks: give it a thread.
     pub fn run(mut self) -> Result<(), StoreFault> {
-        while let Some(first) = self.held.take().or_else(|| self.requests.blocking_recv()) {
+        while let Some(first) = self.held.pop_front().or_else(|| self.requests.blocking_recv()) {
             if let Request::Reopen(_) = first {
                 let reopened = self.reopen();
                 answer(first, reopened);
@@ -236,18 +237,30 @@ impl Writer {
         }
     }
 
-    /// A batch is all of the history alone, or has none that is.
+    /// What is queued, as far as it is one kind: of the history alone, which goes into the journal, or not. Where the kinds alternate a commit for
+    /// each turn would cost more than to have all of it in the database: then it is one batch.
     fn gather(&mut self, first: Request) -> Vec<Request> {
-        let (mut weight, alone) = (first.weight(), first.is_history_alone());
-        let mut batch = vec![first];
+        let (mut weight, mut batch, mut turns) = (first.weight(), vec![first], Vec::new());
         while batch.len() < MAX_REQUESTS && weight < MAX_BYTES {
-            let Ok(request) = self.requests.try_recv() else { break };
-            if request.is_history_alone() != alone || matches!(request, Request::Reopen(_)) {
-                self.held = Some(request);
+            let Some(request) = self.held.pop_front().or_else(|| self.requests.try_recv().ok()) else { break };
+            if matches!(request, Request::Reopen(_)) {
+                self.held.push_front(request);
                 break;
+            }
+            let is_turn = !matches!(request, Request::Wake)
+                && batch
+                    .iter()
+                    .rfind(|before| !matches!(before, Request::Wake))
+                    .is_some_and(|before| before.is_history_alone() != request.is_history_alone());
+            if is_turn {
+                turns.push(batch.len());
             }
             weight += request.weight();
             batch.push(request);
+        }
+        if let [turn] = turns[..] {
+            let behind = batch.split_off(turn);
+            behind.into_iter().rev().for_each(|request| self.held.push_front(request));
         }
         batch
     }
@@ -266,7 +279,6 @@ impl Writer {
         };
         match written {
             Ok(outcome) => {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 if let Some(outcome) = &outcome {
                     lock(&self.shared.usage).clone_from(&outcome.usage);
                     if let Some(identity) = &outcome.identity {
@@ -308,6 +320,7 @@ impl Writer {
             self.front = None;
             return Ok(false);
         }
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
         let changes = batch.iter_mut().flat_map(Request::take_history).collect();
         Arc::make_mut(&mut lock(&self.shared.tail)).push(sequence, changes, front);
         Ok(true)
@@ -322,6 +335,7 @@ impl Writer {
         transaction.set_quick_repair(true);
         self.write_history(&transaction, &[])?;
         transaction.commit()?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.on_settled();
         Ok(())
     }
@@ -355,6 +369,7 @@ impl Writer {
             self.write_history(&transaction, batch)?;
         }
         transaction.commit()?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
         if tells {
             self.on_settled();
         }
@@ -449,9 +464,11 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
-    use gossip_cdn_protocol::Record;
+    use gossip_cdn_protocol::history::disk::{Founding, HistoryStore as _};
+    use gossip_cdn_protocol::history::message::{Body, Channel, Frontier, Message, MessageId};
+    use gossip_cdn_protocol::{Record, WallTime};
 
-    use super::super::fixture::{Fixture, blob, content, noise, options, persist, start, write};
+    use super::super::fixture::{Fixture, blob, content, node, noise, options, persist, start, write};
     use super::super::{Store, tables};
     use super::*;
 
@@ -497,6 +514,76 @@ mod tests {
         let batch = writer.gather(head);
         assert!(batch.iter().map(Request::weight).sum::<usize>() < MAX_BYTES + super::super::INLINE_MAX);
         assert!(batch.len() > 250, "{}", batch.len());
+    }
+
+    fn message(origin: u8, sequence: u64) -> Message {
+        let id = MessageId { origin: node(origin), channel: Channel::Causal, sequence };
+        Message { id, frontier: Frontier::default(), media_type: "text/plain".into(), body: Body::Text("a".into()), sent: WallTime(1) }
+    }
+
+    /// A message that is kept: a change of the history alone.
+    async fn keep(store: &Store, sequence: u64) {
+        let history = vec![Change::Keep(message(1, sequence))];
+        drop(store.persist(Persist { history, ..Persist::default() }).await);
+    }
+
+    async fn join(store: &Store, writer: &mut Writer) {
+        let founding = Founding { id: uuid::Uuid::from_u128(1), founder: node(1) };
+        drop(store.persist(Persist { history: vec![Change::Join(founding)], ..Persist::default() }).await);
+        let head = writer.requests.try_recv().unwrap();
+        writer.write(vec![head]);
+    }
+
+    #[tokio::test]
+    async fn two_kinds_are_two_batches_and_kinds_that_alternate_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        join(&store, &mut writer).await;
+        let record = write(&Record::default(), 1, 5, content(b"a", None));
+        let mut sequence = 0;
+        for (kinds, batches) in
+            [("hhh", vec![3]), ("hwhw", vec![4]), ("rrwh", vec![3, 1]), ("hwrr", vec![2, 2]), ("hrhw", vec![4]), ("rhrr", vec![4])]
+        {
+            for kind in kinds.chars() {
+                match kind {
+                    'h' => {
+                        sequence += 1;
+                        keep(&store, sequence).await;
+                    }
+                    'r' => drop(store.persist(persist(&[(blob(1), &record)])).await),
+                    _ => store.shared.queue.wake(),
+                }
+            }
+            let mut found = Vec::new();
+            while let Some(head) = writer.held.pop_front().or_else(|| writer.requests.try_recv().ok()) {
+                let batch = writer.gather(head);
+                found.push(batch.len());
+                writer.write(batch);
+            }
+            assert_eq!(found, batches, "{kinds}");
+            let kept: Vec<u64> = store.remembered().unwrap().kept.iter().map(|message| message.id.sequence).collect();
+            assert_eq!(kept, (1..=sequence).collect::<Vec<_>>(), "{kinds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_synchronised_to_the_disk_is_counted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        join(&store, &mut writer).await;
+        assert_eq!(store.commits(), 1);
+        drop(store.persist(Persist::default()).await);
+        let head = writer.requests.try_recv().unwrap();
+        writer.write(vec![head]);
+        assert_eq!(store.commits(), 1, "there was nothing to be written");
+        keep(&store, 1).await;
+        let head = writer.requests.try_recv().unwrap();
+        writer.write(vec![head]);
+        assert_eq!(store.commits(), 2, "into the journal");
+        writer.settle().unwrap();
+        assert_eq!(store.commits(), 3, "and from there into the database");
+        writer.settle().unwrap();
+        assert_eq!(store.commits(), 3);
     }
 
     #[tokio::test]
