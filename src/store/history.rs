@@ -248,7 +248,7 @@ impl History {
 
     /// A delivered message and its place.
     fn delivered(&self, id: MessageId) -> Result<Option<(Place, Message)>, Error> {
-        if let Some((place, message)) = tail::delivered(&self.tail, 0).find(|(place, _)| place.id == id) {
+        if let Some((place, message)) = tail::delivered_as(&self.tail, id) {
             return Ok(Some((*place, message.clone())));
         }
         let index = self.table(&rows::INDEXES)?.get(&rows::name_bytes(id))?.map(|row| row.value());
@@ -279,8 +279,7 @@ impl History {
                 return Ok(Some((message.clone(), None)));
             }
         }
-        let decided = tail::decided(&self.tail, 0).flat_map(|(_, batch)| batch.messages()).find(|message| message.id == id).cloned();
-        Ok(decided.map(|message| (message, None)))
+        Ok(tail::decided_as(&self.tail, id).map(|message| (message.clone(), None)))
     }
 
     fn message(&self, id: MessageId) -> Result<Message, Error> {

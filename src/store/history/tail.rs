@@ -5,11 +5,14 @@
 //! 2. A transaction of the tables knows up to which record of the journal it has everything: earlier pieces are passed over, so nothing is
 //!    read twice.
 //! 3. A tail that somebody reads does not change: the writer goes on with another one, of the same pieces.
+//! 4. Looking for a name costs a comparison for each piece and origin, and for each change of the few pieces that may have it, not of all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gossip_cdn_protocol::NodeId;
 use gossip_cdn_protocol::history::disk::{Change, Place};
-use gossip_cdn_protocol::history::message::{Message, MessageId};
+use gossip_cdn_protocol::history::message::{Channel, Message, MessageId};
 use gossip_cdn_protocol::history::ordered::Batch;
 use uuid::Uuid;
 
@@ -24,7 +27,32 @@ pub(super) struct Piece {
     /// How many messages are delivered, and slots decided, with it.
     index: u64,
     decided: u64,
+    /// Which names they keep, decide or deliver: of each origin and channel none before the first number and none behind the second.
+    names: BTreeMap<(NodeId, Channel), (u64, u64)>,
     pub(super) changes: Vec<Change>,
+}
+
+impl Piece {
+    fn new(sequence: u64, state: &State, changes: Vec<Change>) -> Self {
+        let mut names = BTreeMap::new();
+        let mut note = |id: MessageId| {
+            let (first, last) = names.entry((id.origin, id.channel)).or_insert((id.sequence, id.sequence));
+            (*first, *last) = (id.sequence.min(*first), id.sequence.max(*last));
+        };
+        for change in &changes {
+            match change {
+                Change::Keep(message) | Change::Deliver(_, message) => note(message.id),
+                Change::Decide(_, batch, _) => batch.messages().for_each(|message| note(message.id)),
+                Change::Promise(_) | Change::Accept(..) | Change::Reach(_) => {}
+                Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => {}
+            }
+        }
+        Self { sequence, index: state.index, decided: state.decided, names, changes }
+    }
+
+    fn may_name(&self, id: MessageId) -> bool {
+        self.names.get(&(id.origin, id.channel)).is_some_and(|(first, last)| (*first..=*last).contains(&id.sequence))
+    }
 }
 
 /// All pieces, in their order.
@@ -42,7 +70,7 @@ impl Tail {
     pub(in crate::store) fn push(&mut self, sequence: u64, changes: Vec<Change>, front: &Front) {
         self.history = front.id;
         self.state.clone_from(&front.state);
-        self.pieces.push(Arc::new(Piece { sequence, index: self.state.index, decided: self.state.decided, changes }));
+        self.pieces.push(Arc::new(Piece::new(sequence, &self.state, changes)));
     }
 
     /// All its changes.
@@ -78,9 +106,32 @@ pub(super) fn decided(pieces: &[Arc<Piece>], from: u64) -> impl Iterator<Item = 
     decided.skip_while(move |(slot, _)| *slot < from)
 }
 
-/// The last of them that keeps a message of that name.
+/// The changes of those pieces that may name a message.
+fn naming(pieces: &[Arc<Piece>], id: MessageId) -> impl DoubleEndedIterator<Item = &Change> {
+    pieces.iter().filter(move |piece| piece.may_name(id)).flat_map(|piece| piece.changes.iter())
+}
+
+/// Where they deliver a message of that name.
+pub(super) fn delivered_as(pieces: &[Arc<Piece>], id: MessageId) -> Option<(&Place, &Message)> {
+    naming(pieces, id).find_map(|change| match change {
+        Change::Deliver(place, message) if place.id == id => Some((place, message)),
+        Change::Deliver(..) | Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Reach(_) => None,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
+    })
+}
+
+/// The first message of that name that they decide.
+pub(super) fn decided_as(pieces: &[Arc<Piece>], id: MessageId) -> Option<&Message> {
+    naming(pieces, id).find_map(|change| match change {
+        Change::Decide(_, batch, _) => batch.messages().find(|message| message.id == id),
+        Change::Deliver(..) | Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Reach(_) => None,
+        Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
+    })
+}
+
+/// The last message of that name that they keep.
 pub(super) fn kept(pieces: &[Arc<Piece>], id: MessageId) -> Option<&Message> {
-    changes(pieces).rev().find_map(|change| match change {
+    naming(pieces, id).rev().find_map(|change| match change {
         Change::Keep(message) if message.id == id => Some(message),
         Change::Keep(_) | Change::Promise(_) | Change::Accept(..) | Change::Decide(..) | Change::Deliver(..) | Change::Reach(_) => None,
         Change::Join(_) | Change::Withhold(_) | Change::Release | Change::Forget(_) | Change::Own(_) => None,
