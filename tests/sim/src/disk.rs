@@ -229,6 +229,29 @@ impl Platter {
         }
     }
 
+    /// The bytes that are here of a payload are others from now on.
+    fn rot(&mut self, hash: ContentHash) {
+        if let Some(bytes) = self.files.get_mut(&hash) {
+            bytes.seed ^= 1 << 61;
+        }
+    }
+
+    /// A payload turned out not to be here: what names it lacks it, and what only waited to be covered goes without it.
+    fn lose(&mut self, hash: ContentHash) {
+        self.files.remove(&hash);
+        self.payload_bytes -= self.rows.remove(&hash).unwrap_or(0);
+        for retained in self.retained.values_mut() {
+            retained.retain(|version| version.content.payload().is_none_or(|payload| payload.hash != hash));
+        }
+        self.settle(hash);
+    }
+
+    /// Payloads that are said to be here, and whose bytes are others.
+    fn rotten(&self) -> Vec<ContentHash> {
+        let rotten = self.files.iter().filter(|(hash, bytes)| self.has_row(**hash) && bytes.hash() != **hash);
+        rotten.map(|(hash, _)| *hash).collect()
+    }
+
     /// Nobody's payloads are swept at a start, and files without rows.
     fn sweep(&mut self) {
         let all: Vec<ContentHash> = self.rows.keys().copied().collect();
@@ -263,6 +286,11 @@ impl Platter {
     /// Whether a payload is said to be here.
     pub(crate) fn has_row(&self, hash: ContentHash) -> bool {
         self.rows.contains_key(&hash)
+    }
+
+    /// Whether a payload is here as it was written.
+    pub(crate) fn is_sound(&self, hash: ContentHash) -> bool {
+        self.has_row(hash) && self.files.get(&hash).is_some_and(|bytes| bytes.hash() == hash)
     }
 
     /// A payload that is said to be here and has no file.
@@ -517,6 +545,26 @@ impl Disk {
     pub(crate) fn bytes(&self, hash: ContentHash) -> Option<Bytes> {
         let platter = self.platter.borrow();
         platter.files.get(&hash).copied().filter(|_| platter.rows.contains_key(&hash))
+    }
+
+    /// The bytes that are here of a payload rot, unless an upload is about to name them: that is, has just written them.
+    pub(crate) fn rot(&mut self, hash: ContentHash) {
+        let mut platter = self.platter.borrow_mut();
+        if platter.is_sound(hash) && !platter.pins.contains_key(&hash) {
+            platter.rot(hash);
+        }
+    }
+
+    /// Payloads whose bytes have rotted.
+    pub(crate) fn rotten(&self) -> Vec<ContentHash> {
+        self.platter.borrow().rotten()
+    }
+
+    /// Somebody found that a payload is not here.
+    pub(crate) fn lose(&mut self, hash: ContentHash) {
+        if self.plant != Some(Plant::RotIgnored) {
+            self.platter.borrow_mut().lose(hash);
+        }
     }
 
     /// The durable record of a key; empty if there is none.

@@ -67,11 +67,13 @@ pub enum FaultKind {
     RestoredDisk,
     /// A second node was started on a copy of a disk.
     CopiedDisk,
+    /// The bytes of a payload rotted on a disk, and that was found.
+    RottenByte,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::LostRequest,
         Self::LostAnswer,
         Self::Duplicate,
@@ -99,6 +101,7 @@ impl FaultKind {
         Self::TwoFounders,
         Self::RestoredDisk,
         Self::CopiedDisk,
+        Self::RottenByte,
     ];
 
     /// As it is named in reports.
@@ -131,6 +134,7 @@ impl FaultKind {
             Self::TwoFounders => "two-founders",
             Self::RestoredDisk => "restored-disk",
             Self::CopiedDisk => "copied-disk",
+            Self::RottenByte => "rotten-byte",
         }
     }
 }

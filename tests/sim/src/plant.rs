@@ -46,13 +46,15 @@ pub enum Plant {
     PartTakenForWhole,
     /// A core whose identity has ended is followed by one with the same key, that does not listen any more.
     OldKey,
+    /// Bytes that are found rotten count as here.
+    RotIgnored,
     /// A mutation of the core.
     Core(Bug),
 }
 
 impl Plant {
     /// Those around the core.
-    const AROUND: [Self; 14] = [
+    const AROUND: [Self; 15] = [
         Self::AckBeforePersist,
         Self::OneSibling,
         Self::SiblingsStayHome,
@@ -67,6 +69,7 @@ impl Plant {
         Self::RowBeforeFile,
         Self::PartTakenForWhole,
         Self::OldKey,
+        Self::RotIgnored,
     ];
 
     /// All that this build can put in.
@@ -92,7 +95,8 @@ impl Plant {
             | Self::SameIncarnation
             | Self::RowBeforeFile
             | Self::PartTakenForWhole
-            | Self::OldKey => None,
+            | Self::OldKey
+            | Self::RotIgnored => None,
         }
     }
 
@@ -121,6 +125,7 @@ impl Plant {
             Self::RowBeforeFile => "row-before-file",
             Self::PartTakenForWhole => "part-taken-for-whole",
             Self::OldKey => "old-key",
+            Self::RotIgnored => "rot-ignored",
             Self::Core(bug) => bug.name(),
         }
     }

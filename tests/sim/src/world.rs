@@ -12,6 +12,7 @@ mod looks;
 mod messages;
 mod model;
 mod perform;
+mod rot;
 mod swarm;
 
 pub use folders::Again;

@@ -48,6 +48,29 @@ fn is_deleted(record: &Record) -> bool {
 }
 
 #[test]
+fn a_copy_that_rotted_is_fetched_again_whoever_reads_it_first() {
+    let mut world = network(3);
+    write(&mut world, 0, Wish::put(Some(blob(1)), 1, 5000));
+    world.run_for(seconds(5));
+    let payload = world.record(0, blob(1)).winner().and_then(|winner| winner.content.payload().cloned()).unwrap();
+    // A scrub.
+    world.rot(1, payload.hash);
+    world.scrub(1);
+    assert!(!world.holds_winner(1, blob(1)));
+    world.run_for(seconds(30));
+    assert_at_rest(&world);
+    // A newcomer, who asks each of them.
+    (0..2).for_each(|host| world.rot(host, payload.hash));
+    let newcomer = world.add();
+    world.start(newcomer);
+    world.run_for(seconds(60));
+    (0..2).for_each(|host| world.scrub(host));
+    world.run_for(seconds(30));
+    assert_at_rest(&world);
+    assert!((0..4).all(|host| world.holds_winner(host, blob(1))));
+}
+
+#[test]
 fn two_halves_write_and_delete_apart_and_agree_when_they_meet() {
     let mut world = network(6);
     (1..=3).for_each(|n| _ = write(&mut world, 0, Wish::put(Some(blob(n)), 1, 1000)));

@@ -5,10 +5,10 @@
 //! 1. A version is lost, and not asked for, from the moment when a disk is put back and no disk has it any more, or what covers it; until it
 //!    is on a disk again. What it covered is asked for instead. Acknowledged or not: one that was durable on this disk alone, `copies=1`, was
 //!    told to be nowhere else.
-//! 2. Bytes are gone, and not asked for, from the moment when a disk is put back and no disk has them any more together with a version
-//!    that claims them and stays; until one has them again.
-//! 3. A receipt is a promise of the disk as it was: what a node had before its disk was put back, or had written over, counts as a copy of a
-//!    write that waited for it.
+//! 2. Bytes are gone, and not asked for, from the moment when a disk is put back, or bytes rot, and no disk has them any more together with a
+//!    version that claims them and stays; until one has them again.
+//! 3. A receipt is a promise of the disk as it was: what a node had before its disk was put back, had written over, or rotted, counts as a
+//!    copy of a write that waited for it.
 //! 4. A node that takes another key while a write waits for its receipt may count as two copies: receipts bear the node's id and nothing else.
 //! 5. From the moment of a copy, or of the state put back, the stamps of the key that is there prove nothing any more: of two writes under
 //!    it since then, that one covers the other whose clock does, as every core must take it, whatever their writers had seen. No other
@@ -78,7 +78,7 @@ fn claimed(disk: &Platter, expected: &BTreeMap<BlobId, BTreeSet<VersionId>>) -> 
     let stays = |blob: BlobId, id: VersionId| expected.get(&blob).is_some_and(|live| live.contains(&id));
     let versions =
         disk.records().flat_map(move |(key, record)| record.versions().iter().filter(move |version| stays(key.blob, version.id())));
-    versions.filter_map(|version| version.content.payload()).map(|payload| payload.hash).filter(|hash| disk.has_row(*hash))
+    versions.filter_map(|version| version.content.payload()).map(|payload| payload.hash).filter(|hash| disk.is_sound(*hash))
 }
 
 impl Checker {
@@ -103,6 +103,11 @@ impl Checker {
     /// The disk of a host was put back from `before` to one with that key; `disks` are all there are now.
     pub(crate) fn on_put_back(&mut self, host: usize, key: NodeId, before: &Platter, disks: &[&Platter]) {
         self.memory.given_up.remove(&(host, key));
+        self.on_lost(host, before, disks);
+    }
+
+    /// A disk does not have any more what it had `before`; `disks` are all there are now.
+    pub(crate) fn on_lost(&mut self, host: usize, before: &Platter, disks: &[&Platter]) {
         for (blob, id) in before.held() {
             let covered = self.made(blob, id).into_iter().flat_map(|made| made.covers.clone()).collect::<Vec<_>>();
             self.memory.had.extend(covered.into_iter().chain([id]).map(|id| (host, blob, id)));

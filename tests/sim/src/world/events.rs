@@ -56,6 +56,8 @@ pub(super) enum Event {
     BootstrapUp,
     /// The disk of a host is put back to the state that was kept of it.
     PutBack(usize),
+    /// Somebody reads everything that is on the disk of a host.
+    Scrub(usize),
     /// The identity of a host has ended.
     NewKey(Life),
     /// A host that was stopped or busy goes on.
@@ -85,6 +87,7 @@ impl Event {
             | Self::Doom(_)
             | Self::BootstrapUp
             | Self::PutBack(_)
+            | Self::Scrub(_)
             | Self::NewKey(_)
             | Self::Wake(_) => None,
         }
@@ -210,6 +213,7 @@ impl World {
             Event::Wake(life) if self.lives(life) => self.wake(life),
             Event::Tick(_) | Event::Synced(_) | Event::Input(..) | Event::Stop(_) | Event::Doom(_) | Event::NewKey(_) | Event::Wake(_) => {}
             Event::PutBack(host) => self.put_back_by_dice(host),
+            Event::Scrub(host) => self.scrub(host),
             Event::Write => self.write_by_dice(),
             Event::Say => self.say_by_dice(),
             Event::Trouble => self.trouble(),

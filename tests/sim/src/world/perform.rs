@@ -552,6 +552,7 @@ impl World {
         let mut results = Vec::with_capacity(fetch.wants.len());
         let mut total = 0;
         for (n, missing) in fetch.wants.iter().enumerate() {
+            self.look_at(from, missing.hash);
             let arrived = match self.hosts[from].disk.bytes(missing.hash) {
                 Some(bytes) if n == whole && short => Arrived::Short(bytes),
                 _ if n >= whole => Arrived::Unreachable,

@@ -27,7 +27,7 @@ const EARLY: u32 = 16;
 const FEWEST_WRITES: u64 = 100;
 
 /// Faults that begin at a moment; the others are weather.
-const TROUBLES: [FaultKind; 18] = [
+const TROUBLES: [FaultKind; 19] = [
     FaultKind::OneWayCut,
     FaultKind::Partition,
     FaultKind::CrashKeeping,
@@ -46,6 +46,7 @@ const TROUBLES: [FaultKind; 18] = [
     FaultKind::YearsAway,
     FaultKind::RestoredDisk,
     FaultKind::CopiedDisk,
+    FaultKind::RottenByte,
 ];
 
 impl World {
@@ -221,6 +222,7 @@ impl World {
             FaultKind::YearsAway => self.send_away(host),
             FaultKind::RestoredDisk => self.put_back_later(host),
             FaultKind::CopiedDisk => self.copy_by_dice(host),
+            FaultKind::RottenByte => self.rot_by_dice(host),
             FaultKind::ClockDrift
             | FaultKind::LostRequest
             | FaultKind::LostAnswer
@@ -333,6 +335,7 @@ impl World {
         self.queue.retain(|_, event| !is_trouble(event));
         for host in 0..self.hosts.len() {
             self.happen(Event::Relief(host));
+            self.scrub(host);
             self.resume(host);
             self.start_process(host);
             // One that was about to stop has told everybody so: it starts again.
