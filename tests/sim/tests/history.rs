@@ -5,7 +5,7 @@ use std::time::Duration;
 use gossip_cdn_protocol::history::message::Channel;
 use gossip_cdn_protocol::io::{ClientCall, Reply, SayFault};
 use gossip_cdn_sim::World;
-use gossip_cdn_sim::world::Again;
+use gossip_cdn_sim::world::{Again, Unsynced};
 
 const CHANNELS: [Channel; 2] = [Channel::Causal, Channel::Ordered];
 
@@ -97,4 +97,33 @@ fn a_copy_of_a_voters_disk_becomes_a_node_of_its_own_and_nothing_accepted_is_los
         assert_eq!(ids.len(), 4);
         assert_all_alike(&world);
     }
+}
+
+/// More than a voter tells itself: what the others hear they hear as a rumor, or find when they compare histories.
+#[test]
+fn among_forty_nodes_rumors_and_comparisons_bring_everything_everywhere() {
+    const NODES: usize = 40;
+    let mut world = World::calm(1, false);
+    (0..NODES).for_each(|_| _ = world.add());
+    world.founds(0);
+    (0..NODES).for_each(|host| world.start(host));
+    world.run_for(seconds(60));
+    assert!((0..NODES).all(|host| world.voters(host) == 7), "{:?}", world.failure());
+    let said_by_some = |world: &mut World| (0..NODES).step_by(5).for_each(|host| _ = say_all(world, host));
+    (0..NODES).step_by(5).for_each(|host| _ = world.say(host, Channel::Causal, None));
+    world.run_for(seconds(2));
+    assert_eq!((world.messages(), world.history_gap()), ((8, 8), None), "everywhere, in hops of milliseconds or when it is told again");
+    // Some hear no rumor, and a coordinator dies while others speak.
+    let cut = world.split(NODES - 5..NODES);
+    let coordinator = world.coordinator().expect("somebody coordinates");
+    said_by_some(&mut world);
+    world.crash(coordinator, Unsynced::Keep(0));
+    world.run_for(seconds(5));
+    world.start(coordinator);
+    world.mend(cut);
+    world.run_for(seconds(120));
+    assert_all_alike(&world);
+    let (said, delivered) = world.messages();
+    // What the coordinator had just taken, and had not on its disk, nobody was told.
+    assert!(said > 16 && delivered + 2 >= said, "{delivered} of {said}");
 }
