@@ -8,7 +8,9 @@
 pub mod reports;
 mod transfers;
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::rc::Rc;
 use std::time::Duration;
 
 use awc::Client;
@@ -25,6 +27,8 @@ pub use self::transfers::{Courier, Pace, Transfers, frame_head};
 
 /// Largest answer to the question how a node is, in bytes. A guess: it is some 5 KB, and more with every peer that misbehaved.
 const MAX_STATUS: usize = 1 << 20;
+/// Most room made for a request before it is written.
+const MAX_GUESS: usize = 64 << 10;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,6 +48,13 @@ fn client() -> Client {
 #[derive(Clone)]
 pub struct Peers {
     client: Client,
+    written: Rc<RefCell<Option<Written>>>,
+}
+
+/// The request written last, as it stands on the wire. What is proposed to voters goes to each of them alike, and is written once.
+struct Written {
+    request: Envelope<Request>,
+    json: Bytes,
 }
 
 impl std::fmt::Debug for Peers {
@@ -56,15 +67,14 @@ impl Peers {
     /// Must be called, and used, on a thread with a local task set: an arbiter.
     #[expect(clippy::new_without_default, reason = "it matters where it is made")]
     pub fn new() -> Self {
-        Self { client: client() }
+        Self { client: client(), written: Rc::default() }
     }
 
     /// Posts a request to the node at `address`.
     pub fn call(&self, address: String, request: Envelope<Request>) -> impl Future<Output = Result<Envelope<Answer>, CallFault>> + use<> {
-        let peers = self.clone();
+        let (peers, kind, json) = (self.clone(), request.body.kind(), self.write(request));
         async move {
-            let kind = request.body.kind();
-            let body = peers.post(&format!("{address}/gossip/{}", kind.name()), &request, kind.patience()).await?;
+            let body = peers.post(&format!("{address}/gossip/{}", kind.name()), json?, kind.patience()).await?;
             kind.read_answer(&body).map_err(|fault| CallFault::Malformed(fault.to_string()))
         }
     }
@@ -73,7 +83,7 @@ impl Peers {
     pub fn join(&self, address: String, join: Envelope<Join>) -> impl Future<Output = Result<Introduction, CallFault>> + use<> {
         let peers = self.clone();
         async move {
-            let body = peers.post(&format!("{address}/join"), &join, SMALL_CALL).await?;
+            let body = peers.post(&format!("{address}/join"), json(&join, 0)?, SMALL_CALL).await?;
             let answer: Envelope<Introduction> = serde_json::from_slice(&body).map_err(|fault| CallFault::Malformed(fault.to_string()))?;
             if answer.cluster != join.cluster {
                 return Err(CallFault::Refused(format!("it belongs to the cluster {:?}", answer.cluster)));
@@ -92,9 +102,19 @@ impl Peers {
         tokio::time::timeout(patience, call).await.ok().flatten()
     }
 
+    fn write(&self, request: Envelope<Request>) -> Result<Bytes, CallFault> {
+        let mut written = self.written.borrow_mut();
+        if let Some(written) = written.as_ref().filter(|written| written.request == request) {
+            return Ok(written.json.clone());
+        }
+        // One is often about as long as the one before.
+        let json = json(&request, written.as_ref().map_or(0, |written| written.json.len().min(MAX_GUESS)))?;
+        *written = Some(Written { request, json: json.clone() });
+        Ok(json)
+    }
+
     /// Posts a message; the body of a 200. Sending, waiting and reading take `patience` together.
-    async fn post(&self, url: &str, body: &impl Serialize, patience: Duration) -> Result<Bytes, CallFault> {
-        let json = serde_json::to_vec(body).map_err(|fault| CallFault::Malformed(fault.to_string()))?;
+    async fn post(&self, url: &str, json: Bytes, patience: Duration) -> Result<Bytes, CallFault> {
         let request = self.client.post(url).content_type("application/json").no_decompress().timeout(patience).send_body(json);
         let call = async {
             let mut response = request.await.map_err(|fault| {
@@ -117,6 +137,12 @@ impl Peers {
         };
         tokio::time::timeout(patience, call).await.unwrap_or(Err(CallFault::Unreachable))
     }
+}
+
+fn json(body: &impl Serialize, length: usize) -> Result<Bytes, CallFault> {
+    let mut json = Vec::with_capacity(length);
+    serde_json::to_writer(&mut json, body).map_err(|fault| CallFault::Malformed(fault.to_string()))?;
+    Ok(json.into())
 }
 
 /// The problems with which a node or a bootstrap node refuses a message, as their types end.
