@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::history::causal::Causal;
 use crate::history::disk::{Change, Order, Place, Remembered};
 use crate::history::message::{Message, MessageId};
-use crate::history::ordered::Batch;
+use crate::history::ordered::{Batch, takes_its_place};
 use crate::ids::NodeId;
 use crate::planted::{Bug, is_planted};
 use crate::time::WallTime;
@@ -78,12 +78,10 @@ impl Delivery {
         let (slot, batch) = self.decided.pop_front()?;
         let (mut changes, mut places) = (Vec::new(), Vec::new());
         for message in batch.messages() {
-            let next = self.ordered.get(&message.id.origin).map_or(0, |last| *last) + 1;
-            let again = message.id.sequence < next && is_planted(Bug::DeliveredTwice);
-            if message.id.sequence != next && !again {
+            let again = self.is_delivered(message.id) && is_planted(Bug::DeliveredTwice);
+            if !takes_its_place(&mut self.ordered, message.id) && !again {
                 continue;
             }
-            self.ordered.insert(message.id.origin, message.id.sequence);
             self.number += 1;
             let place = self.place(message.id, Some(Order { slot, number: self.number }), now);
             changes.push(Change::Deliver(place, message.clone()));

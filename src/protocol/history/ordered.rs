@@ -16,7 +16,7 @@
 //! 3. A coordinator proposes what the greatest ballot reported for a slot, or, where nothing was reported, a batch of its own.
 //! 4. A voter's answers depend on ballots alone, never on what else it is doing.
 //! 5. A message stands in the order once: a batch's entry whose message stands in an earlier batch is skipped, alike on every node,
-//!    because an origin's messages stand there in their order.
+//!    because an origin's messages stand there in their order ([`takes_its_place`]).
 //! 6. An Update carries the Commit of the slot before it, to whoever was not told: one call, and at a voter one commit to the disk. Voters whose
 //!    messages were decided are told at once, for somebody may wait there; the others within [`UNTOLD`], if no Update comes first.
 //! 7. What is accepted is decided, though its coordinator is gone and nobody has anything else to say: a voter that hears no more of it
@@ -43,7 +43,7 @@ use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
 use coordinating::{Coordinator, Phase};
-pub use steps::{Accepted, Ballot, Batch, Decision, Entry, Step, Vote};
+pub use steps::{Accepted, Ballot, Batch, Decision, Entry, Step, Vote, takes_its_place};
 
 /// Most messages of one batch.
 pub const MAX_BATCH: usize = 1024;
@@ -326,10 +326,12 @@ impl Ordered {
         self.decided = slot;
         self.accepted.retain(|accepted, _| *accepted > slot);
         for message in batch.messages().filter(|_| !is_planted(Bug::DeliveredTwice)) {
-            self.waiting.remove(&message.id);
-            self.handed.remove(&message.id);
-            let last = self.ordered.entry(message.id.origin).or_default();
-            *last = (*last).max(message.id.sequence);
+            takes_its_place(&mut self.ordered, message.id);
+            // What came too early waits on.
+            if self.is_ordered(message.id) {
+                self.waiting.remove(&message.id);
+                self.handed.remove(&message.id);
+            }
         }
         if let Some(next) = batch.next_epoch(&self.epoch) {
             self.epoch = next;

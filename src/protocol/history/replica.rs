@@ -203,8 +203,7 @@ impl Replica {
         let epoch = remembered.epoch.clone().or_else(|| remembered.founding.map(|founding| founding.epoch())).unwrap_or_else(nowhere);
         let mut ordered = remembered.ordered.clone();
         for message in decided.iter().flat_map(|(_, batch)| batch.messages()) {
-            let last = ordered.entry(message.id.origin).or_default();
-            *last = (*last).max(message.id.sequence);
+            ordered::takes_its_place(&mut ordered, message.id);
         }
         let owner = speaking::owner(me, &remembered);
         let (speech, kept) = Speech::new(me, &remembered);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::history::epoch::Epoch;
-use crate::history::message::Message;
+use crate::history::message::{Message, MessageId};
 use crate::ids::{ContentHash, NodeId};
 
 /// Who proposes, and how often it was tried. A greater one takes over.
@@ -94,6 +94,17 @@ impl Batch {
             Entry::Epoch(_) => None,
         })
     }
+}
+
+/// Whether an ordered message takes its place behind the last of its origin's. One that stands there already, or that comes too early, as in no
+/// honest coordinator's batch, is passed over alike everywhere.
+pub fn takes_its_place(last: &mut BTreeMap<NodeId, u64>, id: MessageId) -> bool {
+    let last = last.entry(id.origin).or_default();
+    let is_next = id.sequence == *last + 1;
+    if is_next {
+        *last = id.sequence;
+    }
+    is_next
 }
 
 /// A batch that a voter has under a ballot.
@@ -199,7 +210,7 @@ pub enum Vote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::message::{Body, Channel, MessageId};
+    use crate::history::message::{Body, Channel};
     use crate::record::tests::node;
     use crate::time::WallTime;
 

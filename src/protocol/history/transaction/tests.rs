@@ -603,3 +603,26 @@ fn an_own_message_is_taken_however_many_of_others_wait() {
     assert!(voter.machine.on_message(message(ME, Channel::Ordered, 1, &[]), Instant(0)));
     voter.machine.check();
 }
+
+#[test]
+fn what_stands_in_a_batch_too_early_waits_on_and_is_delivered_in_its_place() {
+    let early = message(OTHER, Channel::Ordered, 2, &[]);
+    let mut voter = Voter::new();
+    assert!(voter.machine.on_message(early.clone(), Instant(0)));
+    voter.machine.on_decided(Instant(0), 1, batch(OTHER, 2), &mut vec![]);
+    assert!(!voter.machine.is_ordered(early.id) && voter.machine.known(early.id).is_some(), "its place is behind the first");
+    voter.machine.on_decided(Instant(0), 2, batch(OTHER, 1), &mut vec![]);
+    voter.machine.on_decided(Instant(0), 3, batch(OTHER, 2), &mut vec![]);
+    assert!(voter.machine.is_ordered(early.id) && voter.machine.known(early.id).is_none());
+
+    // What is decided and what is delivered go by the same rule, and so does a node that starts again.
+    let (mut member, page) = Member::waiting();
+    let slots = [2, 1, 2, 1, 3].map(|sequence| batch(OTHER, sequence));
+    let pieces = (1..).zip(slots).map(|(slot, batch)| crate::history::talk::Piece::Slot(slot, batch)).collect();
+    let did = member.is_answered(page, Some(HistoryAnswer::Update(Update { pieces, next: None })));
+    let delivered =
+        did.iter().filter_map(|effect| if let replica::Effect::Delivered(place) = effect { Some(place.id.sequence) } else { None });
+    assert_eq!(delivered.collect::<Vec<_>>(), [1, 2, 3]);
+    let again = Replica::new(node(ME), MAX_VOTERS, &member.disk, member.now).expect("opens");
+    assert_eq!((member.replica.number(), again.number(), again.decided()), (3, 3, 5));
+}
