@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, synchronised ──> answers
-//!                                                       │ messages alone            │
-//!                                                       └──> journal, one fsync ──> answers; in the tables with many others
+//!                                                       │ most of the time
+//!                                                       └──> journal, one fsync ──> answers; in the tables at once, or with many others
 //!  clients' bytes ──> Upload ───────────┐
 //!  peers' bytes ────> Incoming ─────────┴──> files, durable before their rows; unlinked when nobody claims them
 //!  readers ─────────> short read transactions, open files
@@ -28,7 +28,7 @@
 //! | `scrub` | what a scrub needs of the store |
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
-//! | `journal` | what is durable before the database has it |
+//! | `journal`, `replay` | what is durable before the database has it so; records and payloads in it |
 //! | `base`, `overlay`, `condition`, `faults` | the database's file: opened, failed, read without being written, opened again |
 //! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
@@ -53,6 +53,7 @@ mod opening;
 mod overlay;
 mod payloads;
 mod pins;
+mod replay;
 mod rows;
 mod scrub;
 mod tables;

@@ -71,15 +71,21 @@ impl Base {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Lets the last commit be read, and nothing be written.
-    pub(super) fn read_on(&self, path: PathBuf) {
-        self.close();
+    /// Lets the last commit on disk be read, with what `fill` puts above it, and nothing be written.
+    pub(super) fn read_on(&self, path: PathBuf, fill: impl FnOnce(&Database) -> Result<(), Error>) {
+        // Who wants to read waits.
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *place = None;
         let overlaid = File::open(path).map_err(Error::Io).and_then(|file| {
             forget_cached(&file);
-            Ok(self.build(Overlay::of(file)?)?)
+            let database = self.build(Overlay::of(file)?)?;
+            if let Err(error) = fill(&database) {
+                tracing::warn!(%error, "the last of what was written cannot be read before the database is open again");
+            }
+            Ok(database)
         });
         match overlaid {
-            Ok(database) => self.put(database),
+            Ok(database) => *place = Some(database),
             Err(error) => tracing::warn!(%error, "the database cannot even be read"),
         }
     }

@@ -4,7 +4,7 @@
 //! DIR/store.json     the card: format and cluster, readable before anything else is touched
 //! DIR/lock           held for as long as a store is open
 //! DIR/store.redb     records, small payloads, members, messages, the key of the node
-//! DIR/journal        changes of the message history that are not in store.redb yet
+//! DIR/journal        what store.redb does not have durably yet
 //! DIR/payloads/ab/   large payloads: <hash> and its tree <hash>.obao, by the first byte of the hash
 //! DIR/partial/       large payloads of which some bytes are here: <hash>.<size>.<n> and its tree beside it
 //! DIR/tmp/           what is on its way from clients; emptied at start
@@ -145,7 +145,7 @@ impl Folder {
         self.dir.join("store.redb")
     }
 
-    /// The journal of the message history.
+    /// The journal.
     pub(super) fn journal(&self) -> PathBuf {
         self.dir.join("journal")
     }

@@ -153,6 +153,19 @@ impl Journal {
         Ok(())
     }
 
+    /// The bodies of what was appended since the restart, with their sequences.
+    pub(super) fn bodies(&self) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        let mut bytes = vec![0; self.offset];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        let (mut bodies, mut offset) = (Vec::new(), 0);
+        while let Some(body) = self.body_at(&bytes, offset, 0..=self.sequence) {
+            let sequence = bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            bodies.push((sequence, body.to_vec()));
+            offset += blocks(body.len());
+        }
+        Ok(bodies)
+    }
+
     /// Everything appended so far is durable elsewhere: what follows is written over it.
     pub(super) fn restart(&mut self) {
         self.offset = 0;

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use gossip_cdn_protocol::ContentHash;
 use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::item::ItemHasher;
-use redb::{Database, Error, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{Database, Durability, Error, ReadableDatabase, ReadableTable, TableHandle};
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
@@ -32,7 +32,7 @@ use super::tables::{self, Tables};
 use super::traffic::Traffic;
 use super::verified::Verified;
 use super::writer::{Queue, Request};
-use super::{Identity, OpenError, Options, Shared, Usage, indexes, lock, unless_damaged};
+use super::{Identity, OpenError, Options, Shared, Usage, indexes, lock, replay, unless_damaged};
 
 pub(super) fn open(dir: &Path, options: Options, faults: Faults) -> Result<(Shared, mpsc::Receiver<Request>, Journal), OpenError> {
     let folder = Folder::claim(dir, &options.cluster, faults.clone())?;
@@ -133,7 +133,10 @@ fn database(folder: &Folder, base: &Base) -> Result<Database, OpenError> {
 struct Found {
     journal: Journal,
     key: [u8; 32],
+    /// What the history changed.
     changes: Vec<Change>,
+    /// Bodies of [`replay`].
+    rows: Vec<Vec<u8>>,
 }
 
 fn journal(folder: &Folder, database: &Database, options: &Options) -> Result<Found, Error> {
@@ -145,20 +148,39 @@ fn journal(folder: &Folder, database: &Database, options: &Options) -> Result<Fo
         return Err(Error::Corrupted("the journal of the message history is gone".to_owned()));
     }
     let key = known.unwrap_or_else(|| blake3::derive_key("gossip-cdn 2026 journal of the message history", &options.fresh_key));
-    let sequence = if known.is_some() { tables::journaled(&database.begin_read()?)? } else { 0 };
+    let (sequence, replayed) = match known {
+        Some(_) => (tables::journaled(&database.begin_read()?)?, tables::replayed(&database.begin_read()?)?),
+        None => (0, 0),
+    };
     let (journal, bodies) = Journal::open(&path, key, sequence, CAPACITY, folder.faults().clone())?;
     if !is_there {
         folder.sync()?;
     }
+    let (rows, told): (Vec<_>, Vec<_>) = (sequence..).zip(bodies).partition(|(_, body)| replay::is_rows(body));
+    let rows = not_replayed(rows, replayed);
     let mut changes = Vec::new();
-    if !bodies.is_empty() {
+    if !told.is_empty() {
         let front = Front::of(database.begin_read()?)?;
         let mut front = front.ok_or_else(|| Error::Corrupted("the journal is of a message history that there is not".to_owned()))?;
-        for body in bodies {
+        for (_, body) in told {
             changes.extend(history::read(&body, &mut front)?);
         }
     }
-    Ok(Found { journal, key, changes })
+    Ok(Found { journal, key, changes, rows })
+}
+
+fn not_replayed(bodies: Vec<(u64, Vec<u8>)>, replayed: u64) -> Vec<Vec<u8>> {
+    bodies.into_iter().filter(|(sequence, body)| *sequence >= replayed && replay::is_rows(body)).map(|(_, body)| body).collect()
+}
+
+/// Lets what the journal has of records and payloads be read in a database that writes nothing to the disk.
+pub(super) fn read_on(database: &Database, bodies: Vec<(u64, Vec<u8>)>) -> Result<(), Error> {
+    let rows = not_replayed(bodies, tables::replayed(&database.begin_read()?)?);
+    let usage = tables::meta(&database.begin_read()?, tables::USAGE)?.unwrap_or_default();
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    replay::replay(&transaction, &rows, usage)?;
+    Ok(transaction.commit()?)
 }
 
 fn journal_key(database: &Database) -> Result<Option<[u8; 32]>, Error> {
@@ -205,15 +227,19 @@ fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &It
     let identity = Identity::new(secret, lives.saturating_add(1));
     let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
     let mut usage: Usage = usage.unwrap_or_default();
-    let unowned = unowned(&tables)?;
-    if keeping == Unowned::Dropped {
-        drop_unowned(&mut tables, &unowned, &mut usage)?;
-    }
     let mut mended = Mended::default();
     if !damaged.is_empty() {
         mended = rows::mend(&mut tables, hasher, &damaged, &mut usage)?;
     } else if !knows_conflicts {
         indexes::find_conflicts(&mut tables, &mut usage)?;
+    }
+    drop(tables);
+    usage = replay::replay(&transaction, &found.rows, usage)?;
+    let mut tables = Tables::open(&transaction)?;
+    // Only now: what claims them may have been in the journal.
+    let unowned = unowned(&tables)?;
+    if keeping == Unowned::Dropped {
+        drop_unowned(&mut tables, &unowned, &mut usage)?;
     }
     tables.write_identity(&identity)?;
     tables.meta.insert(tables::JOURNAL_KEY, &found.key[..])?;

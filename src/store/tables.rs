@@ -72,6 +72,9 @@ pub(super) const JOURNAL_KEY: &str = "journal_key";
 /// In [`META`]: the sequence of the first record of the journal that the tables do not have, 8 bytes.
 pub(super) const JOURNALED: &str = "journaled";
 
+/// In [`META`]: the sequence of the first record of the journal whose rows the tables do not have, 8 bytes; not below [`JOURNALED`] while it counts.
+pub(super) const REPLAYED: &str = "replayed";
+
 /// In [`META`]: how far the scrub is, JSON.
 pub(super) const SCRUB: &str = "scrub";
 
@@ -211,7 +214,16 @@ pub(super) fn meta<T: serde::de::DeserializeOwned>(transaction: &ReadTransaction
 
 /// The sequence of the first record of the journal that the tables do not have.
 pub(super) fn journaled(transaction: &ReadTransaction) -> Result<u64, Error> {
-    let row = transaction.open_table(META)?.get(JOURNALED)?.map(|row| row.value().try_into().map(u64::from_be_bytes));
+    sequence(transaction, JOURNALED)
+}
+
+/// The sequence of the first record of the journal whose rows the tables do not have.
+pub(super) fn replayed(transaction: &ReadTransaction) -> Result<u64, Error> {
+    sequence(transaction, REPLAYED)
+}
+
+fn sequence(transaction: &ReadTransaction, name: &str) -> Result<u64, Error> {
+    let row = transaction.open_table(META)?.get(name)?.map(|row| row.value().try_into().map(u64::from_be_bytes));
     row.transpose().map(Option::unwrap_or_default).map_err(|_| Error::Corrupted("a sequence is not of 8 bytes".to_owned()))
 }
 

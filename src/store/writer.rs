@@ -1,14 +1,15 @@
 //! The one writer: takes requests from a bounded queue, commits them in batches, then answers them all (group commit).
 //!
-//! A batch that changes nothing but the message history goes into the journal, and into the database with many others when the journal has become
-//! long, when a batch comes that does not fit into it, and at the end. Any other batch goes into the database, with what it has of the history.
+//! A batch goes into the journal: one of messages is then read from memory, one of records and payloads is committed without waiting for the disk. The
+//! database has it durably with many others: when the journal has become long, when a batch comes that does not fit into it or has something that
+//! the journal does not take ([`super::replay`]), and at the end.
 //!
 //! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
 //! 2. A request is answered only after its commit is on disk. Then readers see it.
 //! 3. After a fault nothing more is written: the batch and everything behind it get that fault, until the store is opened again at somebody's
 //!    wish ([`super::Store::reopen`]). What was queued before that wish is not written after it.
-//! 4. Files are unlinked only after the commit that removed their rows.
-//! 5. The database takes changes of the history in their order: with any of them it takes all that the journal has before.
+//! 4. Files are unlinked only after the commit that removed their rows, on disk in the database itself.
+//! 5. The database takes what the journal has in its order: every commit that is on disk takes all that is before it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use gossip_cdn_protocol::history::disk::Change;
 use gossip_cdn_protocol::{ContentHash, Persist, StoreFault};
-use redb::{Error, WriteTransaction};
+use redb::{Database, Durability, Error, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Batch, Damaged, Outcome};
@@ -26,8 +27,8 @@ use super::damage::Noted;
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
-use super::tables::Tables;
-use super::{Shared, Usage, fault, lock, opening, unless_damaged};
+use super::tables::{self, Tables};
+use super::{Shared, Usage, fault, lock, opening, replay, unless_damaged};
 
 /// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
 const QUEUE: usize = 2048;
@@ -217,7 +218,8 @@ impl Writer {
         shared.database.condition().ail(Ailment::of(error));
         // What was condemned is not collected, and who waits for that goes on to be refused.
         shared.pins.spare_all();
-        shared.database.read_on(shared.folder.database());
+        let journaled = |database: &Database| opening::read_on(database, self.journal.bodies().map_err(Error::Io)?);
+        shared.database.read_on(shared.folder.database(), journaled);
         let why = shared.database.condition().ailment().map_or_else(|| error.to_string(), |ailment| ailment.why);
         self.fault = Some(StoreFault(why));
     }
@@ -356,24 +358,42 @@ impl Writer {
 
     fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>, noted: &Noted) -> Result<Outcome, Error> {
         let mut transaction = self.shared.database.begin_write()?;
-        transaction.set_quick_repair(true);
         let usage = lock(&self.shared.usage).clone();
-        let tells = batch.iter().any(|request| !request.history().is_empty());
+        let is_asked_for = released.is_empty() && noted.is_empty();
         let outcome = if released.is_empty() && noted.is_empty() && batch.iter().all(Request::is_history_alone) {
             // The other tables are left alone.
             Outcome { usage, ..Outcome::default() }
         } else {
             self.change(&transaction, batch, usage, released, noted)?
         };
-        if tells {
+        // What is collected must not come back from the journal.
+        if is_asked_for && outcome.collected.is_empty() && self.journal_rows(batch)? {
+            transaction.set_durability(Durability::None)?;
+            transaction.open_table(tables::META)?.insert(tables::REPLAYED, &self.journal.sequence().to_be_bytes()[..])?;
+            transaction.commit()?;
+        } else {
+            transaction.set_quick_repair(true);
             self.write_history(&transaction, batch)?;
-        }
-        transaction.commit()?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
-        if tells {
+            transaction.commit()?;
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
             self.on_settled();
         }
         Ok(outcome)
+    }
+
+    /// Puts the records and payloads of a batch into the journal. False: it has something else, or does not fit; nothing was written.
+    fn journal_rows(&mut self, batch: &[Request]) -> Result<bool, Error> {
+        // Before they are put into one piece.
+        if batch.iter().map(Request::weight).sum::<usize>() > MAX_RECORD {
+            return Ok(false);
+        }
+        let Some(bytes) = replay::to_bytes(batch) else { return Ok(false) };
+        if bytes.is_empty() {
+            return Ok(true);
+        }
+        let is_there = bytes.len() <= MAX_RECORD && self.journal.append(&bytes)?;
+        self.shared.commits.fetch_add(u64::from(is_there), Ordering::Relaxed);
+        Ok(is_there)
     }
 
     /// What a batch changes beside the history.
@@ -466,9 +486,9 @@ impl Drop for Writer {
 mod tests {
     use gossip_cdn_protocol::history::disk::{Founding, HistoryStore as _};
     use gossip_cdn_protocol::history::message::{Body, Channel, Frontier, Message, MessageId};
-    use gossip_cdn_protocol::{Record, WallTime};
+    use gossip_cdn_protocol::{Content, Record, WallTime};
 
-    use super::super::fixture::{Fixture, blob, content, node, noise, options, persist, start, write};
+    use super::super::fixture::{Fixture, blob, content, copy_dir, files, node, noise, options, persist, start, write};
     use super::super::{Store, tables};
     use super::*;
 
@@ -647,5 +667,59 @@ mod tests {
             assert_eq!(opened.store.blob(blob(1)).unwrap(), Some(record));
             assert_eq!(opened.bytes(ContentHash::of(&bytes)), Some(bytes));
         }
+    }
+
+    #[tokio::test]
+    async fn a_payload_and_its_record_come_back_from_two_records_of_the_journal() {
+        for size in [10, 300_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+            let bytes = noise(size, 1);
+            let mut upload = store.upload();
+            upload.write(bytes.clone().into()).await.unwrap();
+            let stored = upload.finish().await.unwrap();
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            let durable = store.persist(persist(&[(blob(1), &record)])).await;
+            let mut crashes = Vec::new();
+            for _ in 0..2 {
+                let request = writer.requests.try_recv().unwrap();
+                writer.write(vec![request]);
+                let copy = tempfile::tempdir().unwrap();
+                copy_dir(dir.path(), copy.path());
+                crashes.push(Fixture::at(copy).unwrap());
+            }
+            assert_eq!((durable.await.unwrap(), writer.journal.bodies().unwrap().len()), (Ok(()), 2));
+            assert_eq!(crashes[0].bytes(stored.hash), None, "nobody claimed it");
+            assert!(crashes[0].files("payloads").is_empty());
+            assert_eq!((crashes[1].bytes(stored.hash), crashes[1].store.blob(blob(1)).unwrap()), (Some(bytes), Some(record)));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_unlinked_is_gone_from_the_database_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let bytes = noise(300_000, 1);
+        let mut upload = store.upload();
+        upload.write(bytes.clone().into()).await.unwrap();
+        let stored = upload.finish().await.unwrap();
+        let record = write(&Record::default(), 1, 5, content(&bytes, None));
+        drop(store.persist(persist(&[(blob(1), &record)])).await);
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        writer.write(batch);
+        assert_eq!(writer.journal.bodies().unwrap().len(), 1);
+        drop(stored);
+        let deleted = write(&record, 1, 6, Content::Tombstone);
+        drop(store.persist(persist(&[(blob(1), &deleted)])).await);
+        let head = writer.requests.try_recv().unwrap();
+        writer.write(vec![head]);
+        assert!(writer.journal.bodies().unwrap().is_empty(), "the database has everything");
+        assert!(files(&dir.path().join("payloads")).is_empty());
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        let crashed = Fixture::at(copy).unwrap();
+        assert_eq!(crashed.store.blob(blob(1)).unwrap(), Some(deleted));
+        assert_eq!(crashed.store.usage(), store.usage());
     }
 }

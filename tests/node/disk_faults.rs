@@ -94,6 +94,7 @@ fn heals(is_journal_there: bool) {
     node.get("/readyz").problem(503);
     let health = node.get("/healthz");
     assert!(health.status == 200 && health.text().starts_with("ailing: ") && health.text().contains("space"), "{}", health.text());
+    eventually("what is here is read", || node.get(&stored[0].0).status == 200);
     check(&node, &stored);
     node.put("/c.txt", b"c").problem(507);
     node.delete(&stored[1].0).problem(503);
