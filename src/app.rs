@@ -3,7 +3,7 @@
 //! The only place that makes threads and runtimes. A node has, beside the HTTP workers, three threads: the store's one writer, the
 //! driver of the core, and the courier of payloads.
 //!
-//! Stopping: streams of events end, no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
+//! Stopping: streams of events end, nobody waits for other nodes any more, no new connections, requests in flight end, commits in flight end, the core says goodbye, the store is closed last.
 
 mod demo;
 mod open_files;
@@ -167,9 +167,10 @@ impl RunningNode {
     /// Stops it: connections, commits, farewells, the store, in this order.
     pub async fn stop(self) {
         self.streams.end();
+        // What follows takes as long as the bytes that are on their way. A driver that has ended has nobody waiting.
+        self.driver.conclude().await.ok();
         self.server.stop(true).await;
         self.tasks.close();
-        // A write that waits for copies elsewhere is answered only when the core leaves.
         drop(tokio::time::timeout(COMMITS, self.tasks.wait()).await);
         if self.driver.leave().await.is_ok() {
             // However it ends, the store is closed next.

@@ -210,6 +210,11 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
+    /// Lets no client wait for other nodes any more: this node is about to stop.
+    pub async fn conclude(&self) -> Result<(), Stopped> {
+        self.command(Command::Conclude).await.map(|_| ())
+    }
+
     /// Says goodbye to the other nodes and ends the driver.
     pub async fn leave(&self) -> Result<(), Stopped> {
         self.command(Command::Leave).await.map(|_| ())

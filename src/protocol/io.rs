@@ -237,7 +237,9 @@ pub enum Command {
     Members,
     /// That member, dead or gone, will not come back.
     Forget(NodeId),
-    /// This node is about to stop.
+    /// This node is about to stop: from now on no client waits for other nodes. Who waits for copies or a delivery is told what was reached.
+    Conclude,
+    /// This node stops.
     Leave,
 }
 
@@ -375,6 +377,8 @@ pub enum Reply {
     Members(Vec<MemberView>),
     /// To [`Command::Forget`]: the claim, durable here, as it now spreads.
     Forget(Result<Member, ForgetFault>),
+    /// To [`Command::Conclude`].
+    Concluded,
     /// To [`Command::Leave`].
     Left,
 }

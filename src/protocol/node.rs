@@ -195,6 +195,8 @@ pub struct Node<S> {
     next_exchange: Instant,
     next_refill: Instant,
     refill_after: Option<crate::ids::ContentHash>,
+    /// No client waits for other nodes any more.
+    concluding: bool,
     leaving: bool,
     stopped: Option<StoreFault>,
 }
@@ -260,6 +262,7 @@ impl<S: Store> Node<S> {
             next_exchange: now.instant,
             next_refill: now.instant,
             refill_after: None,
+            concluding: false,
             leaving: false,
             stopped: None,
         })
@@ -395,7 +398,7 @@ impl<S: Store> Node<S> {
         }
         if let Some((call, written, key, copying)) = after.write {
             self.push_fresh(key, &[]);
-            if copying.wanted > 1 && !self.leaving && self.renounced.is_none() {
+            if copying.wanted > 1 && !self.concluding && !self.leaving && self.renounced.is_none() {
                 self.copies.wait(call, written, key, copying.wanted, now.instant, now.instant + copying.timeout);
             } else {
                 out.push(Output::Reply(call, Reply::Write(Ok(written))));
@@ -431,11 +434,16 @@ impl<S: Store> Node<S> {
     /// none.
     fn let_go(&mut self, out: &mut Outbox) {
         self.end_vouches(Instant(u64::MAX), out);
-        for (call, written) in self.copies.on_deadline(Instant(u64::MAX)) {
-            out.push(Output::Reply(call, Reply::Write(Ok(written))));
-        }
+        self.settle_copies(out);
         for call in self.transfers.drop_all() {
             out.push(Output::Reply(call, Reply::Want(Err(NoHolder))));
+        }
+    }
+
+    /// Who waits for copies is told how many there are.
+    fn settle_copies(&mut self, out: &mut Outbox) {
+        for (call, written) in self.copies.on_deadline(Instant(u64::MAX)) {
+            out.push(Output::Reply(call, Reply::Write(Ok(written))));
         }
     }
 
@@ -500,6 +508,7 @@ fn refuse(fault: &StoreFault, key_taken: bool, input: Input, cluster: &str, out:
         }
         Input::Command(call, Command::Want(_)) => out.push(Output::Reply(call, Reply::Want(Err(NoHolder)))),
         Input::Command(call, Command::Holders(_)) => out.push(Output::Reply(call, Reply::Holders(None))),
+        Input::Command(call, Command::Conclude) => out.push(Output::Reply(call, Reply::Concluded)),
         Input::Command(call, Command::Leave) => out.push(Output::Reply(call, Reply::Left)),
         Input::Command(call, Command::Introduce(_)) => {
             out.push(Output::Reply(call, Reply::Introduce(Err(CallFault::Refused(fault.to_string())))));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ureq::http;
 
@@ -182,14 +183,21 @@ fn a_node_put_back_from_a_backup_takes_a_new_key_and_keeps_its_blobs() {
 fn a_node_stops_though_a_write_waits_for_copies_that_nobody_will_make() {
     let mut node = Node::alone();
     let url = node.server.url.clone();
-    let waiting = std::thread::spawn(move || {
-        // It may be answered with the copies there are, or its connection may close first.
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
-        agent.put(format!("{url}/x.bin?copies=2&timeout=300")).send(&b"x"[..]).is_ok()
-    });
+    let send = |method: &'static str, path: &'static str| {
+        let url = format!("{url}{path}");
+        std::thread::spawn(move || gossip_cdn_cluster::send(method, &url, &[("accept", "application/json")], Some(b"x")))
+    };
+    let writing = send("PUT", "/x.bin?copies=2&timeout=300");
+    let saying = send("POST", "/messages?channel=ordered&wait=delivered&timeout=300");
     eventually("the write is on disk", || node.get("/blobs").json()["blobs"].as_array().unwrap().len() == 1);
+    eventually("the message is on disk", || node.get("/messages?status=pending").json()["messages"].as_array().unwrap().len() == 1);
+    let asked = Instant::now();
     assert!(node.server.terminate().success());
-    waiting.join().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(8), "it waited for others: {:?}", asked.elapsed());
+    let written = writing.join().unwrap();
+    assert_eq!((written.status, &written.json()["copies"]), (202, &1.into()));
+    let said = saying.join().unwrap();
+    assert_eq!((said.status, &said.json()["status"]), (202, &"pending".into()));
     node.restart();
     assert_eq!(node.get("/blobs").json()["blobs"].as_array().unwrap().len(), 1);
 }

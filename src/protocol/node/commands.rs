@@ -44,6 +44,7 @@ impl<S: Store> Node<S> {
             Command::AdoptHistory(id) => self.on_adopt(now, call, id, out),
             Command::Members => out.push(Output::Reply(call, Reply::Members(self.members_seen(now)))),
             Command::Forget(id) => self.on_forget(now, call, id, out),
+            Command::Conclude => self.on_conclude(call, out),
             Command::Leave => self.on_leave(call, out),
         }
         Ok(())
@@ -194,6 +195,13 @@ impl<S: Store> Node<S> {
                 out.push(Output::Persist(Persist { token, members: vec![member], ..Persist::default() }));
             }
         }
+    }
+
+    fn on_conclude(&mut self, call: ClientCall, out: &mut Outbox) {
+        self.concluding = true;
+        self.settle_copies(out);
+        self.conclude_sayings(out);
+        out.push(Output::Reply(call, Reply::Concluded));
     }
 
     fn on_leave(&mut self, call: ClientCall, out: &mut Outbox) {

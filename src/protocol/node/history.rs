@@ -170,6 +170,14 @@ impl<S: Store> Node<S> {
         }
     }
 
+    /// Who waits for a delivery is told that the message is durable, now or when it is.
+    pub(super) fn conclude_sayings(&mut self, out: &mut Outbox) {
+        for (_, id) in std::mem::take(&mut self.telling.ends) {
+            self.tell_client(id, None, out);
+        }
+        self.telling.waiting.values_mut().for_each(|waiting| waiting.until = None);
+    }
+
     fn on_accepted(&mut self, id: MessageId, out: &mut Outbox) {
         let Some(waiting) = self.telling.waiting.get_mut(&id) else { return };
         waiting.durable = true;
@@ -194,7 +202,7 @@ impl<S: Store> Node<S> {
             return;
         }
         let Say { channel, media_type, body, wait } = say;
-        let until = wait.map(|wait| now.instant + wait);
+        let until = wait.filter(|_| !self.concluding).map(|wait| now.instant + wait);
         match self.with_history(now, out, |replica, world, out| replica.on_local(world, channel, media_type, body, out)) {
             Ok(id) => {
                 self.telling.waiting.insert(id, Waiting { call, until, durable: false });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gossip_cdn_protocol::io::{ClientCall, Counters, ForgetFault, Reply, WriteFault, Written};
+use gossip_cdn_protocol::history::message::{Body, Channel};
+use gossip_cdn_protocol::io::{ClientCall, Counters, ForgetFault, Reply, Said, Say, WriteFault, Written};
 use gossip_cdn_protocol::{BlobId, Command, Content, MemberState, Record};
 use gossip_cdn_sim::world::Unsynced;
 use gossip_cdn_sim::{Wish, World};
@@ -217,6 +218,30 @@ fn a_leaving_node_rests_and_answers_who_waits() {
     let late = world.write(0, Wish::put(Some(blob(2)), 2, 1000).copies(5, seconds(600)));
     world.run_for(seconds(5));
     assert!(matches!(reply(&mut world, late), Some(Reply::Write(Ok(_)))));
+    assert_eq!(world.failure(), None);
+}
+
+#[test]
+fn a_node_that_is_about_to_stop_lets_nobody_wait_for_others_and_goes_on() {
+    let mut world = network(2);
+    let say = |wait| Command::Say(Say { channel: Channel::Ordered, media_type: "text/plain".into(), body: Body::Text("x".into()), wait });
+    // Nobody founded a history, so nothing is delivered.
+    let saying = world.ask(0, say(Some(seconds(300))));
+    let waiting = world.write(0, Wish::put(Some(blob(1)), 1, 1000).copies(5, seconds(600)));
+    world.run_for(seconds(5));
+    assert_eq!((reply(&mut world, waiting), reply(&mut world, saying)), (None, None));
+    let concluded = world.ask(0, Command::Conclude);
+    assert_eq!(reply(&mut world, concluded), Some(Reply::Concluded));
+    let Some(Reply::Write(Ok(written))) = reply(&mut world, waiting) else { panic!("it waits for ever") };
+    assert_eq!(written.copies, 2);
+    assert!(matches!(reply(&mut world, saying), Some(Reply::Say(Ok(Said { place: None, .. })))));
+    let late = world.write(0, Wish::put(Some(blob(2)), 2, 1000).copies(5, seconds(600)));
+    let said = world.ask(0, say(Some(seconds(300))));
+    world.run_for(seconds(1));
+    assert!(matches!(reply(&mut world, late), Some(Reply::Write(Ok(Written { copies: 1, .. })))), "it does not begin to wait");
+    assert!(matches!(reply(&mut world, said), Some(Reply::Say(Ok(Said { place: None, .. })))));
+    world.run_for(seconds(10));
+    assert!(world.holds_winner(1, blob(2)), "what it took goes to others until it leaves");
     assert_eq!(world.failure(), None);
 }
 

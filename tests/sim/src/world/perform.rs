@@ -160,6 +160,7 @@ impl World {
                 Reply::AdoptHistory(result) => format!("adopted: {}", result.is_ok()),
                 Reply::Members(members) => format!("{} members", members.len()),
                 Reply::Forget(result) => format!("forgotten: {}", result.is_ok()),
+                Reply::Concluded => "concluded".into(),
                 Reply::Left => "left".into(),
             };
             self.note(Some(number), format_args!("answers c{}: {text}", call.0));
