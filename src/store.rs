@@ -77,7 +77,7 @@ use gossip_cdn_protocol::sketch::SketchHasher;
 use gossip_cdn_protocol::store::Missing;
 use gossip_cdn_protocol::summary::Summary;
 use gossip_cdn_protocol::{BlobId, ContentHash, Member, NodeId, Persist, Record, StoreFault};
-use redb::Error;
+use redb::{Error, ReadTransaction};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -338,6 +338,12 @@ impl Store {
         gossip_cdn_protocol::Store::record(self, self.key(blob))
     }
 
+    /// What is committed at this moment: a record and its payload with one look at the database.
+    pub fn moment(&self) -> Result<Moment, StoreFault> {
+        let transaction = reading(|| self.shared.database.begin_read())?;
+        Ok(Moment { shared: Arc::clone(&self.shared), transaction })
+    }
+
     /// A page of blobs.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage, ListFault> {
         let page = || {
@@ -441,13 +447,32 @@ impl Store {
     }
 }
 
+/// The store as of one moment. To be dropped soon: pages of that moment are not used again before.
+pub struct Moment {
+    shared: Arc<Shared>,
+    transaction: ReadTransaction,
+}
+
+impl Moment {
+    /// The record of a blob.
+    pub fn blob(&self, blob: BlobId) -> Result<Option<Record>, StoreFault> {
+        reading(|| record(&self.transaction, self.shared.hasher.key(blob)))
+    }
+
+    /// A payload, as [`Store::payload`] gives it.
+    pub fn payload(self, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
+        payloads::open_as_of(&self.shared, Some(self.transaction), hash)
+    }
+}
+
+fn record(transaction: &ReadTransaction, key: RecordKey) -> Result<Option<Record>, Error> {
+    let table = transaction.open_table(tables::RECORDS)?;
+    table.get(&tables::key_bytes(key))?.map(|row| encoding::record_of(row.value())).transpose()
+}
+
 impl gossip_cdn_protocol::Store for Store {
     fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
-        let read = || -> Result<Option<Record>, Error> {
-            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
-            table.get(&tables::key_bytes(key))?.map(|row| encoding::record_of(row.value())).transpose()
-        };
-        reading(read)
+        reading(|| record(&self.shared.database.begin_read()?, key))
     }
 
     fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {

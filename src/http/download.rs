@@ -110,7 +110,8 @@ async fn serve(request: &HttpRequest, context: &Context, heads: &Heads, id: &str
     let started = Instant::now();
     let blob = id.parse::<BlobId>()?;
     let wanted = query.version.as_deref().map(str::parse::<VersionId>).transpose()?;
-    let record = context.store.blob(blob)?.ok_or(Fault::Unknown(blob))?;
+    let moment = context.store.moment()?;
+    let record = moment.blob(blob)?.ok_or(Fault::Unknown(blob))?;
     let version = choose(&record, wanted).ok_or(if wanted.is_some() { Fault::NoSuchVersion } else { Fault::Unknown(blob) })?;
     let payload = version.content.payload().ok_or(Fault::Deleted(version.id()))?;
     let save = query.download.as_deref().is_some_and(is_set);
@@ -130,7 +131,9 @@ async fn serve(request: &HttpRequest, context: &Context, heads: &Heads, id: &str
     }
     let parts = parts_of(request.headers(), payload)?;
     let looked_up = started.elapsed();
-    let found = find(context, &selected, parts.first().map_or(0, |part| part.start)).await?;
+    // The moment ends here: what is waited for from now on may take long.
+    let here = moment.payload(payload.hash)?;
+    let found = find(context, &selected, here, parts.first().map_or(0, |part| part.start)).await?;
 
     let mut answer = HttpResponse::build(if parts.is_empty() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT });
     heads.describe(&mut answer, selected.subject(), found.cache_status());
@@ -238,10 +241,10 @@ fn inline(bytes: &Bytes, part: &Range<u64>) -> Bytes {
     bytes.slice(at(part.start)..at(part.end))
 }
 
-/// Finds the payload here, or has it fetched and waits for its first byte.
-async fn find(context: &Context, selected: &Selected<'_>, from: u64) -> Result<Found, Fault> {
+/// Takes the payload that is here, or has it fetched and waits for its first byte.
+async fn find(context: &Context, selected: &Selected<'_>, here: Option<PayloadReader>, from: u64) -> Result<Found, Fault> {
     let wanted = || Wanted::new(context, selected.payload, selected.blob);
-    if let Some(reader) = context.store.payload(selected.payload.hash)? {
+    if let Some(reader) = here {
         // The store checks no more than what is read, and it is too late for a problem once that was promised.
         let is_right = match &reader {
             PayloadReader::Unread(reading) if reading.size() == selected.payload.size && from < reading.size() => {
@@ -320,7 +323,7 @@ mod tests {
         let record = Record::default();
         let blob = BlobId(Uuid::nil());
         let selected = Selected { record: &record, blob, version, payload: &payload, pinned: false, save: false };
-        find(context, &selected, 0).await
+        find(context, &selected, context.store.payload(hash)?, 0).await
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! 1. What a head says of a version follows from that version and from how it was asked for, and from nothing else: it is written once and
 //!    given again, and cannot be out of date. Which version is the winner is asked of the store each time.
-//! 2. A worker keeps [`SLOTS`] of them at most; one takes the place of another, whatever is asked for.
+//! 2. A worker keeps [`SLOTS`] of them at most, whatever is asked for.
+//! 3. A head that is kept gives way to one that is asked for twice in a row, of all that share its place: what is asked for once in a
+//!    while does not drive out what is asked for again and again, and is not kept for nothing.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -44,6 +46,17 @@ pub(super) struct Subject<'a> {
     pub(super) conflict: bool,
 }
 
+type Header = (HeaderName, HeaderValue);
+
+/// A head.
+#[derive(Debug)]
+struct Head {
+    /// What RFC 9110 section 15.4.5 asks of a 304, and every answer has.
+    validators: [Header; 6],
+    /// What a 200 and a 206 have beside.
+    rest: Vec<Header>,
+}
+
 /// A head that was written, and of what.
 #[derive(Debug)]
 struct Written {
@@ -53,61 +66,89 @@ struct Written {
     pinned: bool,
     save: bool,
     conflict: bool,
-    /// What RFC 9110 section 15.4.5 asks of a 304, and every answer has.
-    validators: [(HeaderName, HeaderValue); 6],
-    /// What a 200 and a 206 have beside.
-    rest: Vec<(HeaderName, HeaderValue)>,
+    head: Head,
+}
+
+/// The place of a head.
+#[derive(Debug, Default)]
+struct Slot {
+    written: Option<Written>,
+    /// The [`mark`] of the last that was asked for and not found here.
+    asked: u64,
 }
 
 impl Written {
+    fn of(subject: Subject<'_>) -> Self {
+        let Subject { blob, version, payload, pinned, save, conflict } = subject;
+        Self { blob, version, payload: payload.clone(), pinned, save, conflict, head: write(subject) }
+    }
+
     fn subject(&self) -> Subject<'_> {
         let Self { blob, version, payload, pinned, save, conflict, .. } = self;
         Subject { blob: *blob, version: *version, payload, pinned: *pinned, save: *save, conflict: *conflict }
     }
 }
 
-/// The heads that were written last.
+/// The heads that are asked for again and again.
 #[derive(Debug)]
-pub(super) struct Heads(RefCell<Vec<Option<Written>>>);
+pub(super) struct Heads(RefCell<Vec<Slot>>);
 
 impl Default for Heads {
     fn default() -> Self {
-        Self(RefCell::new(std::iter::repeat_with(|| None).take(SLOTS).collect()))
+        Self(RefCell::new(std::iter::repeat_with(Slot::default).take(SLOTS).collect()))
+    }
+}
+
+impl Slot {
+    /// The head that is kept here, if it is that one, or from now on is.
+    fn head(&mut self, subject: Subject<'_>, mark: u64) -> Option<&Head> {
+        if self.written.as_ref().is_none_or(|written| written.subject() != subject) {
+            let again = std::mem::replace(&mut self.asked, mark) == mark;
+            if !again && self.written.is_some() {
+                return None;
+            }
+            self.written = Some(Written::of(subject));
+        }
+        self.written.as_ref().map(|written| &written.head)
     }
 }
 
 impl Heads {
     /// Gives an answer that carries the payload its head.
     pub(super) fn describe(&self, answer: &mut HttpResponseBuilder, subject: Subject<'_>, cache_status: HeaderValue) {
-        self.with(subject, |written| insert(answer, written.validators.iter().chain(&written.rest)));
+        match self.0.borrow_mut().get_mut(place_of(subject)).and_then(|slot| slot.head(subject, mark(subject))) {
+            Some(head) => insert(answer, head.validators.iter().chain(&head.rest).cloned()),
+            None => {
+                let Head { validators, rest } = write(subject);
+                insert(answer, validators.into_iter().chain(rest));
+            }
+        }
         answer.insert_header((CACHE_STATUS, cache_status));
     }
 
     /// Gives a 304 what it must have.
     pub(super) fn validate(&self, answer: &mut HttpResponseBuilder, subject: Subject<'_>) {
-        self.with(subject, |written| insert(answer, &written.validators));
-    }
-
-    fn with(&self, subject: Subject<'_>, then: impl FnOnce(&Written)) {
-        let mut slots = self.0.borrow_mut();
-        let Some(slot) = slots.get_mut(slot_of(subject)) else { return };
-        match slot {
-            Some(written) if written.subject() == subject => then(written),
-            Some(_) | None => then(slot.insert(write(subject))),
+        match self.0.borrow_mut().get_mut(place_of(subject)).and_then(|slot| slot.head(subject, mark(subject))) {
+            Some(head) => insert(answer, head.validators.iter().cloned()),
+            None => insert(answer, write(subject).validators),
         }
     }
 }
 
-/// Any place would do; versions of one moment and of one blob shall not share one.
-fn slot_of(subject: Subject<'_>) -> usize {
+/// What tells versions apart, more or less: one that is taken for another by it is kept sooner, and never given for it.
+fn mark(subject: Subject<'_>) -> u64 {
     let (high, low) = subject.blob.0.as_u64_pair();
-    let mixed = (high ^ low ^ subject.version.stamp.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    usize::try_from(mixed >> 32).unwrap_or_default() % SLOTS
+    (high ^ low ^ subject.version.stamp.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn insert<'a>(answer: &mut HttpResponseBuilder, headers: impl IntoIterator<Item = &'a (HeaderName, HeaderValue)>) {
+/// Any place would do; versions of one moment and of one blob shall not share one.
+fn place_of(subject: Subject<'_>) -> usize {
+    usize::try_from(mark(subject) >> 32).unwrap_or_default() % SLOTS
+}
+
+fn insert(answer: &mut HttpResponseBuilder, headers: impl IntoIterator<Item = Header>) {
     for header in headers {
-        answer.insert_header(header.clone());
+        answer.insert_header(header);
     }
 }
 
@@ -121,7 +162,7 @@ fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-fn write(subject: Subject<'_>) -> Written {
+fn write(subject: Subject<'_>) -> Head {
     let Subject { blob, version, payload, pinned, save, conflict } = subject;
     let lasting = if pinned { "public, max-age=31536000, immutable" } else { "no-cache" };
     let validators = [
@@ -145,7 +186,7 @@ fn write(subject: Subject<'_>) -> Written {
         // A reader who cares finds them there.
         rest.push((header::LINK, value(format!("</blobs/{blob}/versions>; rel=\"version-history\""))));
     }
-    Written { blob, version, payload: payload.clone(), pinned, save, conflict, validators, rest }
+    Head { validators, rest }
 }
 
 /// `Server-Timing`: what the lookup of the record and that of the payload cost.
@@ -209,8 +250,24 @@ mod tests {
         }
         let slots = heads.0.borrow();
         assert_eq!(slots.len(), SLOTS);
-        let taken = slots.iter().flatten().count();
+        let taken = slots.iter().filter(|slot| slot.written.is_some()).count();
         assert!(taken > SLOTS / 2, "they spread over the slots: {taken}");
+    }
+
+    #[test]
+    fn what_is_asked_for_once_does_not_drive_out_what_is_asked_for_again() {
+        let (heads, payload) = (Heads::default(), payload(1));
+        let numbered = |n| Subject { blob: BlobId(Uuid::from_u128(n)), ..subject(&payload, 0, 1, [false; 3]) };
+        let kept = |n| heads.0.borrow()[place_of(numbered(n))].written.as_ref().is_some_and(|written| written.subject() == numbered(n));
+        head(&heads, numbered(1));
+        let rivals: Vec<u128> = (2..).filter(|n| place_of(numbered(*n)) == place_of(numbered(1))).take(3).collect();
+        for n in rivals.iter().cycle().take(30) {
+            head(&heads, numbered(*n));
+            assert!(kept(1));
+        }
+        head(&heads, numbered(rivals[0]));
+        head(&heads, numbered(rivals[0]));
+        assert!(kept(rivals[0]), "asked for twice in a row");
     }
 
     #[test]

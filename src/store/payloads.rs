@@ -18,7 +18,7 @@ use bao_tree::io::sync::{ReadAt, encode_ranges_validated};
 use bao_tree::{BaoTree, ChunkNum, ChunkRanges};
 use bytes::Bytes;
 use gossip_cdn_protocol::{ContentHash, StoreFault};
-use redb::Error;
+use redb::{Error, ReadTransaction};
 
 use super::damage::Evidence;
 use super::tree::{self, BLOCK, GROUP};
@@ -169,11 +169,21 @@ const LOOKS: usize = 3;
 
 /// Opens a payload; `None`: it is not here, or what is here is not it.
 pub(super) fn open(shared: &Arc<Shared>, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
+    open_as_of(shared, None, hash)
+}
+
+/// The same, looked for first as of an earlier moment.
+pub(super) fn open_as_of(
+    shared: &Arc<Shared>,
+    mut moment: Option<ReadTransaction>,
+    hash: ContentHash,
+) -> Result<Option<PayloadReader>, StoreFault> {
     if shared.damages.is_noted(hash) {
         return Ok(None);
     }
     for _ in 0..LOOKS {
-        let size = match reading(|| look(shared, hash))? {
+        let moment = moment.take();
+        let size = match reading(|| look(&moment.map_or_else(|| shared.database.begin_read(), Ok)?, hash))? {
             None => return Ok(None),
             Some(Row::Inline(bytes)) => return Ok(check(shared, hash, bytes).map(PayloadReader::Inline)),
             Some(Row::File(size)) => size,
@@ -208,8 +218,7 @@ enum Row {
     File(u64),
 }
 
-fn look(shared: &Shared, hash: ContentHash) -> Result<Option<Row>, Error> {
-    let transaction = shared.database.begin_read()?;
+fn look(transaction: &ReadTransaction, hash: ContentHash) -> Result<Option<Row>, Error> {
     // The small ones first: for them this is the only look-up.
     if let Some(row) = transaction.open_table(tables::INLINE)?.get(&hash.0)? {
         return Ok(Some(Row::Inline(Bytes::copy_from_slice(row.value()))));
