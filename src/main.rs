@@ -8,6 +8,10 @@ use gossip_cdn::cli::{self, Invocation, Misuse, USAGE};
 use gossip_cdn::config::{DemoConfig, NodeConfig};
 use gossip_cdn_shell::logging::{self, LogFormat};
 
+/// The memory of connections that are gone goes back to the system within seconds; with the C library's allocator it stays.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     // The system lives as long as the process: a thread may still wait for standard input, which would keep it from being dropped.
     let (code, _system) = match cli::parse(std::env::args_os()) {

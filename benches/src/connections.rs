@@ -3,6 +3,7 @@
 //! 1. The idle ones are held by a process of its own, and stay within what the node allows: each asks again before it would be closed.
 //! 2. A slow reader has asked for more than all buffers hold and takes a hundred bytes a second, a slow writer gives one byte a second.
 //! 3. When the slow have been cut and the idle are gone, the node has the open files it had before: else it is an error.
+//! 4. All of them come and go several times: what stays of the first round is kept for the next, what grows with each is lost.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -26,6 +27,12 @@ const LARGE: u64 = 64 << 20;
 const PULSE: Duration = Duration::from_secs(10);
 /// Longest wait for the slow to be cut.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Between the end of a round and the look at what is left of it.
+const SETTLING: Duration = Duration::from_secs(15);
+/// How much more than after the first round may be resident after the last: less than a kilobyte for each connection of one.
+const FLAT: u64 = 8 << 20;
+/// What slow readers ask for.
+const SLOWLY: &str = "/blobs/00000000-0000-4000-8000-000000000001";
 
 /// How many, and where.
 #[derive(Debug, clap::Args)]
@@ -42,6 +49,9 @@ pub(crate) struct Connections {
     /// How long others are measured before, and during, in seconds.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
+    /// How often all of them come and go.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
 }
 
 /// How long others waited: half of them, and all but one in a hundred.
@@ -51,22 +61,45 @@ struct Waits {
     p99: Duration,
 }
 
+/// What a round was like.
+struct Round {
+    waits: Waits,
+    /// Open files and resident bytes while all were there.
+    files: usize,
+    memory: u64,
+    /// Of readers and of writers: whether all were cut, and when.
+    cut: [(&'static str, (bool, String)); 2],
+    /// Open files and resident bytes afterwards.
+    files_after: usize,
+    memory_after: u64,
+}
+
 /// Prints the figures.
 pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
     let folder = TempDir::new_in(&how.data)?;
     let node = Served::start(folder.path())?;
-    let authority = node.server.authority().to_owned();
     let large = folder.path().join("large");
     fs::File::create(&large)?.set_len(LARGE)?;
-    let path = "/blobs/00000000-0000-4000-8000-000000000001";
-    plain::put(&authority, path, &large)?;
-    let others = Others::new(&authority)?;
+    plain::put(node.server.authority(), SLOWLY, &large)?;
+    let others = Others::new(node.server.authority())?;
     let (files, memory) = (node.open_files()?, node.resident()?);
     let before = others.wait(Duration::from_secs(how.seconds), || Ok(()))?;
-    let mut held = Held::start(&authority, how.idle)?;
-    let mut slow = Slow::start(&authority, path, how.slow)?;
-    let during = others.wait(Duration::from_secs(how.seconds), || slow.go_on())?;
-    let (files_during, memory_during) = (node.open_files()?, node.resident()?);
+    let mut rounds = Vec::new();
+    for number in 1..=how.rounds.max(1) {
+        let round = round(how, &node, &others, files)?;
+        remark(&format!("round {number} of {}: {} MiB are left", how.rounds, round.memory_after >> 20));
+        rounds.push(round);
+    }
+    print(how, (before, files, memory), &rounds)
+}
+
+/// All of them come, are slow, are cut, and go.
+fn round(how: &Connections, node: &Served, others: &Others, files_before: usize) -> Result<Round, Failed> {
+    let authority = node.server.authority();
+    let mut held = Held::start(authority, how.idle)?;
+    let mut slow = Slow::start(authority, SLOWLY, how.slow)?;
+    let waits = others.wait(Duration::from_secs(how.seconds), || slow.go_on())?;
+    let (files, memory) = (node.open_files()?, node.resident()?);
     while !slow.are_cut() {
         go_on()?;
         if slow.begin.elapsed() > PATIENCE {
@@ -78,28 +111,57 @@ pub(crate) fn measure(how: &Connections) -> Result<(), Failed> {
     held.end()?;
     drop(slow);
     let begin = Instant::now();
-    while node.open_files()? > files + 16 {
+    while node.open_files()? > files_before + 16 {
         if begin.elapsed() > Duration::from_secs(30) {
-            return Err(Failed(format!("the node had {files} open files, and {} are left", node.open_files()?)));
+            return Err(Failed(format!("the node had {files_before} open files, and {} are left", node.open_files()?)));
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+    // What a node gives back to the system it gives back within this time.
+    std::thread::sleep(SETTLING);
+    Ok(Round { waits, files, memory, cut, files_after: node.open_files()?, memory_after: node.resident()? })
+}
+
+fn print(how: &Connections, (before, files, memory): (Waits, usize, u64), rounds: &[Round]) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
-    writeln!(out, "| quantity | before | with {} idle, {} slow readers and writers | goal | held |", how.idle, how.slow)?;
+    let held = |is| if is { "yes" } else { "**no**" };
+    writeln!(
+        out,
+        "| quantity | before | with {} idle, {} slow readers and writers; {} rounds | goal | held |",
+        how.idle,
+        how.slow,
+        rounds.len()
+    )?;
     writeln!(out, "|---|---|---|---|---|")?;
-    for (what, before, during) in [("p50", before.p50, during.p50), ("p99", before.p99, during.p99)] {
-        let held = if during <= before * 2 { "yes" } else { "**no**" };
+    // Of the round in which they waited longest.
+    let longest = |of: fn(&Waits) -> Duration| rounds.iter().map(|round| of(&round.waits)).max().unwrap_or_default();
+    let (p50, p99) = (longest(|waits| waits.p50), longest(|waits| waits.p99));
+    for (what, before, during) in [("p50", before.p50, p50), ("p99", before.p99, p99)] {
+        let is = held(during <= before * 2);
         let (before, during) = (before.as_micros(), during.as_micros());
-        writeln!(out, "| others' GET of 1 KiB, {what} | {before} us | {during} us | at most doubled | {held} |")?;
+        writeln!(out, "| others' GET of 1 KiB, {what} | {before} us | {during} us | at most doubled | {is} |")?;
     }
-    for (who, (all, told)) in cut {
-        writeln!(out, "| slow {who} cut | | {told} | all | {} |", if all { "yes" } else { "**no**" })?;
+    for place in 0..2 {
+        let told: Vec<_> = rounds.iter().filter_map(|round| round.cut.get(place)).collect();
+        let all = told.iter().all(|(_, (all, _))| *all);
+        let (who, said) = (told.first().map_or("", |(who, _)| who), joined(told.iter().map(|(_, (_, told))| told.clone())));
+        writeln!(out, "| slow {who} cut | | {said} | all | {} |", held(all))?;
     }
-    writeln!(out, "| open files; afterwards | {files} | {files_during}; {} | as before | yes |", node.open_files()?)?;
+    let (open, left) = (joined(rounds.iter().map(|round| round.files)), joined(rounds.iter().map(|round| round.files_after)));
+    writeln!(out, "| open files; afterwards | {files} | {open}; {left} | as before | yes |")?;
     let mib = |bytes: u64| bytes >> 20;
-    let after = node.resident()?;
-    writeln!(out, "| resident memory; afterwards | {} MiB | {} MiB; {} MiB | | |", mib(memory), mib(memory_during), mib(after))?;
+    let (open, left) = (joined(rounds.iter().map(|round| mib(round.memory))), joined(rounds.iter().map(|round| mib(round.memory_after))));
+    // Beyond the first round nothing is new: what grows is lost.
+    let grown = match rounds {
+        [first, .., last] => last.memory_after.saturating_sub(first.memory_after),
+        [_] | [] => 0,
+    };
+    writeln!(out, "| resident MiB; afterwards | {} | {open}; {left} | flat | {} |", mib(memory), held(grown <= FLAT))?;
     Ok(())
+}
+
+fn joined(values: impl Iterator<Item = impl ToString>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Holds connections open for another process, until its standard input ends: what `hold` does.
