@@ -194,6 +194,8 @@ fn a_download_through_a_node_without_the_bytes_says_where_they_came_from() {
     let bytes = noise(16 << 20, 8);
     let path = path_of(&source.put("/large.bin", &bytes));
     eventually("the bytes are on their way", || relay.is_holding());
+    // They are asked for when the record comes, which waits for the disk.
+    eventually("the record is on disk", || through.head(&path).status == 200);
 
     let part = through.get_with(&path, &[("range", "bytes=0-9")]);
     assert_eq!((part.status, &part.body[..]), (206, &bytes[..10]));
