@@ -99,7 +99,14 @@ impl Checker {
 
     /// Whether `upper` was written by somebody who had `lower`, or had what covered it.
     fn covers(&self, blob: BlobId, upper: VersionId, lower: VersionId) -> bool {
-        self.made(blob, upper).is_some_and(|made| made.covers.contains(&lower)) || self.covers_by_name(blob, upper, lower)
+        let seen = self.made(blob, upper).is_some_and(|made| made.covers.contains(&lower));
+        seen || self.covers_by_name(blob, upper, lower) || self.covers_twin(blob, upper, lower)
+    }
+
+    /// The same of two versions of one record. Where two share a name, their clocks tell which it is.
+    fn covers_there(&self, blob: BlobId, upper: &Version, lower: &Version) -> bool {
+        let shared = [upper, lower].iter().any(|version| self.memory.has_twin(blob, version.id()));
+        if shared { upper.dominates(lower) } else { self.covers(blob, upper.id(), lower.id()) }
     }
 
     fn holds(&self, blob: BlobId, record: &Record, id: VersionId) -> bool {
@@ -125,7 +132,7 @@ impl Checker {
             self.require(kept, || format!("n{host} dropped version {} of {blob}, which nothing covers", version.id()));
         }
         for (n, version) in record.versions().iter().enumerate() {
-            let covered = record.versions().iter().any(|other| self.covers(blob, other.id(), version.id()));
+            let covered = record.versions().iter().any(|other| self.covers_there(blob, other, version));
             self.require(!covered, || format!("n{host} keeps version {} of {blob}, which another there covers", version.id()));
             let ordered = n == 0 || record.versions()[n - 1].id() > version.id();
             self.require(ordered, || format!("n{host} orders the versions of {blob} in another way"));
@@ -143,21 +150,18 @@ impl Checker {
         let said = writing.content.as_ref().is_none_or(|content| *content == version.content);
         self.require(said, || format!("version {id} of {blob} does not say what its client said"));
         let was_durable = self.made(blob, id).is_some_and(|made| made.durable);
-        let twin = self.make_twin(blob, version);
+        let twin = self.twin_of(blob, version);
         // A version that was lost before it was durable was never seen by anybody: its stamp may be used again.
         let free = self.made(blob, id).is_none_or(|made| !made.durable && made.host == host) || twin.is_some();
         self.require(free, || format!("n{host} used the name {id} of {blob} twice"));
+        let covers = self.seen(blob, &writing.before);
         if twin == Some(false) {
+            self.add_twin(blob, version.clone(), covers);
             return;
-        }
-        let mut covers = BTreeSet::new();
-        for seen in writing.before.versions() {
-            covers.insert(seen.id());
-            covers.extend(self.made(blob, seen.id()).into_iter().flat_map(|made| &made.covers));
         }
         let made =
             Made { version: version.clone(), covers, host, at: self.now, durable: twin.is_some() && was_durable, acknowledged: false };
-        self.made.entry(blob).or_default().insert(id, made);
+        self.add_made(blob, made);
     }
 
     /// Whether somebody wrote exactly that.
@@ -236,7 +240,7 @@ impl Checker {
         // One that was covered since then was durable, or the covering one could not be there.
         let has = |(number, disk, record): &&(usize, &Disk, Record)| {
             // One that was put back may have heard of it again, and wait for the bytes.
-            self.memory.had(*number, blob, id)
+            self.had(*number, blob, id)
                 || match record.version(id) {
                     Some(version) => version.content.payload().is_none_or(|payload| disk.bytes(payload.hash).is_some()),
                     None => self.holds(blob, record, id),

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, Version, VersionId};
+use gossip_cdn_protocol::{BlobId, ContentHash, NodeId, Record, Version, VersionId};
 
 use super::{Checker, Made};
 use crate::disk::Platter;
@@ -28,23 +28,36 @@ pub(super) struct Memory {
     gone: BTreeSet<ContentHash>,
     /// What hosts held before their disks were put back.
     had: BTreeSet<(usize, BlobId, VersionId)>,
+    /// Bytes that rotted there: also for versions that were about to name them.
+    rotted: BTreeSet<(usize, ContentHash)>,
     /// Keys that prove nothing, and since when, in the world's microseconds.
     doubtful: BTreeMap<NodeId, u64>,
     /// Keys that hosts gave up for others.
     given_up: BTreeSet<(usize, NodeId)>,
     /// When keys were given up.
     changes: Vec<u64>,
-    /// Versions that share their name with another: those that are covered by it.
-    twins: Vec<(BlobId, Version)>,
+    /// Versions that share their name with another: those that are covered by it, and what their writers had seen.
+    twins: Vec<Twin>,
+}
+
+#[derive(Debug)]
+struct Twin {
+    blob: BlobId,
+    version: Version,
+    covers: BTreeSet<VersionId>,
 }
 
 impl Memory {
     pub(super) fn is_twin(&self, blob: BlobId, version: &Version) -> bool {
-        self.twins.iter().any(|(of, twin)| *of == blob && twin == version)
+        self.twins_of(blob, version.id()).any(|twin| twin.version == *version)
     }
 
     pub(super) fn has_twin(&self, blob: BlobId, id: VersionId) -> bool {
-        self.twins.iter().any(|(of, twin)| *of == blob && twin.id() == id)
+        self.twins_of(blob, id).next().is_some()
+    }
+
+    fn twins_of(&self, blob: BlobId, id: VersionId) -> impl Iterator<Item = &Twin> {
+        self.twins.iter().filter(move |twin| twin.blob == blob && twin.version.id() == id)
     }
 
     /// How many keys were taken since then.
@@ -58,10 +71,6 @@ impl Memory {
 
     pub(super) fn is_gone(&self, hash: ContentHash) -> bool {
         self.gone.contains(&hash)
-    }
-
-    pub(super) fn had(&self, host: usize, blob: BlobId, id: VersionId) -> bool {
-        self.had.contains(&(host, blob, id))
     }
 
     pub(super) fn on_durable(&mut self, blob: BlobId, id: VersionId) {
@@ -131,6 +140,17 @@ impl Checker {
         self.memory.gone.extend(gone);
     }
 
+    /// Bytes turned out to have rotted on the disk of a host.
+    pub(crate) fn on_rotten(&mut self, host: usize, hash: ContentHash) {
+        self.memory.rotted.insert((host, hash));
+    }
+
+    /// Whether a host had a version before its disk was put back, or its bytes rotted.
+    pub(super) fn had(&self, host: usize, blob: BlobId, id: VersionId) -> bool {
+        let hash = self.made(blob, id).and_then(Made::hash);
+        self.memory.had.contains(&(host, blob, id)) || hash.is_some_and(|hash| self.memory.rotted.contains(&(host, hash)))
+    }
+
     /// The bytes of a payload are on a disk.
     pub(crate) fn on_bytes(&mut self, hash: ContentHash) {
         self.memory.gone.remove(&hash);
@@ -164,16 +184,50 @@ impl Checker {
         self.memory.is_doubtful(lower.version.origin, lower.at) && upper.version.dominates(&lower.version)
     }
 
+    /// Whether `upper` covers what shares its name with another, and is covered by that.
+    pub(super) fn covers_twin(&self, blob: BlobId, upper: VersionId, lower: VersionId) -> bool {
+        let upper = self.made(blob, upper);
+        upper.is_some_and(|made| self.memory.twins_of(blob, lower).any(|twin| made.version.dominates(&twin.version)))
+    }
+
+    /// What a writer covers who had seen that: all this, and what it covers.
+    pub(super) fn seen(&self, blob: BlobId, before: &Record) -> BTreeSet<VersionId> {
+        let mut seen = BTreeSet::new();
+        for version in before.versions() {
+            // Of a name that two versions share, only the covered one was seen.
+            if let Some(twin) = self.memory.twins_of(blob, version.id()).find(|twin| twin.version == *version) {
+                seen.extend(&twin.covers);
+                continue;
+            }
+            seen.insert(version.id());
+            seen.extend(self.made(blob, version.id()).into_iter().flat_map(|made| &made.covers));
+        }
+        seen
+    }
+
     /// Two holders of one key may give two versions one name. That of the greater clock covers the other, or with equal clocks that of the
     /// greater content. Gives whether this one covers the other, if it has one.
-    pub(super) fn make_twin(&mut self, blob: BlobId, version: &Version) -> Option<bool> {
-        let versions = self.made.get(&blob)?;
-        let made = versions.get(&version.id()).filter(|made| self.memory.is_doubtful(version.origin, made.at))?;
-        if made.version == *version {
-            return None;
+    pub(super) fn twin_of(&self, blob: BlobId, version: &Version) -> Option<bool> {
+        let made = self.made(blob, version.id()).filter(|made| self.memory.is_doubtful(version.origin, made.at))?;
+        (made.version != *version).then(|| version.dominates(&made.version))
+    }
+
+    /// A version shares its name with another that covers it.
+    pub(super) fn add_twin(&mut self, blob: BlobId, version: Version, covers: BTreeSet<VersionId>) {
+        self.memory.twins.push(Twin { blob, version, covers });
+    }
+
+    /// A version has its name from now on; who covered another of that name covers that one still, and this one only if its clock says so.
+    pub(super) fn add_made(&mut self, blob: BlobId, made: Made) {
+        let id = made.version.id();
+        let versions = self.made.entry(blob).or_default();
+        let Some(before) = versions.insert(id, made).filter(|before| versions.get(&id).is_some_and(|made| made.version != before.version))
+        else {
+            return;
+        };
+        if self.memory.is_doubtful(id.origin, before.at) {
+            versions.values_mut().for_each(|made| _ = made.covers.remove(&id));
+            self.add_twin(blob, before.version, before.covers);
         }
-        let covers = version.dominates(&made.version);
-        self.memory.twins.push((blob, if covers { made.version.clone() } else { version.clone() }));
-        Some(covers)
     }
 }

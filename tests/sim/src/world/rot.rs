@@ -44,6 +44,7 @@ impl World {
     fn find_rotten(&mut self, number: usize, hash: ContentHash) {
         self.note(Some(number), format_args!("finds the bytes of {} rotten", crate::transcript::hash(hash)));
         self.acted(FaultKind::RottenByte);
+        self.checker.on_rotten(number, hash);
         self.spoil(number, |disk| disk.lose(hash));
     }
 
