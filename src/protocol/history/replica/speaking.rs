@@ -182,8 +182,15 @@ impl Replica {
         if self.speech.withheld.is_empty() {
             return self.speak(world, out);
         }
+        // What others delivered under its name is compared with it first: the release gives the name to that.
+        if self.speech.again.front().is_some_and(|message| self.is_delivered(message.id)) {
+            return;
+        }
         self.speech.releasing = true;
-        self.persist(vec![Change::Release], Then::Released, out);
+        // What was withheld under an earlier key, and is not said anew yet, is told to nobody for longer.
+        let again = self.speech.again.iter().map(|message| Change::Withhold(message.id));
+        let changes = std::iter::once(Change::Release).chain(again).collect();
+        self.persist(changes, Then::Released, out);
     }
 
     /// Tells what was withheld, and votes from now on.

@@ -453,6 +453,35 @@ fn what_was_withheld_under_a_key_that_is_given_up_is_said_under_the_next_and_nev
     assert_eq!(net.histories()[0], said, "once");
 }
 
+#[test]
+fn what_was_withheld_under_an_earlier_key_keeps_to_its_node_whenever_that_is_killed() {
+    for seed in 0..40 {
+        let mut net = cut_off(seed);
+        net.crash(2);
+        net.start(2);
+        let withheld: BTreeSet<MessageId> = (0..4).flat_map(|_| say_both(&mut net, 2)).collect();
+        let mut others = say_both(&mut net, 0);
+        let is = net.take_key(2);
+        others.extend(net.say(is, Channel::Causal));
+        for n in 0..3000 {
+            net.step();
+            if n % 250 == 249 {
+                net.crash(is);
+                net.start(is);
+            }
+            let disk = &net.hosts[is].disk.0;
+            let kept: BTreeSet<MessageId> = disk.kept().map(|message| message.id).collect();
+            let silent: BTreeSet<MessageId> = disk.withheld().map(|message| message.id).collect();
+            assert!(withheld.intersection(&kept).all(|id| silent.contains(id)), "a name that nobody may hear");
+        }
+        let all = withheld.len() + others.len();
+        net.until("all that live have it", |net| [0, 1, is].iter().all(|place| net.histories()[*place].len() == all));
+        (0..20_000).for_each(|_| net.step());
+        assert_eq!(net.histories()[0].len(), all, "once");
+        assert!(net.histories()[0].is_disjoint(&withheld), "under its first name");
+    }
+}
+
 /// Whether host 0 proposes in it, or gives somebody a message of its own.
 fn tells_of_first(parcel: &Parcel) -> bool {
     let Parcel::Call { from: 0, call, .. } = parcel else { return false };
