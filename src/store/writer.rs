@@ -642,17 +642,33 @@ mod tests {
         assert_eq!(writer.join().unwrap(), Ok(()));
     }
 
+    /// A payload and its record in the queue of a writer that has not run.
+    struct Uploaded {
+        dir: tempfile::TempDir,
+        store: Store,
+        writer: Writer,
+        bytes: Vec<u8>,
+        stored: super::super::Stored,
+        record: Record,
+        durable: oneshot::Receiver<Result<(), StoreFault>>,
+    }
+
+    async fn uploaded(size: usize) -> Uploaded {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer) = Store::open(dir.path(), options()).unwrap();
+        let bytes = noise(size, 1);
+        let mut upload = store.upload();
+        upload.write(bytes.clone().into()).await.unwrap();
+        let stored = upload.finish().await.unwrap();
+        let record = write(&Record::default(), 1, 5, content(&bytes, None));
+        let durable = store.persist(persist(&[(blob(1), &record)])).await;
+        Uploaded { dir, store, writer, bytes, stored, record, durable }
+    }
+
     #[tokio::test]
     async fn a_record_is_never_durable_before_its_payload() {
         for size in [10, 300_000] {
-            let dir = tempfile::tempdir().unwrap();
-            let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
-            let bytes = noise(size, 1);
-            let mut upload = store.upload();
-            upload.write(bytes.clone().into()).await.unwrap();
-            let stored = upload.finish().await.unwrap();
-            let record = write(&Record::default(), 1, 5, content(&bytes, None));
-            let durable = store.persist(persist(&[(blob(1), &record)])).await;
+            let Uploaded { dir, store, mut writer, bytes, stored, record, durable } = uploaded(size).await;
             // The power goes after a commit of the first request alone: the shortest prefix.
             let first = writer.requests.try_recv().unwrap();
             writer.write(vec![first]);
@@ -672,14 +688,7 @@ mod tests {
     #[tokio::test]
     async fn a_payload_and_its_record_come_back_from_two_records_of_the_journal() {
         for size in [10, 300_000] {
-            let dir = tempfile::tempdir().unwrap();
-            let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
-            let bytes = noise(size, 1);
-            let mut upload = store.upload();
-            upload.write(bytes.clone().into()).await.unwrap();
-            let stored = upload.finish().await.unwrap();
-            let record = write(&Record::default(), 1, 5, content(&bytes, None));
-            let durable = store.persist(persist(&[(blob(1), &record)])).await;
+            let Uploaded { dir, store: _store, mut writer, bytes, stored, record, durable } = uploaded(size).await;
             let mut crashes = Vec::new();
             for _ in 0..2 {
                 let request = writer.requests.try_recv().unwrap();
@@ -697,14 +706,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unlinked_is_gone_from_the_database_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
-        let bytes = noise(300_000, 1);
-        let mut upload = store.upload();
-        upload.write(bytes.clone().into()).await.unwrap();
-        let stored = upload.finish().await.unwrap();
-        let record = write(&Record::default(), 1, 5, content(&bytes, None));
-        drop(store.persist(persist(&[(blob(1), &record)])).await);
+        let Uploaded { dir, store, mut writer, stored, record, .. } = uploaded(300_000).await;
         let head = writer.requests.try_recv().unwrap();
         let batch = writer.gather(head);
         writer.write(batch);
