@@ -39,6 +39,7 @@ mod commit;
 mod condition;
 mod counting;
 mod damage;
+mod direct;
 mod encoding;
 mod faults;
 #[cfg(test)]

@@ -2,11 +2,13 @@
 //!
 //! 1. Both have what they serve in the system's memory: it was just written.
 //! 2. The turns of a pair follow each other at once, and who begins alternates.
-//! 3. Every turn of uploads begins with an empty folder, and what it left is removed before the other's turn: nobody waits for another's writes.
+//! 3. Every turn of uploads begins with an empty folder, on a disk that has everything that was written before: nobody waits for another's writes.
+//! 4. Small files stay until all rows are measured. ext4 looks for a free inode among those freed in the last minutes, one by one: thousands of files
+//!    that were just removed would slow down whoever makes the next ones.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gossip_cdn_cluster::send;
 use tempfile::TempDir;
@@ -14,7 +16,7 @@ use tempfile::TempDir;
 use crate::interruption::go_on;
 use crate::load::Load;
 use crate::nginx::Nginx;
-use crate::rows::{ROWS, Work};
+use crate::rows::{ROWS, SMALL, Work};
 use crate::served::Served;
 use crate::table::{Failed, Row, Table, remark};
 use crate::{Bytes, plain};
@@ -22,7 +24,7 @@ use crate::{Bytes, plain};
 /// Measures the rows that are asked for.
 pub(crate) fn measure(how: &Bytes) -> Result<Table, Failed> {
     let asked = how.rows.as_deref().unwrap_or_default().to_lowercase();
-    let mut table = Table::default();
+    let (mut table, mut folders) = (Table::default(), Vec::new());
     remark("Garage is not started here: its figures are those that were recorded on a machine of this kind, and are named so");
     for plan in ROWS.iter().filter(|plan| plan.what.to_lowercase().starts_with(&asked)) {
         let folder = TempDir::new_in(&how.data)?;
@@ -33,6 +35,9 @@ pub(crate) fn measure(how: &Bytes) -> Result<Table, Failed> {
             Work::PutLarge { size } => put_large(folder.path(), how, size)?,
         };
         table.add(Row { what: plan.what.to_owned(), unit: plan.unit(), turns, peer: plan.peer(), goal: plan.goal, memory });
+        if plan.work.leaves_small_files() {
+            folders.push(folder);
+        }
     }
     Ok(table)
 }
@@ -201,19 +206,38 @@ fn puts(folder: &Path, how: &Bytes, size: u64) -> Result<Measured, Failed> {
     };
     let mut memory = 0;
     let ours = |turn| {
-        let folder = TempDir::new_in(folder)?;
-        let node = Served::start(folder.path())?;
+        let folder = Turn::new(folder, size)?;
+        let node = Served::start(&folder.path)?;
         let rate = put(node.server.authority(), turn)?;
         memory = memory.max(node.peak()?);
         Ok(rate)
     };
     let theirs = |turn| {
-        let folder = TempDir::new_in(folder)?;
-        let nginx = Nginx::start(folder.path())?;
+        let folder = Turn::new(folder, size)?;
+        let nginx = Nginx::start(&folder.path)?;
         put(&nginx.authority, turn)
     };
     let turns = in_turn(how.pairs, ours, theirs)?;
     Ok((turns, memory))
+}
+
+/// A folder for one turn of uploads.
+struct Turn {
+    path: PathBuf,
+    /// `None`: it stays with the folder of its row.
+    _removed: Option<TempDir>,
+}
+
+impl Turn {
+    fn new(row: &Path, size: u64) -> Result<Self, Failed> {
+        rustix::fs::syncfs(File::open(row)?)?;
+        let folder = TempDir::new_in(row)?;
+        if size < SMALL {
+            Ok(Self { path: folder.keep(), _removed: None })
+        } else {
+            Ok(Self { path: folder.path().to_owned(), _removed: Some(folder) })
+        }
+    }
 }
 
 fn put_large(folder: &Path, how: &Bytes, size: u64) -> Result<Measured, Failed> {
@@ -221,6 +245,7 @@ fn put_large(folder: &Path, how: &Bytes, size: u64) -> Result<Measured, Failed> 
     fill(&file, size)?;
     let mut memory = 0;
     let ours = |_| {
+        rustix::fs::syncfs(File::open(folder)?)?;
         let folder = TempDir::new_in(folder)?;
         let node = Served::start(folder.path())?;
         let rate = plain::put(node.server.authority(), "/large", &file)?;
@@ -228,6 +253,7 @@ fn put_large(folder: &Path, how: &Bytes, size: u64) -> Result<Measured, Failed> 
         Ok(rate)
     };
     let theirs = |_| {
+        rustix::fs::syncfs(File::open(folder)?)?;
         let folder = TempDir::new_in(folder)?;
         plain::dd(&file, &folder.path().join("large"))
     };

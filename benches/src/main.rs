@@ -36,7 +36,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Downloads and uploads, beside nginx of the system's package and `dd`. Needs wrk, nginx, and 8 GB of disk.
+    /// Downloads and uploads, beside nginx of the system's package and `dd`. Needs wrk, nginx, and 16 GB of disk.
     Bytes(Bytes),
     /// Ten thousand idle connections, slow readers and slow writers, and how long others wait meanwhile. Needs twice as many open files, half of them in
     /// a process of its own.

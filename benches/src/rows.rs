@@ -15,6 +15,20 @@ pub(crate) enum Work {
     PutLarge { size: u64 },
 }
 
+/// What is smaller is uploaded in so many files that they are removed at the end only, and so few bytes that there is room for them.
+pub(crate) const SMALL: u64 = MIB;
+
+impl Work {
+    /// Whether many small files are left by it.
+    pub(crate) fn leaves_small_files(&self) -> bool {
+        match *self {
+            Self::Put { size } => size < SMALL,
+            Self::Get { blobs, .. } => blobs > 1,
+            Self::GetLarge { .. } | Self::PutLarge { .. } => false,
+        }
+    }
+}
+
 /// A row that is to be measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {

@@ -5,7 +5,7 @@
 //! DIR/lock           held for as long as a store is open
 //! DIR/store.redb     records, small payloads, members, messages, the key of the node
 //! DIR/journal        what store.redb does not have durably yet
-//! DIR/payloads/ab/   large payloads: <hash> and its tree <hash>.obao, by the first byte of the hash
+//! DIR/payloads/ab/   large payloads: <hash>, and its tree <hash>.obao if it is longer than 1 MiB, by the first byte of the hash
 //! DIR/partial/       large payloads of which some bytes are here: <hash>.<size>.<n> and its tree beside it
 //! DIR/tmp/           what is on its way from clients; emptied at start
 //! ```
@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Faults, Operation};
 
 /// The format this release writes. Records were JSON in format 1, which no release wrote; in format 3 the slots of the message history named their
-/// messages.
-const FORMAT: u32 = 4;
+/// messages; in format 4 every payload file had a tree.
+const FORMAT: u32 = 5;
 /// The oldest format that it reads: one without a journal, which it adds.
 const OLDEST: u32 = 2;
 
@@ -269,14 +269,16 @@ impl Folder {
         remove(&outboard_of(&left.path))
     }
 
-    /// Puts a payload and its tree, complete, under their names; durable when it returns.
-    pub(super) fn place(&self, hash: ContentHash, data: &TempFile, outboard: &TempFile) -> io::Result<()> {
-        for file in [&data.file, &outboard.file] {
+    /// Puts a payload and its tree, if it has one, under their names, complete; durable when it returns.
+    pub(super) fn place(&self, hash: ContentHash, data: &TempFile, outboard: Option<&TempFile>) -> io::Result<()> {
+        for TempFile { file, .. } in std::iter::once(data).chain(outboard) {
             self.faults.strike(file, Operation::Sync)?;
             file.sync_data()?;
         }
-        // The tree first: a payload file without one does not exist even between the two.
-        outboard.place(&self.outboard(hash))?;
+        // The tree first: a payload file without its own does not exist even between the two.
+        if let Some(outboard) = outboard {
+            outboard.place(&self.outboard(hash))?;
+        }
         data.place(&self.payload(hash))?;
         sync_dir(&self.payload_dir(hash))
     }

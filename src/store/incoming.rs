@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::arrivals::Arrival;
 use super::payloads::{Positioned, PutFault, chunks};
 use super::pins::Pin;
-use super::tree::BLOCK;
+use super::tree::{BLOCK, TREELESS_MAX};
 use super::writer::{PayloadRow, Request};
 use super::{INLINE_MAX, Shared};
 
@@ -163,7 +163,8 @@ impl Incoming {
         let mut row = PayloadRow { hash, size, inline: None, _pin: Pin::new(shared, hash) };
         if size > INLINE_MAX as u64 {
             shared.pins.wait_until_spared(hash);
-            shared.folder.place(hash, &arrival.data, &arrival.outboard)?;
+            let is_alone = size <= TREELESS_MAX as u64;
+            shared.folder.place(hash, &arrival.data, Some(&arrival.outboard).filter(|_| !is_alone))?;
         } else {
             let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
             arrival.data.file.read_exact_at(&mut bytes, 0)?;

@@ -20,10 +20,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::direct;
 use super::faults::{Faults, Operation};
 
 /// Bytes of a block: a page of memory, which the system writes whole.
-const BLOCK: usize = 4096;
+const BLOCK: usize = direct::ALIGNMENT;
 /// Bytes before the body of a record.
 const HEAD: usize = 28;
 /// Bytes of the file.
@@ -56,7 +57,7 @@ impl Journal {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (direct, is_sized) = (direct(path), bytes.len() >= capacity);
+        let (direct, is_sized) = (direct::open_synchronous(path), bytes.len() >= capacity);
         let mut journal = Self { file, direct, key, sequence, offset: 0, is_sized, capacity, record: Vec::new(), faults };
         let mut bodies = Vec::new();
         while let Some(body) = journal.body_at(&bytes, journal.offset, journal.sequence..=journal.sequence) {
@@ -180,18 +181,6 @@ impl Journal {
     pub(super) fn taken(&self) -> usize {
         self.offset
     }
-}
-
-/// The file for direct, synchronous writes.
-#[cfg(target_os = "linux")]
-fn direct(path: &Path) -> Option<File> {
-    let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC;
-    OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn direct(_: &Path) -> Option<File> {
-    None
 }
 
 /// The bytes of a record's blocks.

@@ -21,7 +21,7 @@ use gossip_cdn_protocol::{ContentHash, StoreFault};
 use redb::{Error, ReadTransaction};
 
 use super::damage::Evidence;
-use super::tree::{self, BLOCK, GROUP};
+use super::tree::{self, BLOCK, GROUP, TREELESS_MAX};
 use super::verified::Groups;
 use super::{Shared, reading, tables};
 
@@ -71,7 +71,8 @@ pub struct FirstReading {
     hash: ContentHash,
     size: u64,
     file: Arc<File>,
-    tree: Arc<File>,
+    /// `None`: it is so short that it has none, and is checked whole.
+    tree: Option<Arc<File>>,
     pub(super) groups: Arc<Groups>,
 }
 
@@ -84,15 +85,16 @@ impl std::fmt::Debug for FirstReading {
 impl FirstReading {
     /// Of the file of a payload and the tree beside it; `None`: one of them is gone, or not as long as it was. Damage is noted.
     pub(super) fn of(shared: &Arc<Shared>, hash: ContentHash, size: u64, file: Arc<File>) -> io::Result<Option<Self>> {
-        let tree = match File::open(shared.folder.outboard(hash)) {
-            Ok(tree) => Some(Arc::new(tree)),
+        let has_tree = size > TREELESS_MAX as u64;
+        let tree = match has_tree.then(|| File::open(shared.folder.outboard(hash))).transpose() {
+            Ok(tree) => tree.map(Arc::new),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let Some(tree) = tree.filter(|_| file.metadata().is_ok_and(|metadata| metadata.len() == size)) else {
+        if has_tree != tree.is_some() || file.metadata().is_ok_and(|metadata| metadata.len() != size) {
             shared.note_damage(hash, Evidence::File(file));
             return Ok(None);
-        };
+        }
         let groups = shared.verified.groups(hash, size);
         Ok(Some(Self { shared: Arc::downgrade(shared), hash, size, file, tree, groups }))
     }
@@ -108,12 +110,15 @@ impl FirstReading {
         if end > self.size || length == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a range of the payload").into());
         }
-        let groups = offset / GROUP as u64..end.div_ceil(GROUP as u64);
+        let mut groups = offset / GROUP as u64..end.div_ceil(GROUP as u64);
+        let is_known = self.groups.have(groups.clone());
+        if self.tree.is_none() && !is_known {
+            groups = 0..self.size.div_ceil(GROUP as u64);
+        }
         let from = groups.start * GROUP as u64;
         let to = (groups.end * GROUP as u64).min(self.size);
         let mut bytes = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
-        let is_right = FileExt::read_exact_at(&*self.file, &mut bytes, from)
-            .and_then(|()| Ok(self.groups.have(groups.clone()) || tree::matches(self.hash, self.size, &self.tree, from, &bytes)?));
+        let is_right = FileExt::read_exact_at(&*self.file, &mut bytes, from).and_then(|()| Ok(is_known || self.matches(from, &bytes)?));
         match is_right {
             Ok(true) => {
                 if self.groups.add(groups)
@@ -128,6 +133,14 @@ impl FirstReading {
         }
         let start = usize::try_from(offset - from).map_err(io::Error::other)?;
         Ok(Bytes::from(bytes).slice(start..start + length))
+    }
+
+    /// Whether these groups, all of them where there is no tree, are those of the payload.
+    fn matches(&self, from: u64, groups: &[u8]) -> io::Result<bool> {
+        match &self.tree {
+            Some(tree) => tree::matches(self.hash, self.size, tree, from, groups),
+            None => Ok(ContentHash::of(groups) == self.hash),
+        }
     }
 
     fn damaged(&self) -> ReadFault {
@@ -242,26 +255,50 @@ pub(super) fn encode(shared: &Arc<Shared>, hash: ContentHash, range: &Range<u64>
         return Ok(true);
     }
     let (file, size) = match payload {
-        PayloadReader::Inline(bytes) => {
-            let outboard = PostOrderMemOutboard::create(&bytes, BLOCK);
-            encode_ranges_validated(&bytes[..], outboard, &chunks(range), sink)?;
-            return Ok(true);
-        }
+        PayloadReader::Inline(bytes) => return encode_whole(&bytes, range, sink).map(|()| true),
         PayloadReader::File { file, size } => (file, size),
         PayloadReader::Unread(FirstReading { file, size, .. }) => (file, size),
     };
+    if size > TREELESS_MAX as u64 {
+        return encode_file(shared, hash, (&file, size), range, sink).map(|()| true);
+    }
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    let read = FileExt::read_exact_at(&*file, &mut bytes, 0);
+    let is_right = read.is_ok() && ContentHash::of(&bytes) == hash;
+    if !is_right && read.as_ref().err().is_none_or(is_damage) {
+        shared.note_damage(hash, Evidence::File(file));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, ReadFault::Damaged));
+    }
+    read?;
+    encode_whole(&bytes, range, sink).map(|()| true)
+}
+
+/// Of bytes in memory, which are the payload's.
+fn encode_whole(bytes: &[u8], range: &Range<u64>, sink: impl Write) -> io::Result<()> {
+    let outboard = PostOrderMemOutboard::create(bytes, BLOCK);
+    Ok(encode_ranges_validated(bytes, outboard, &chunks(range), sink)?)
+}
+
+/// Of a file and the tree beside it, group by group.
+fn encode_file(
+    shared: &Arc<Shared>,
+    hash: ContentHash,
+    (file, size): (&Arc<File>, u64),
+    range: &Range<u64>,
+    sink: impl Write,
+) -> io::Result<()> {
     // Faults of the files tell of damage, those of the sink of a reader that is gone.
     let mut sink = Sink { inner: sink, failed: false };
     let data = File::open(shared.folder.outboard(hash))?;
     let outboard = PostOrderOutboard { root: hash.0.into(), tree: BaoTree::new(size, BLOCK), data: Positioned(&data) };
-    let encoded = encode_ranges_validated(Positioned(&file), outboard, &chunks(range), &mut sink).map_err(io::Error::from);
+    let encoded = encode_ranges_validated(Positioned(file), outboard, &chunks(range), &mut sink).map_err(io::Error::from);
     if let Err(error) = &encoded
         && !sink.failed
         && is_damage(error)
     {
-        shared.note_damage(hash, Evidence::File(file));
+        shared.note_damage(hash, Evidence::File(Arc::clone(file)));
     }
-    encoded.map(|()| true)
+    encoded
 }
 
 /// Where encoded bytes go; whether that failed.
@@ -305,6 +342,7 @@ mod tests {
 
     use super::super::DamageCounts;
     use super::super::fixture::{Fixture, blob, content, noise, write};
+    use super::super::folder::Folder;
     use super::*;
 
     async fn with_payload(bytes: &[u8]) -> (Fixture, ContentHash) {
@@ -331,14 +369,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_group_is_never_sent() {
-        let bytes = noise(10 * GROUP, 1);
-        let (fixture, hash) = with_payload(&bytes).await;
-        let file = std::fs::OpenOptions::new().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap();
-        file.write_all_at(b"damaged", 5 * GROUP as u64).unwrap();
-        let mut sent = Vec::new();
-        let error = fixture.store.encode(hash, 0..10 * GROUP as u64, &mut sent).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(sent.len() < 6 * GROUP && !sent.windows(7).any(|window| window == b"damaged"));
+        for groups in [10, 70] {
+            let bytes = noise(groups * GROUP, 1);
+            let (fixture, hash) = with_payload(&bytes).await;
+            let file = std::fs::OpenOptions::new().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap();
+            file.write_all_at(b"damaged", 5 * GROUP as u64).unwrap();
+            let mut sent = Vec::new();
+            let error = fixture.store.encode(hash, 0..bytes.len() as u64, &mut sent).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(sent.len() < 6 * GROUP && !sent.windows(7).any(|window| window == b"damaged"));
+            assert!(fixture.store.payload(hash).unwrap().is_none(), "it counts as missing at once");
+        }
     }
 
     /// A store with a payload and its record, started anew once `spoil` had its folder.
@@ -376,10 +417,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_not_read_since_the_start_is_checked_once() {
-        let bytes = noise(10 * GROUP + 5, 1);
+        let bytes = noise(70 * GROUP + 5, 1);
         let (fixture, hash) = restarted(&bytes, |_| ()).await;
         let first = first_reading(&fixture, hash);
-        for range in [0..1, GROUP - 1..GROUP + 1, 5 * GROUP + 3..7 * GROUP, 10 * GROUP..10 * GROUP + 5] {
+        for range in [0..1, GROUP - 1..GROUP + 1, 5 * GROUP + 3..7 * GROUP, 70 * GROUP..70 * GROUP + 5] {
             assert_eq!(first.read(range.start as u64, range.len()).unwrap(), bytes[range]);
         }
         for (start, length) in [(0, 0), (0, bytes.len() + 1), (u64::MAX, 1)] {
@@ -397,7 +438,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_damaged_copy_no_bad_group_is_read_and_only_that_is_fetched_again() {
-        let bytes = noise(10 * GROUP, 1);
+        let bytes = noise(70 * GROUP, 1);
         let (holder, _) = with_payload(&bytes).await;
         let spoil = |fixture: &Fixture| flip(&fixture.store.shared.folder.payload(ContentHash::of(&bytes)), 5 * GROUP as u64 + 7);
         let (fixture, hash) = restarted(&bytes, spoil).await;
@@ -425,24 +466,58 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_whose_files_are_gone_or_cut_is_missing() {
-        let bytes = noise(100_000, 1);
-        let hash = ContentHash::of(&bytes);
-        let spoils: [fn(&Fixture, ContentHash); 4] = [
-            |fixture, hash| std::fs::remove_file(fixture.store.shared.folder.payload(hash)).unwrap(),
-            |fixture, hash| std::fs::remove_file(fixture.store.shared.folder.outboard(hash)).unwrap(),
-            |fixture, hash| File::options().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap().set_len(99_999).unwrap(),
-            |fixture, hash| File::options().write(true).open(fixture.store.shared.folder.payload(hash)).unwrap().set_len(100_001).unwrap(),
+        let spoils: [fn(&Folder, ContentHash, u64); 4] = [
+            |folder, hash, _| std::fs::remove_file(folder.payload(hash)).unwrap(),
+            |folder, hash, size| File::options().write(true).open(folder.payload(hash)).unwrap().set_len(size - 1).unwrap(),
+            |folder, hash, size| File::options().write(true).open(folder.payload(hash)).unwrap().set_len(size + 1).unwrap(),
+            |folder, hash, _| std::fs::remove_file(folder.outboard(hash)).unwrap(),
         ];
-        for spoil in spoils {
-            let (fixture, hash) = restarted(&bytes, |fixture| spoil(fixture, hash)).await;
-            assert!(fixture.store.payload(hash).unwrap().is_none());
-            assert_missing(&fixture, hash).await;
+        for (size, spoils) in [(100_000, &spoils[..3]), (TREELESS_MAX, &spoils[..3]), (TREELESS_MAX + 1, &spoils)] {
+            let bytes = noise(size, 1);
+            for spoil in spoils {
+                let hash = ContentHash::of(&bytes);
+                let (fixture, hash) = restarted(&bytes, |fixture| spoil(&fixture.store.shared.folder, hash, size as u64)).await;
+                assert!(fixture.store.payload(hash).unwrap().is_none());
+                assert_missing(&fixture, hash).await;
+            }
         }
+        let bytes = noise(70 * GROUP, 1);
+        let hash = ContentHash::of(&bytes);
         for offset in [0, 64, 5 * 64] {
             let (fixture, hash) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.outboard(hash), offset)).await;
-            assert!(matches!(first_reading(&fixture, hash).read(0, 100_000), Err(ReadFault::Damaged)), "without its tree nothing is sure");
+            assert!(
+                matches!(first_reading(&fixture, hash).read(0, bytes.len()), Err(ReadFault::Damaged)),
+                "without its tree nothing is sure"
+            );
             assert_missing(&fixture, hash).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_tree_is_checked_whole_when_any_of_it_is_read_first() {
+        let bytes = noise(10 * GROUP + 5, 1);
+        let (fixture, hash) = restarted(&bytes, |_| ()).await;
+        assert_eq!(first_reading(&fixture, hash).read(7 * GROUP as u64 + 3, 10).unwrap(), bytes[7 * GROUP + 3..7 * GROUP + 13]);
+        assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. })), "all of it was read");
+        for offset in [0, 7 * GROUP as u64, 10 * GROUP as u64 + 4] {
+            let (fixture, hash) = restarted(&bytes, |fixture| flip(&fixture.store.shared.folder.payload(hash), offset)).await;
+            assert!(matches!(first_reading(&fixture, hash).read(5 * GROUP as u64, 1), Err(ReadFault::Damaged)));
+            assert_missing(&fixture, hash).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_an_earlier_release_put_beside_a_short_file_is_not_asked_and_goes_with_it() {
+        let bytes = noise(100_000, 1);
+        let spoil = |fixture: &Fixture| std::fs::write(fixture.store.shared.folder.outboard(ContentHash::of(&bytes)), b"any").unwrap();
+        let (fixture, hash) = restarted(&bytes, spoil).await;
+        assert!(fixture.bytes(hash).as_ref() == Some(&bytes));
+        for n in 1..3 {
+            let deleted = write(&fixture.store.blob(blob(n)).unwrap().unwrap(), 1, 9, gossip_cdn_protocol::Content::Tombstone);
+            fixture.persist(&[(blob(n), &deleted)]).await;
+        }
+        fixture.settle().await;
+        assert!(fixture.files("payloads").is_empty());
     }
 
     #[tokio::test]
@@ -488,7 +563,7 @@ mod tests {
         let pin = super::super::Pin::new(&fixture.store.shared, hash);
         assert!(matches!(first_reading(&fixture, hash).read(0, 1), Err(ReadFault::Damaged)));
         assert_missing(&fixture, hash).await;
-        assert_eq!(fixture.files("payloads").len(), 2);
+        assert_eq!(fixture.files("payloads").len(), 1);
         drop(fixture.upload(&bytes).await);
         drop(pin);
         fixture.settle().await;

@@ -23,6 +23,9 @@ pub(super) const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 /// Their length in bytes.
 pub(super) const GROUP: usize = 16 << 10;
 
+/// The longest payload whose file has no tree beside it: to hash all of it where one is wanted takes less than a second file at every upload.
+pub(super) const TREELESS_MAX: usize = 1 << 20;
+
 /// A BLAKE3 hasher that keeps the tree.
 pub(super) struct TreeHasher<W> {
     outboard: W,

@@ -13,14 +13,15 @@ use gossip_cdn_protocol::{ContentHash, Sha256Digest};
 use sha2::{Digest, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::direct::{Appended, Block};
 use super::folder::TempFile;
 use super::pins::Pin;
-use super::tree::TreeHasher;
+use super::tree::{TREELESS_MAX, TreeHasher};
 use super::writer::{PayloadRow, Request};
 use super::{INLINE_MAX, Life, Shared};
 
-/// Bytes collected before they are written at once.
-const BLOCK: usize = 1 << 20;
+/// Bytes collected before they are written at once; a payload that needs a tree needs several blocks.
+const BLOCK: usize = TREELESS_MAX;
 
 /// A payload stored, and kept for as long as its pin lives.
 #[derive(Debug)]
@@ -40,31 +41,62 @@ pub struct Stored {
 /// A payload on its way from a client.
 pub struct Upload {
     shared: Arc<Shared>,
-    /// At most [`BLOCK`] and the last piece written.
-    buffer: Vec<u8>,
     size: u64,
-    stage: Stage,
+    collected: Collected,
+    spilled: Spilled,
 }
 
-enum Stage {
-    /// Everything is in the buffer.
-    Memory,
-    /// All before the buffer is on its way to a file.
-    Spilling(JoinHandle<io::Result<Spill>>),
+/// The last bytes that came.
+enum Collected {
+    /// All of them: so few that their place is in the database.
+    Few(Vec<u8>),
+    Block(Block),
+}
+
+/// All bytes before the last ones.
+enum Spilled {
+    /// There are none.
+    Nothing,
+    /// The last block of them is on its way to a file, and gives its memory back.
+    Writing(JoinHandle<io::Result<(Spill, Block)>>),
     /// A write failed.
     Failed,
 }
 
+impl Collected {
+    /// Takes as many bytes as there is room for; gives the rest.
+    fn fill<'bytes>(&mut self, bytes: &'bytes [u8]) -> &'bytes [u8] {
+        match self {
+            Self::Few(few) if few.len() + bytes.len() <= INLINE_MAX => {
+                few.extend_from_slice(bytes);
+                &[]
+            }
+            Self::Few(few) => {
+                let mut block = Block::new(BLOCK);
+                block.fill(few);
+                let rest = block.fill(bytes);
+                *self = Self::Block(block);
+                rest
+            }
+            Self::Block(block) => block.fill(bytes),
+        }
+    }
+}
+
 impl Upload {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, buffer: Vec::new(), size: 0, stage: Stage::Memory }
+        Self { shared, size: 0, collected: Collected::Few(Vec::new()), spilled: Spilled::Nothing }
     }
 
     /// Takes the next bytes. [`io::ErrorKind::StorageFull`] where they would touch the reserve. After an error there is only the drop.
     pub async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
         self.size += bytes.len() as u64;
-        self.buffer.extend_from_slice(&bytes);
-        if self.buffer.len() >= BLOCK { self.spill().await } else { Ok(()) }
+        let mut rest = self.collected.fill(&bytes);
+        while !rest.is_empty() {
+            self.spill().await?;
+            rest = self.collected.fill(rest);
+        }
+        Ok(())
     }
 
     /// Bytes taken so far.
@@ -72,62 +104,86 @@ impl Upload {
         self.size
     }
 
+    /// Sends the block that is full on its way, once the one before it is written.
     async fn spill(&mut self) -> io::Result<()> {
-        let spill = self.landed().await?;
-        let block = std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOCK));
+        let (spill, empty) = self.landed().await?.unzip();
+        let empty = Collected::Block(empty.unwrap_or_else(|| Block::new(BLOCK)));
+        let Collected::Block(mut block) = std::mem::replace(&mut self.collected, empty) else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
-        self.stage = Stage::Spilling(spawn_blocking(move || {
+        self.spilled = Spilled::Writing(spawn_blocking(move || {
             let mut spill = spill.map_or_else(|| Spill::new(&shared), Ok)?;
             spill.absorb(&shared, &block)?;
-            Ok(spill)
+            block.clear();
+            Ok((spill, block))
         }));
         Ok(())
     }
 
     /// Waits for the block that is being written. Dropped meanwhile, it loses nothing.
-    async fn landed(&mut self) -> io::Result<Option<Spill>> {
-        let result = match &mut self.stage {
-            Stage::Memory => return Ok(None),
-            Stage::Spilling(flight) => flight.await,
-            Stage::Failed => return Err(io::Error::other("this upload failed before")),
+    async fn landed(&mut self) -> io::Result<Option<(Spill, Block)>> {
+        let result = match &mut self.spilled {
+            Spilled::Nothing => return Ok(None),
+            Spilled::Writing(flight) => flight.await,
+            Spilled::Failed => return Err(io::Error::other("this upload failed before")),
         };
-        self.stage = Stage::Failed;
+        self.spilled = Spilled::Failed;
         result.map_err(io::Error::other)?.map(Some)
     }
 
     /// No more bytes: makes the payload's file durable, if it is large, and queues its row.
     pub async fn finish(mut self) -> io::Result<Stored> {
-        let spill = self.landed().await?;
-        let Self { shared, buffer, size, .. } = self;
-        if size > INLINE_MAX as u64 {
-            return spawn_blocking(move || finish_large(&shared, spill, &buffer, size)).await.map_err(io::Error::other)?;
-        }
-        let hash = ContentHash::of(&buffer);
-        let sha256 = Sha256Digest(Sha256::digest(&buffer).into());
+        let landed = self.landed().await?;
+        let Self { shared, collected, size, .. } = self;
+        let bytes = match collected {
+            Collected::Few(bytes) => bytes,
+            Collected::Block(block) => {
+                let finish = move || match landed {
+                    Some((spill, _)) => spill.finish(&shared, &block, size),
+                    None => finish_block(&shared, &block),
+                };
+                return spawn_blocking(finish).await.map_err(io::Error::other)?;
+            }
+        };
+        let hash = ContentHash::of(&bytes);
+        let sha256 = Sha256Digest(Sha256::digest(&bytes).into());
         let (pin, life) = (Pin::new(&shared, hash), shared.life());
-        let row = PayloadRow { hash, size, inline: Some(buffer.into()), _pin: Pin::new(&shared, hash) };
+        let row = PayloadRow { hash, size, inline: Some(bytes.into()), _pin: Pin::new(&shared, hash) };
         shared.queue.send(Request::Payload(row, None)).await.map_err(io::Error::other)?;
         Ok(Stored { hash, sha256, size, life, pin })
     }
 }
 
-fn finish_large(shared: &Arc<Shared>, spill: Option<Spill>, rest: &[u8], size: u64) -> io::Result<Stored> {
-    let mut spill = spill.map_or_else(|| Spill::new(shared), Ok)?;
-    spill.absorb(shared, rest)?;
-    let Spill { data, outboard, sha256, tree } = spill;
-    let (hash, mut writer) = tree.finish()?;
-    writer.flush()?;
+/// A payload of one block: its file stands alone.
+fn finish_block(shared: &Arc<Shared>, block: &Block) -> io::Result<Stored> {
+    let size = block.bytes().len() as u64;
+    shared.require_room(size)?;
+    let data = shared.folder.temporary()?;
+    Appended::new(Arc::clone(&data.file), shared.folder.faults().clone()).append(block)?;
+    let sha256 = Sha256Digest(Sha256::digest(block.bytes()).into());
+    place(shared, ContentHash::of(block.bytes()), sha256, size, &data, None)
+}
+
+/// Makes the file of a payload durable, with its tree if it has one, and queues its row.
+fn place(
+    shared: &Arc<Shared>,
+    hash: ContentHash,
+    sha256: Sha256Digest,
+    size: u64,
+    data: &TempFile,
+    outboard: Option<&TempFile>,
+) -> io::Result<Stored> {
     let (pin, life) = (Pin::new(shared, hash), shared.life());
     let row = PayloadRow { hash, size, inline: None, _pin: Pin::new(shared, hash) };
     shared.pins.wait_until_spared(hash);
-    shared.folder.place(hash, &data, &outboard)?;
+    shared.folder.place(hash, data, outboard)?;
     shared.queue.blocking_send(Request::Payload(row, None)).map_err(io::Error::other)?;
-    Ok(Stored { hash, sha256: Sha256Digest(sha256.finalize().into()), size, life, pin })
+    Ok(Stored { hash, sha256, size, life, pin })
 }
 
-/// A payload too large for memory: its file and tree so far.
+/// A payload of several blocks: its file and tree so far.
 struct Spill {
     data: TempFile,
+    appended: Appended,
     outboard: TempFile,
     sha256: Sha256,
     tree: TreeHasher<BufWriter<Arc<std::fs::File>>>,
@@ -136,15 +192,23 @@ struct Spill {
 impl Spill {
     fn new(shared: &Shared) -> io::Result<Self> {
         let (data, outboard) = (shared.folder.temporary()?, shared.folder.temporary()?);
+        let appended = Appended::new(Arc::clone(&data.file), shared.folder.faults().clone());
         let tree = TreeHasher::new(BufWriter::with_capacity(64 << 10, Arc::clone(&outboard.file)));
-        Ok(Self { data, outboard, sha256: Sha256::new(), tree })
+        Ok(Self { data, appended, outboard, sha256: Sha256::new(), tree })
     }
 
-    fn absorb(&mut self, shared: &Shared, block: &[u8]) -> io::Result<()> {
-        shared.require_room(block.len() as u64)?;
-        (&*self.data.file).write_all(block)?;
-        self.sha256.update(block);
-        self.tree.update(block)
+    fn absorb(&mut self, shared: &Shared, block: &Block) -> io::Result<()> {
+        shared.require_room(block.bytes().len() as u64)?;
+        self.appended.append(block)?;
+        self.sha256.update(block.bytes());
+        self.tree.update(block.bytes())
+    }
+
+    fn finish(mut self, shared: &Arc<Shared>, last: &Block, size: u64) -> io::Result<Stored> {
+        self.absorb(shared, last)?;
+        let (hash, mut writer) = self.tree.finish()?;
+        writer.flush()?;
+        place(shared, hash, Sha256Digest(self.sha256.finalize().into()), size, &self.data, Some(&self.outboard))
     }
 }
 
@@ -181,14 +245,14 @@ mod tests {
             }
         }
         assert!(fixture.files("tmp").is_empty());
-        assert_eq!(fixture.files("payloads").len(), 2 * 5, "a file and a tree each");
+        assert_eq!(fixture.files("payloads").len(), 3 + 2 * 2, "three that stand alone, and two with a tree");
     }
 
     #[tokio::test]
     async fn a_dropped_upload_leaves_nothing() {
         let fixture = Fixture::new();
         let mut upload = fixture.store.upload();
-        for _ in 0..3 {
+        for _ in 0..4 {
             upload.write(noise(BLOCK, 1).into()).await.unwrap();
         }
         let spilled = upload.landed().await.unwrap();
@@ -222,10 +286,15 @@ mod tests {
         let (store, _writer) = Store::open(dir.path(), options).unwrap();
         assert!(!store.room_for(1).unwrap());
         let mut upload = store.upload();
-        upload.write(noise(BLOCK, 1).into()).await.unwrap();
+        upload.write(noise(2 * BLOCK, 1).into()).await.unwrap();
         let full = upload.write(noise(BLOCK, 2).into()).await.unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
         assert!(upload.finish().await.is_err(), "a failed upload is not finished");
+        for size in [INLINE_MAX + 1, BLOCK + 1] {
+            let mut upload = store.upload();
+            upload.write(noise(size, 1).into()).await.unwrap();
+            assert_eq!(upload.finish().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
         assert!(super::super::fixture::files(&dir.path().join("tmp")).is_empty());
     }
 
@@ -238,7 +307,7 @@ mod tests {
         fixture.persist(&[(blob(1), &record)]).await;
         drop((one, two));
         fixture.settle().await;
-        assert_eq!((fixture.store.usage().payloads, fixture.files("payloads").len()), (1, 2));
+        assert_eq!((fixture.store.usage().payloads, fixture.files("payloads").len()), (1, 1));
         assert!(fixture.bytes(ContentHash::of(&bytes)) == Some(bytes));
     }
 }
