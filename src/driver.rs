@@ -2,8 +2,8 @@
 //!
 //! 1. Everything about the core happens in one task on one thread; others reach it through [`Handle`], a bounded channel.
 //! 2. Actions under way are futures that this task polls itself, so nothing is spawned and nothing outlives the driver.
-//! 3. Persists are handed to the writer in the order in which the core asked for them; those that follow each other and change the message
-//!    history alone, as one.
+//! 3. Persists are handed to the writer in the order in which the core asked for them: at once where it has nothing to do, else those that follow each
+//!    other and change the message history alone, as one.
 //! 4. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
 //! 5. A core whose store failed is followed by one that is built from it when it is open again. Who waited is told, nothing that was queued for the
 //!    old one is written, and an upload whose bytes were stored before is not published by the new one.
@@ -235,6 +235,8 @@ pub struct Driver {
     lan: Option<RunningLan>,
     actions: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     persists: VecDeque<Persist>,
+    /// How many handed to the writer are not durable yet.
+    unwritten: usize,
     commands: BTreeMap<ClientCall, oneshot::Sender<Reply>>,
     requests: BTreeMap<PeerCall, oneshot::Sender<Result<Envelope<Answer>, Refusal>>>,
     next_call: u64,
@@ -283,6 +285,7 @@ impl Driver {
             lan,
             actions: FuturesUnordered::new(),
             persists: VecDeque::new(),
+            unwritten: 0,
             commands: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_call: 0,
@@ -378,6 +381,7 @@ impl Driver {
     /// The core has ended: nothing goes on of what it wanted done, and who still waits is not answered any more.
     fn begin_mending(&mut self) -> LocalBoxFuture<'static, Patience> {
         self.actions.clear();
+        self.unwritten = 0;
         self.persists.clear();
         self.commands.clear();
         self.requests.clear();
@@ -402,6 +406,7 @@ impl Driver {
     /// Lets a core with a new key follow. The old one has waited for everything that it asked of the disk, so the new one sees it.
     async fn take_key(&mut self) -> Result<(), StoreFault> {
         self.actions.clear();
+        self.unwritten = 0;
         let secret = clock::entropy().map_err(|error| StoreFault(error.to_string()))?;
         self.store.take_key(secret).await?;
         let mut node = (self.build)()?;
@@ -433,8 +438,9 @@ impl Driver {
     }
 
     /// These persists are in the writer's queue; what changed with them is told when they are durable.
-    fn await_commit(&self, tokens: Vec<Token>, durable: oneshot::Receiver<Result<(), StoreFault>>, told: Vec<Change>) {
+    fn await_commit(&mut self, tokens: Vec<Token>, durable: oneshot::Receiver<Result<(), StoreFault>>, told: Vec<Change>) {
         let changes = self.changes.clone();
+        self.unwritten += 1;
         self.actions.push(Box::pin(async move {
             let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
             changes.tell(told.into_iter().filter(|_| result.is_ok()));
@@ -447,11 +453,16 @@ impl Driver {
         !self.failed && !self.key_taken
     }
 
+    /// The writer has nothing to do, and could have: what else there is waits. Calls, that are begun as they are awaited, too.
+    fn lets_writer_wait(&self) -> bool {
+        self.unwritten == 0 && !self.persists.is_empty()
+    }
+
     /// An action has ended; others may have too.
     fn on_done(&mut self, first: Done) {
         self.take(first);
         for _ in 1..MAX_AT_ONCE {
-            if !self.goes_on() {
+            if !self.goes_on() || self.lets_writer_wait() {
                 return;
             }
             let Some(Some(done)) = self.actions.next().now_or_never() else { return };
@@ -463,6 +474,7 @@ impl Driver {
         match done {
             Done::Input(input) => self.handle(*input),
             Done::Persisted(tokens, result) => {
+                self.unwritten -= 1;
                 tokens.into_iter().for_each(|token| self.handle(Input::Persisted(token, result.clone())));
             }
         }
@@ -472,7 +484,7 @@ impl Driver {
     fn on_messages(&mut self, first: Message, others: &mut mpsc::Receiver<Message>) {
         self.on_message(first);
         for _ in 1..MAX_AT_ONCE {
-            if self.leaving || !self.goes_on() {
+            if self.leaving || !self.goes_on() || self.lets_writer_wait() {
                 return;
             }
             let Ok(message) = others.try_recv() else { return };

@@ -62,11 +62,13 @@ pub enum Bug {
     CommitOfAnyBatch,
     /// A message that stands in the order is tried again, and delivered again.
     DeliveredTwice,
+    /// A voter takes one vote for a batch, its own or the coordinator's, for the votes of a majority.
+    VoteTakenForMajority,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ForgottenTombstone,
         Self::SnapshotWithoutTombstones,
         Self::StaleRumor,
@@ -93,6 +95,7 @@ impl Bug {
         Self::StartSkipped,
         Self::CommitOfAnyBatch,
         Self::DeliveredTwice,
+        Self::VoteTakenForMajority,
     ];
 
     /// As it is named on command lines.
@@ -124,6 +127,7 @@ impl Bug {
             Self::StartSkipped => "start-skipped",
             Self::CommitOfAnyBatch => "commit-of-any-batch",
             Self::DeliveredTwice => "delivered-twice",
+            Self::VoteTakenForMajority => "vote-taken-for-majority",
         }
     }
 }

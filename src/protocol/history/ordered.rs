@@ -19,7 +19,9 @@
 //!    because an origin's messages stand there in their order ([`takes_its_place`]).
 //! 6. An Update carries the Commit of the slot before it, to whoever was not told: one call, and at a voter one commit to the disk. Voters whose
 //!    messages were decided are told at once, for somebody may wait there; the others within [`UNTOLD`], if no Update comes first.
-//! 7. What is accepted is decided, though its coordinator is gone and nobody has anything else to say: a voter that hears no more of it
+//! 7. Whoever knows that a majority has a slot's batch knows that it is decided. A coordinator that proposes what was handed over at once answers
+//!    with its own vote: with its own, the voter that handed it over has the majority of three, and hears of no Commit.
+//! 8. What is accepted is decided, though its coordinator is gone and nobody has anything else to say: a voter that hears no more of it
 //!    starts a ballot.
 //!
 //! What a coordinator may take into a batch depends on what is delivered at its node; its owner says so at every step ([`Ready`]).
@@ -28,7 +30,7 @@ mod coordinating;
 mod steps;
 mod voting;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -119,6 +121,7 @@ pub struct Durable {
 #[derive(Debug)]
 enum Then {
     Answer(PeerCall, Vote),
+    Received(PeerCall, Ballot, u64),
     OwnConfirm(Ballot),
     OwnReceived(Ballot, u64),
     Decided(u64, Batch),
@@ -159,6 +162,8 @@ pub struct Ordered {
     votes: BTreeMap<NodeId, (Ballot, u64)>,
     /// This node starts no ballot: it does not know yet whether it remembers all its votes.
     silent: bool,
+    /// The batch proposed last of which an acceptance is known here, and who has it.
+    acceptances: Option<(u64, Ballot, BTreeSet<NodeId>)>,
     disk: VecDeque<Vec<Then>>,
 }
 
@@ -189,6 +194,7 @@ impl Ordered {
             transaction: Transaction::new(now),
             votes: BTreeMap::new(),
             silent: false,
+            acceptances: None,
             disk: VecDeque::new(),
         }
     }
@@ -363,6 +369,10 @@ impl Ordered {
         for then in self.disk.pop_front().unwrap_or_default() {
             match then {
                 Then::Answer(call, vote) => out.push(Effect::Answer(call, vote)),
+                Then::Received(call, ballot, slot) => {
+                    out.push(Effect::Answer(call, Vote::Received { ballot, slot }));
+                    self.on_acceptance(now, self.me, ballot, slot, out);
+                }
                 Then::Decided(slot, batch) => out.push(Effect::Decided(slot, batch)),
                 Then::OwnConfirm(ballot) => {
                     self.ask_for_ballot(ballot, out);

@@ -40,7 +40,8 @@ pub enum Ask {
     Tell(Letter),
     /// A coordinator's step. Answered by [`HistoryAnswer::Vote`].
     Step(Step),
-    /// Ordered messages for whoever coordinates. Answered by [`HistoryAnswer::Taken`].
+    /// Ordered messages for whoever coordinates. Answered by [`HistoryAnswer::Taken`], or, by a coordinator that proposes all of them at once, by its
+    /// own [`Vote::Received`].
     HandOver(Vec<Message>),
     /// What do you have beyond this? Answered by [`HistoryAnswer::Versions`].
     Versions(Known),

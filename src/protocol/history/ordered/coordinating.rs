@@ -6,8 +6,10 @@ use super::{
     Accepted, BATCH_BUDGET, Ballot, Batch, Change, Decision, Effect, Entry, LONGEST_SILENCE, MAX_BATCH, Ordered, PATIENCE, Ready, SILENCE,
     Step, Then, UNTOLD, Vote,
 };
+use crate::history::message::{Message, MessageId};
 use crate::history::transaction::Signal;
 use crate::ids::NodeId;
+use crate::io::PeerCall;
 use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 
@@ -18,8 +20,8 @@ pub(super) enum Phase {
     Starting(BTreeSet<NodeId>),
     /// A majority confirmed; nothing is proposed.
     Steady,
-    /// Update is sent; who has it.
-    Updating { slot: u64, batch: Batch, received: BTreeSet<NodeId> },
+    /// Update is sent; who has it, and who is told when this node has it.
+    Updating { slot: u64, batch: Batch, received: BTreeSet<NodeId>, confided: BTreeSet<NodeId> },
 }
 
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl Ordered {
     pub(super) fn on_received(&mut self, now: Instant, from: NodeId, ballot: Ballot, of: u64, ready: Ready<'_>, out: &mut Vec<Effect>) {
         self.on_voted(from, ballot, of);
         let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.ballot == ballot) else { return };
-        let Phase::Updating { slot, batch, received } = &mut coordinator.phase else { return };
+        let Phase::Updating { slot, batch, received, confided } = &mut coordinator.phase else { return };
         if *slot != of {
             return;
         }
@@ -109,6 +111,10 @@ impl Ordered {
         if !self.epoch.is_majority(received) {
             return;
         }
+        // Who is told of this node's vote knows by its own that there is a majority, if two are one.
+        let knows = |voter: &NodeId| confided.contains(voter) && self.epoch.is_majority(&BTreeSet::from([self.me, *voter]));
+        let known: BTreeSet<NodeId> =
+            received.contains(&self.me).then(|| self.epoch.voters.iter().copied().filter(knows).collect()).unwrap_or_default();
         let (slot, batch) = (*slot, batch.clone());
         let voters = self.epoch.voters.iter().copied().filter(|voter| *voter != self.me).collect();
         coordinator.phase = Phase::Steady;
@@ -118,7 +124,7 @@ impl Ordered {
         let origins: BTreeSet<NodeId> = batch.messages().map(|message| message.id.origin).collect();
         self.record(slot, batch, out);
         self.proceed(now, ready, out);
-        self.tell_some(|voter| origins.contains(voter), out);
+        self.tell_some(|voter| origins.contains(voter) && !known.contains(voter), out);
     }
 
     /// Tells what is decided to all who were not told.
@@ -164,6 +170,29 @@ impl Ordered {
         }
     }
 
+    /// Messages are handed over by that node. True: all of them are proposed now, and the call is answered with this node's vote.
+    pub fn on_handed(
+        &mut self,
+        now: Instant,
+        (from, call): (NodeId, PeerCall),
+        messages: Vec<Message>,
+        ready: Ready<'_>,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let mut names: BTreeSet<MessageId> = messages.iter().map(|message| message.id).collect();
+        messages.into_iter().for_each(|message| _ = self.on_message(message, now));
+        let is_free = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.phase == Phase::Steady);
+        self.proceed(now, ready, out);
+        let Some(Coordinator { ballot, phase: Phase::Updating { slot, batch, confided, .. }, .. }) = &mut self.coordinator else {
+            return false;
+        };
+        batch.messages().for_each(|message| _ = names.remove(&message.id));
+        let Some(then) = self.disk.back_mut().filter(|_| is_free && names.is_empty()) else { return false };
+        confided.insert(from);
+        then.push(Then::Answer(call, Vote::Received { ballot: *ballot, slot: *slot }));
+        true
+    }
+
     /// Proposes for the next slot, if there is something to propose.
     pub(super) fn proceed(&mut self, now: Instant, ready: Ready<'_>, out: &mut Vec<Effect>) {
         let slot = self.decided + 1;
@@ -184,7 +213,7 @@ impl Ordered {
         }
         let mut commit = None;
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new() };
+            coordinator.phase = Phase::Updating { slot, batch: batch.clone(), received: BTreeSet::new(), confided: BTreeSet::new() };
             coordinator.until = now + PATIENCE;
             commit = coordinator.untold.take().map(|untold| untold.decision);
         }
@@ -192,8 +221,11 @@ impl Ordered {
         let accepted = Accepted { ballot, batch: batch.clone() };
         self.accepted.insert(slot, accepted.clone());
         self.persist(vec![Change::Accept(slot, accepted)], vec![Then::OwnReceived(ballot, slot)], out);
+        // First to those for whose messages somebody may wait there.
+        let (theirs, others): (Vec<NodeId>, Vec<NodeId>) =
+            self.others().into_iter().partition(|voter| batch.messages().any(|message| message.id.origin == *voter));
         let update = |batch| Step::Update { ballot, slot, batch, commit };
-        out.extend(self.others().into_iter().map(|voter| Effect::Ask(voter, update(batch.clone()))));
+        out.extend(theirs.into_iter().chain(others).map(|voter| Effect::Ask(voter, update(batch.clone()))));
     }
 
     /// All messages that may stand in the next slot, each origin's in their order, and the epoch wished for.

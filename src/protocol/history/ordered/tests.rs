@@ -19,7 +19,8 @@ fn any_frontier(_: &Frontier) -> bool {
 enum Parcel {
     Step { from: usize, to: usize, call: u64, step: Step },
     Vote { from: usize, to: usize, vote: Vote },
-    Messages { to: usize, messages: Vec<Message> },
+    Messages { from: usize, to: usize, call: u64, messages: Vec<Message> },
+    Acceptance { from: usize, to: usize, vote: Vote },
     History { to: usize, from: usize, slot: u64 },
 }
 
@@ -31,7 +32,8 @@ struct Place {
     log: BTreeMap<u64, Batch>,
     own: Vec<Message>,
     unsynced: VecDeque<Vec<Change>>,
-    asked: BTreeMap<u64, usize>,
+    /// Who waits for an answer, and whether to messages handed over.
+    asked: BTreeMap<u64, (usize, bool)>,
     told: u64,
 }
 
@@ -126,9 +128,11 @@ impl Net {
                 self.parcels.push(parcel);
             }
             Effect::Answer(call, vote) => {
-                if let Some(to) = self.places[from].asked.remove(&call.0) {
-                    self.parcels.push(Parcel::Vote { from, to, vote });
-                }
+                let asked = self.places[from].asked.remove(&call.0);
+                self.parcels.extend(asked.map(|(to, handed)| match handed {
+                    true => Parcel::Acceptance { from, to, vote },
+                    false => Parcel::Vote { from, to, vote },
+                }));
             }
             Effect::Behind(whom, slot) => self.parcels.push(Parcel::History { to: from, from: self.place_of(whom), slot }),
             Effect::Reached(..) => {}
@@ -139,8 +143,9 @@ impl Net {
                 here.told = slot;
             }
             Effect::HandOver(to, messages) => {
-                let to = self.place_of(to);
-                self.parcels.push(Parcel::Messages { to, messages });
+                self.next_call += 1;
+                let parcel = Parcel::Messages { from, to: self.place_of(to), call: self.next_call, messages };
+                self.parcels.push(parcel);
             }
         }
     }
@@ -181,14 +186,18 @@ impl Net {
         let now = self.now;
         match parcel {
             Parcel::Step { from, to, call, step } => {
-                self.places[to].asked.insert(call, from);
+                self.places[to].asked.insert(call, (from, false));
                 self.with(to, |machine, out| machine.on_step(now, id(from), PeerCall(call), step, out));
             }
             Parcel::Vote { from, to, vote } => self.with(to, |machine, out| machine.on_vote(now, id(from), vote, &any_frontier, out)),
-            Parcel::Messages { to, messages } => self.with(to, |machine, out| {
-                messages.into_iter().for_each(|message| _ = machine.on_message(message, now));
-                machine.on_progress(now, &any_frontier, out);
-            }),
+            Parcel::Messages { from, to, call, messages } => {
+                self.places[to].asked.insert(call, (from, true));
+                self.with(to, |machine, out| _ = machine.on_handed(now, (id(from), PeerCall(call)), messages, &any_frontier, out));
+            }
+            Parcel::Acceptance { from, to, vote } => {
+                let Vote::Received { ballot, slot } = vote else { panic!("messages are answered with {vote:?}") };
+                self.with(to, |machine, out| machine.on_acceptance(now, id(from), ballot, slot, out));
+            }
             Parcel::History { to, from, slot } => {
                 let known: Vec<(u64, Batch)> = self.places[from].log.range(..=slot).map(|(slot, batch)| (*slot, batch.clone())).collect();
                 self.with(to, |machine, out| {

@@ -1,6 +1,6 @@
 //! A voter: what it confirms and takes, by ballots alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Accepted, Ballot, Batch, Change, Decision, Effect, MAX_AHEAD, MAX_REPORTED, Ordered, PARTICIPATION, SILENCE, Step, Then, Vote,
@@ -97,8 +97,26 @@ impl Ordered {
         let accepted = Accepted { ballot, batch };
         self.promised = Some(ballot);
         self.accepted.insert(slot, accepted.clone());
-        let then = vec![Then::Answer(call, Vote::Received { ballot, slot })];
-        self.persist(vec![Change::Accept(slot, accepted)], then, out);
+        self.persist(vec![Change::Accept(slot, accepted)], vec![Then::Received(call, ballot, slot)], out);
+    }
+
+    /// A voter, this one or the coordinator, has the batch proposed for that slot under that ballot, durably. Where that makes a majority, the slot is
+    /// decided: a ballot proposes one batch for a slot.
+    pub fn on_acceptance(&mut self, now: Instant, voter: NodeId, ballot: Ballot, slot: u64, out: &mut Vec<Effect>) {
+        let latest = self.acceptances.as_ref().map(|(slot, ballot, _)| (*slot, *ballot));
+        if slot <= self.decided || latest > Some((slot, ballot)) {
+            return;
+        }
+        if latest < Some((slot, ballot)) {
+            self.acceptances = Some((slot, ballot, BTreeSet::new()));
+        }
+        let Some((.., voters)) = &mut self.acceptances else { return };
+        voters.insert(voter);
+        let is_decided = slot == self.decided + 1 && (self.epoch.is_majority(voters) || is_planted(Bug::VoteTakenForMajority));
+        let held = self.accepted.get(&slot).filter(|accepted| is_decided && accepted.ballot == ballot);
+        if let Some(batch) = held.map(|accepted| accepted.batch.clone()) {
+            self.decide(now, slot, batch, out);
+        }
     }
 
     pub(super) fn on_commit(&mut self, now: Instant, from: NodeId, ballot: Ballot, slot: u64, hash: ContentHash, out: &mut Vec<Effect>) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Asked, Effect, FAN_OUT, Replica, Then, World};
 use crate::history::causal::Tell;
+use crate::history::message::Frontier;
 use crate::history::ordered::{Step, Vote};
 use crate::history::sending;
 use crate::history::talk::{Ask, HistoryAnswer, HistoryCall, Letter, Piece};
@@ -40,8 +41,11 @@ impl Replica {
                 None
             }
             Ask::HandOver(messages) => {
-                messages.into_iter().for_each(|message| _ = self.ordered.on_message(message, world.now.instant));
-                Some(HistoryAnswer::Taken(self.ordered.coordinator()))
+                let (causal, mut effects) = (&self.causal, Vec::new());
+                let ready = |frontier: &Frontier| causal.has(frontier);
+                let voted = self.ordered.on_handed(world.now.instant, (from, call), messages, &ready, &mut effects);
+                self.route_ordered(world, effects, out);
+                (!voted).then(|| HistoryAnswer::Taken(self.ordered.coordinator()))
             }
             Ask::Versions(theirs) => Some(HistoryAnswer::Versions(self.beyond(from, &theirs, world.now.instant))),
             Ask::UpdateMe(request) => Some(if self.sending.admit(from, world.now.instant) {
@@ -114,7 +118,14 @@ impl Replica {
                 self.seats.on_holdings(&epoch, from, holdings);
                 self.take_seats(world, out);
             }
-            (Asked::HandOver, answer) => self.ordered.on_handed_over(world.now.instant, from, answer.is_some()),
+            (Asked::HandOver, answer) => {
+                let (now, mut effects) = (world.now.instant, Vec::new());
+                self.ordered.on_handed_over(now, from, answer.is_some());
+                if let Some(HistoryAnswer::Vote(Vote::Received { ballot, slot })) = answer {
+                    self.ordered.on_acceptance(now, from, ballot, slot, &mut effects);
+                }
+                self.route_ordered(world, effects, out);
+            }
             (Asked::Step | Asked::Holdings(_), _) => {}
         }
         self.advance(world, out);

@@ -92,6 +92,12 @@ impl Voter {
         })
     }
 
+    /// Another voter hands its message over; nothing is done where the owner answers by itself.
+    fn is_handed(&mut self, from: u8, sequence: u64) -> Vec<Effect> {
+        let messages = vec![message(from, Channel::Ordered, sequence, &[])];
+        self.with(|machine, now, _, out| _ = machine.on_handed(now, (node(from), CALL), messages, &ready, out))
+    }
+
     /// Waits for the next deadline that makes it say or persist something, or changes its state.
     fn waits(&mut self) -> Vec<Effect> {
         let (before, persisted) = (self.state(), self.persisted.len());
@@ -264,6 +270,89 @@ fn whose_message_is_decided_is_told_at_once_and_the_others_with_the_next_batch()
     let did = voter.is_given(message(ME, Channel::Ordered, 2, &[]));
     let update = Step::Update { ballot: ballot(1, ME), slot: 3, batch: batch(ME, 2), commit: Some(decision) };
     assert!(to_both(&update).iter().all(|update| did.contains(update)), "{did:?}");
+}
+
+/// A coordinator that is handed a message by that voter, among so many.
+fn handed_over(voters: u8, by: u8) -> (Voter, Vec<Effect>) {
+    let mut voter = Voter::new();
+    voter.machine = Ordered::new(node(ME), Epoch { number: 1, voters: (1..=voters).map(node).collect() }, Durable::default(), Instant(0));
+    voter.is_given(message(ME, Channel::Ordered, 1, &[]));
+    voter.waits();
+    for other in [OTHER, THIRD] {
+        voter.is_answered(other, confirm(ballot(1, ME)));
+    }
+    for other in [OTHER, THIRD] {
+        voter.is_answered(other, Vote::Received { ballot: ballot(1, ME), slot: 1 });
+    }
+    voter.waits();
+    let did = voter.is_handed(by, 1);
+    (voter, did)
+}
+
+#[test]
+fn who_hands_over_what_is_proposed_at_once_is_answered_with_the_coordinators_vote_and_asked_first() {
+    for (by, other) in [(OTHER, THIRD), (THIRD, OTHER)] {
+        let (_, did) = handed_over(3, by);
+        let update = Step::Update { ballot: ballot(1, ME), slot: 2, batch: batch(by, 1), commit: None };
+        let asked = [by, other].map(|voter| Effect::Ask(node(voter), update.clone()));
+        let vote = Effect::Answer(CALL, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+        assert_eq!(did, [asked.as_slice(), &[vote]].concat());
+    }
+}
+
+#[test]
+fn what_is_handed_over_while_another_batch_is_proposed_is_answered_without_a_vote() {
+    let (mut voter, _) = handed_over(3, THIRD);
+    assert_eq!(voter.is_handed(OTHER, 1), []);
+    assert_eq!(voter.is_handed(THIRD, 1), [], "nor is what stands in that batch");
+}
+
+#[test]
+fn a_voter_that_was_given_the_coordinators_vote_is_told_no_commit_if_two_are_a_majority() {
+    for (voters, told) in [(3, false), (5, true)] {
+        let (mut voter, _) = handed_over(voters, THIRD);
+        let mut did = Vec::new();
+        for other in (2..=voters).take(usize::from(voters / 2)) {
+            did = voter.is_answered(other, Vote::Received { ballot: ballot(1, ME), slot: 2 });
+        }
+        assert!(did.contains(&Effect::Decided(2, batch(THIRD, 1))), "{did:?}");
+        let commit = Effect::Ask(node(THIRD), Step::Commit { ballot: ballot(1, ME), slot: 2, hash: batch(THIRD, 1).hash() });
+        assert_eq!(did.contains(&commit), told, "{did:?}");
+        // The answer may have been lost.
+        assert!(told || voter.waits().contains(&commit));
+    }
+}
+
+#[test]
+fn a_voter_decides_by_the_coordinators_vote_and_its_own_if_two_are_a_majority() {
+    for (voters, batch_of, decides) in [(3, ballot(1, OTHER), true), (5, ballot(1, OTHER), false), (3, ballot(2, OTHER), false)] {
+        let mut voter = Voter::new();
+        voter.machine =
+            Ordered::new(node(ME), Epoch { number: 1, voters: (1..=voters).map(node).collect() }, Durable::default(), Instant(0));
+        let update = Step::Update { ballot: batch_of, slot: 1, batch: batch(ME, 1), commit: None };
+        let vote = |voter: &mut Voter| voter.with(|machine, now, _, out| machine.on_acceptance(now, node(OTHER), ballot(1, OTHER), 1, out));
+        assert_eq!(vote(&mut voter), [], "it has no batch");
+        let did = voter.hears(OTHER, update.clone());
+        assert_eq!(is_decided(&did, &batch(ME, 1)), decides, "{voters} {did:?}");
+        // The other way round.
+        let mut voter = Voter::new();
+        voter.machine =
+            Ordered::new(node(ME), Epoch { number: 1, voters: (1..=voters).map(node).collect() }, Durable::default(), Instant(0));
+        assert!(!is_decided(&voter.hears(OTHER, update), &batch(ME, 1)));
+        assert_eq!(is_decided(&vote(&mut voter), &batch(ME, 1)), decides);
+    }
+}
+
+#[test]
+fn a_batch_counts_as_held_here_when_the_disk_has_it() {
+    let mut voter = Voter::new();
+    let mut out = Vec::new();
+    let update = Step::Update { ballot: ballot(1, OTHER), slot: 1, batch: batch(ME, 1), commit: None };
+    voter.machine.on_step(voter.now, node(OTHER), CALL, update, &mut out);
+    voter.machine.on_acceptance(voter.now, node(OTHER), ballot(1, OTHER), 1, &mut out);
+    assert_eq!(voter.machine.decided(), 0);
+    voter.machine.on_persisted(voter.now, &ready, &mut out);
+    assert_eq!(voter.machine.decided(), 1);
 }
 
 #[test]
