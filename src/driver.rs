@@ -4,10 +4,12 @@
 //! 2. Actions under way are futures that this task polls itself, so nothing is spawned and nothing outlives the driver.
 //! 3. Persists are handed to the writer in the order in which the core asked for them: at once where it has nothing to do, else those that follow each
 //!    other and change the message history alone, as one.
-//! 4. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
-//! 5. A core whose store failed is followed by one that is built from it when it is open again. Who waited is told, nothing that was queued for the
+//! 4. A client may be answered before what the answer says is durable here, where others have it ([`Standing::Ordered`]). Who reads the history waits for
+//!    what was asked of the disk before ([`Handle::settled`]), so nobody sees less than was answered.
+//! 5. A core whose identity has ended is followed by one with another key when the key is on disk; those who wait, wait for that one.
+//! 6. A core whose store failed is followed by one that is built from it when it is open again. Who waited is told, nothing that was queued for the
 //!    old one is written, and an upload whose bytes were stored before is not published by the new one.
-//! 6. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
+//! 7. Payload transfers run elsewhere ([`crate::peers::Transfers`]), so that gigabytes never delay an answer to a probe.
 
 mod changes;
 mod exchanged;
@@ -69,6 +71,7 @@ pub struct Stopped;
 pub struct Handle {
     messages: mpsc::Sender<Message>,
     delivered: watch::Receiver<u64>,
+    settling: watch::Receiver<Settling>,
     changes: Feed<Change>,
     exchanged: Exchanged,
 }
@@ -87,17 +90,26 @@ impl std::fmt::Debug for Message {
 pub struct Inbox {
     messages: mpsc::Receiver<Message>,
     delivered: watch::Sender<u64>,
+    settling: watch::Sender<Settling>,
     changes: Feed<Change>,
     exchanged: Exchanged,
+}
+
+/// How many persists the core asked for, and how many of them are durable or never will be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settling {
+    asked: u64,
+    done: u64,
 }
 
 /// A handle and the inbox behind it.
 pub fn channel() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let (telling, delivered) = watch::channel(0);
+    let (settle, settling) = watch::channel(Settling::default());
     let (changes, exchanged) = (Feed::default(), Exchanged::default());
-    let inbox = Inbox { messages: receiver, delivered: telling, changes: changes.clone(), exchanged: exchanged.clone() };
-    (Handle { messages: sender, delivered, changes, exchanged }, inbox)
+    let inbox = Inbox { messages: receiver, delivered: telling, settling: settle, changes: changes.clone(), exchanged: exchanged.clone() };
+    (Handle { messages: sender, delivered, settling, changes, exchanged }, inbox)
 }
 
 impl Handle {
@@ -193,6 +205,14 @@ impl Handle {
         self.delivered.clone()
     }
 
+    /// Resolves when everything that the core has asked for by now is on disk, and so to be read, or never will be.
+    pub async fn settled(&self) {
+        let mut settling = self.settling.clone();
+        let asked = settling.borrow().asked;
+        // A driver that has ended asks for nothing more.
+        drop(settling.wait_for(|settling| settling.done >= asked).await);
+    }
+
     /// What changes, told to those who listen.
     pub fn changes(&self) -> &Feed<Change> {
         &self.changes
@@ -247,6 +267,7 @@ pub struct Driver {
     life: Life,
     key_taken: bool,
     delivered: Option<watch::Sender<u64>>,
+    settling: watch::Sender<Settling>,
     changes: Changes,
     /// Empty; kept for its memory.
     outputs: Vec<Output>,
@@ -294,6 +315,7 @@ impl Driver {
             patience: Patience::default(),
             key_taken: false,
             delivered: None,
+            settling: watch::Sender::default(),
             changes,
             outputs: Vec::new(),
         })
@@ -301,8 +323,8 @@ impl Driver {
 
     /// Runs until the core has left, or every [`Handle`] is gone.
     pub async fn run(mut self, inbox: Inbox) {
-        let Inbox { mut messages, delivered, changes, exchanged } = inbox;
-        (self.changes.feed, self.changes.exchanged) = (changes, exchanged);
+        let Inbox { mut messages, delivered, settling, changes, exchanged } = inbox;
+        (self.changes.feed, self.changes.exchanged, self.settling) = (changes, exchanged, settling);
         self.delivered = Some(delivered);
         let mut submitting: OptionFuture<Submission> = None.into();
         let mut idle_submission = true;
@@ -378,10 +400,16 @@ impl Driver {
         self.failed = true;
     }
 
-    /// The core has ended: nothing goes on of what it wanted done, and who still waits is not answered any more.
-    fn begin_mending(&mut self) -> LocalBoxFuture<'static, Patience> {
+    /// Nothing goes on of what an earlier core wanted done.
+    fn let_go(&mut self) {
         self.actions.clear();
         self.unwritten = 0;
+        self.settling.send_modify(|settling| settling.done = settling.asked);
+    }
+
+    /// The core has ended: nothing goes on of what it wanted done, and who still waits is not answered any more.
+    fn begin_mending(&mut self) -> LocalBoxFuture<'static, Patience> {
+        self.let_go();
         self.persists.clear();
         self.commands.clear();
         self.requests.clear();
@@ -405,8 +433,7 @@ impl Driver {
 
     /// Lets a core with a new key follow. The old one has waited for everything that it asked of the disk, so the new one sees it.
     async fn take_key(&mut self) -> Result<(), StoreFault> {
-        self.actions.clear();
-        self.unwritten = 0;
+        self.let_go();
         let secret = clock::entropy().map_err(|error| StoreFault(error.to_string()))?;
         self.store.take_key(secret).await?;
         let mut node = (self.build)()?;
@@ -475,6 +502,7 @@ impl Driver {
             Done::Input(input) => self.handle(*input),
             Done::Persisted(tokens, result) => {
                 self.unwritten -= 1;
+                self.settling.send_modify(|settling| settling.done += tokens.len() as u64);
                 tokens.into_iter().for_each(|token| self.handle(Input::Persisted(token, result.clone())));
             }
         }
@@ -548,7 +576,10 @@ impl Driver {
                 let answer = self.peers.join(address, join);
                 self.act(async move { Input::Joined(call, answer.await) });
             }
-            Output::Persist(persist) => self.persists.push_back(persist),
+            Output::Persist(persist) => {
+                self.settling.send_modify(|settling| settling.asked += 1);
+                self.persists.push_back(persist);
+            }
             Output::Fetch(fetch) => {
                 let transfer = fetch.transfer;
                 let (changes, wanted) = (self.changes.clone(), self.changes.of_fetch(&fetch));

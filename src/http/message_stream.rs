@@ -38,6 +38,7 @@ pub(super) struct Start {
 #[get("/messages/stream")]
 pub(super) async fn follow(request: HttpRequest, start: Query<Start>, context: Data<Context>) -> Result<HttpResponse, Problem> {
     let me = node_of(&context);
+    context.driver.settled().await;
     let seen = request.headers().get("last-event-id").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
     let after = match seen.or_else(|| start.after.clone()) {
         Some(start) if start == "0" => 0,

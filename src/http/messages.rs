@@ -11,9 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use gossip_cdn_protocol::NodeId;
-use gossip_cdn_protocol::history::disk::Place;
+use gossip_cdn_protocol::history::disk::{Order, Place};
 use gossip_cdn_protocol::history::message::{Body, Channel, MAX_BODY, Message, MessageId};
-use gossip_cdn_protocol::io::{AdoptFault, Say};
+use gossip_cdn_protocol::io::{AdoptFault, Say, Standing};
 use gossip_cdn_shell::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -120,14 +120,13 @@ fn channel_name(channel: Channel) -> &'static str {
 }
 
 impl Taken {
-    fn new(id: MessageId, place: Option<Place>) -> Self {
-        let order = place.and_then(|place| place.order);
+    fn new(id: MessageId, delivered: bool, order: Option<Order>) -> Self {
         Self {
             id: id.to_string(),
             origin: id.origin.to_string(),
             sequence: id.sequence,
             channel: channel_name(id.channel),
-            status: if place.is_some() { "delivered" } else { "pending" },
+            status: if delivered { "delivered" } else { "pending" },
             slot: order.map(|order| order.slot),
             number: order.map(|order| order.number),
         }
@@ -141,7 +140,7 @@ impl MessageShown {
             Body::Base64(bytes) => (STANDARD.encode(bytes), Some("base64")),
         };
         Self {
-            taken: Taken::new(message.id, place),
+            taken: Taken::new(message.id, place.is_some(), place.and_then(|place| place.order)),
             media_type: message.media_type,
             body,
             encoding,
@@ -204,10 +203,15 @@ pub(super) async fn say(
         return Err(Fault::Bad("not-text", format!("The body is not UTF-8, though {media_type} is text.")).into());
     }
     let said = context.driver.say(Say { channel, media_type, body, wait }).await.map_err(Fault::of_saying)?;
-    let status = if said.place.is_some() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+    let (delivered, order) = match said.standing {
+        Standing::Pending => (false, None),
+        Standing::Ordered(order) => (true, Some(order)),
+        Standing::Delivered(place) => (true, place.order),
+    };
+    let status = if delivered { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     Ok(HttpResponse::build(status)
         .insert_header((header::LOCATION, format!("/messages/{}", said.id)))
-        .json(Taken::new(said.id, said.place)))
+        .json(Taken::new(said.id, delivered, order)))
 }
 
 fn understand(manner: &Manner) -> Result<(Channel, Option<Duration>), Fault> {
@@ -256,6 +260,7 @@ pub(super) async fn list(wish: Query<Wish>, context: Data<Context>) -> Result<Ht
         0 => return Err(Fault::Bad("bad-query", "limit is a number from 1.".to_owned()).into()),
         limit => limit.min(MAX_LIMIT),
     };
+    context.driver.settled().await;
     let history = context.store.history().map_err(Fault::from)?;
     let (messages, next) = match wish.status.as_deref() {
         None | Some("delivered") => delivered(history.as_ref(), wish.after.as_deref(), limit, told.id)?,
@@ -296,6 +301,7 @@ pub(super) async fn one(id: Path<String>, context: Data<Context>) -> Result<Http
     // In this order: what is delivered meanwhile is found afterwards.
     let before = MessageId { sequence: id.sequence.saturating_sub(1), ..id };
     let undelivered = context.driver.undelivered(Some(before), 1).await.map_err(Fault::from)?.pop().filter(|message| message.id == id);
+    context.driver.settled().await;
     let history = context.store.history().map_err(Fault::from)?;
     let found = history.map(|history| history.find(id)).transpose().map_err(Fault::from)?.flatten();
     let (message, place) = found.or(undelivered.map(|message| (message, None))).ok_or(Fault::UnknownMessage(id))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::history::disk::{Founding, Place};
+use crate::history::disk::{Founding, Order, Place};
 use crate::history::epoch::Epoch;
 use crate::history::message::{Body, Channel, Message, MessageId};
 use crate::history::replica::Full;
@@ -261,8 +261,20 @@ pub struct Say {
 pub struct Said {
     /// Its name.
     pub id: MessageId,
-    /// Where it was delivered, if it was.
-    pub place: Option<Place>,
+    /// How far it is.
+    pub standing: Standing,
+}
+
+/// How far a message is at the node that took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits.
+    Pending,
+    /// It stands in the common order for good: a majority has the decision on disk, and everything before it is here. Its delivery is on its way to
+    /// this node's disk; who reads the history from now on waits for that.
+    Ordered(Order),
+    /// It is delivered, durably.
+    Delivered(Place),
 }
 
 /// Why a message was not taken.

@@ -54,6 +54,23 @@ fn a_message_is_accepted_at_once_delivered_everywhere_and_numbered_alike() {
 }
 
 #[test]
+fn who_was_answered_reads_the_message_at_once_as_delivered() {
+    let (nodes, _bootstrap, _folder) = founded(3);
+    for n in 0..150 {
+        let node = &nodes[n % 3];
+        let said = say(node, "a decision", "?channel=ordered&wait=delivered").json();
+        let (shown, last) = match n % 2 {
+            0 => (node.get(&format!("/messages/{}", said["id"].as_str().expect("named"))).json(), None),
+            _ => (history(node).pop().expect("it is there"), Some(n + 1)),
+        };
+        for field in ["id", "status", "slot", "number"] {
+            assert_eq!(shown[field], said[field], "{n}: {shown}");
+        }
+        assert!(said["status"] == "delivered" && last.is_none_or(|last| said["number"] == last), "{said}");
+    }
+}
+
+#[test]
 fn without_a_majority_a_message_stays_pending_and_is_delivered_when_one_is_back() {
     let (mut nodes, _bootstrap, _folder) = founded(3);
     nodes[1].server.kill();

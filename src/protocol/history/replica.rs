@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::history::asking::{Asking, SessionId};
 use crate::history::causal::{self, Causal, Tell};
 use crate::history::delivery::Delivery;
-use crate::history::disk::{Change, Founding, HistoryStore, Owner, Place, Remembered};
+use crate::history::disk::{Change, Founding, HistoryStore, Order, Owner, Place, Remembered};
 use crate::history::epoch::Epoch;
 use crate::history::letters::Letters;
 use crate::history::message::{Body, Channel, Message, MessageId};
@@ -132,6 +132,8 @@ pub enum Effect {
     Accepted(MessageId),
     /// These undelivered messages of this node have other names in the history that it joins.
     Renamed(BTreeMap<MessageId, MessageId>),
+    /// A message of this node stands in the common order for good, and everything before it is here. That it is delivered is in the persist that follows.
+    Ordered(MessageId, Order),
     /// A message is delivered, durably; each once, in this node's order.
     Delivered(Place),
     /// This node belongs to that history now.
@@ -477,8 +479,10 @@ impl Replica {
         self.say_again(world, out);
         while let Some((changes, places)) = self.delivery.next(&self.causal, world.now.wall) {
             let slot = self.delivery.slot();
-            let own = places.iter().map(|place| place.id).filter(|id| id.origin == self.me);
-            self.sent = own.map(|id| id.sequence).fold(self.sent, u64::max);
+            for place in places.iter().filter(|place| place.id.origin == self.me) {
+                self.sent = self.sent.max(place.id.sequence);
+                out.extend(place.order.map(|order| Effect::Ordered(place.id, order)));
+            }
             self.persist(changes, Then::Delivered(places), out);
             let mut effects = Vec::new();
             self.causal.on_slot(slot, &mut effects);

@@ -1,7 +1,8 @@
 //! The message history at a node: its replica's wishes become calls and persists, its clients are answered.
 //!
 //! 1. All changes that one input brings about are one persist.
-//! 2. A client that said something is answered when that is durable, or, where it waits, when it is delivered or its time is over; never twice.
+//! 2. A client that said something is answered when that is durable, or, where it waits, when it is delivered or its time is over; never twice. One that
+//!    waits for an ordered message does not wait for this node's disk to have the delivery, which a majority has: it is answered when that is asked for.
 //! 3. What is said while the node joins a history is taken as soon as it has joined.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,13 +10,13 @@ use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 
-use crate::history::disk::{Change, Founding, Place};
+use crate::history::disk::{Change, Founding};
 use crate::history::message::MessageId;
 use crate::history::replica::{Asked, Effect, Network, Replica, World};
 use crate::history::talk::{Head, HistoryAnswer, HistoryCall};
 use crate::ids::NodeId;
 use crate::io::{
-    AdoptFault, ClientCall, Event, HistoryStatus, Outbox, Output, PeerCall, Persist, Refusal, Reply, Said, Say, SayFault, Token,
+    AdoptFault, ClientCall, Event, HistoryStatus, Outbox, Output, PeerCall, Persist, Refusal, Reply, Said, Say, SayFault, Standing, Token,
 };
 use crate::membership::Membership;
 use crate::node::{After, Node, Purpose};
@@ -67,6 +68,8 @@ pub(super) struct Telling {
     /// The persists on their way to the disk, and how many of the replica's each is.
     under_way: VecDeque<(Token, usize)>,
     waiting: BTreeMap<MessageId, Waiting>,
+    /// Answers that follow the persist that the input at hand asks for.
+    told: Vec<(ClientCall, Said)>,
     /// When the time of those is over whose messages are durable.
     ends: BTreeSet<(Instant, MessageId)>,
     /// Said while the node joins a history; taken when it has.
@@ -84,6 +87,7 @@ impl Telling {
             persists: 0,
             under_way: VecDeque::new(),
             waiting: BTreeMap::new(),
+            told: vec![],
             ends: BTreeSet::new(),
             held: VecDeque::new(),
             adopting: None,
@@ -97,12 +101,18 @@ impl Telling {
         self.ends.first().map(|(at, _)| *at)
     }
 
+    /// Answers those who were to be answered behind a persist.
+    fn tell(&mut self, out: &mut Outbox) {
+        out.extend(self.told.drain(..).map(|(call, said)| Output::Reply(call, Reply::Say(Ok(said)))));
+    }
+
     /// The core is at its end: who waits for the disk is told that it failed, who waits for a delivery that it did not come.
     pub(super) fn stop(&mut self, fault: &StoreFault, key_taken: bool, out: &mut Outbox) {
         self.ends.clear();
+        self.tell(out);
         let lost = || if key_taken { SayFault::KeyTaken } else { SayFault::Store(fault.clone()) };
         for (id, waiting) in std::mem::take(&mut self.waiting) {
-            let result = if waiting.durable { Ok(Said { id, place: None }) } else { Err(lost()) };
+            let result = if waiting.durable { Ok(Said { id, standing: Standing::Pending }) } else { Err(lost()) };
             out.push(Output::Reply(waiting.call, Reply::Say(result)));
         }
         for (call, _) in std::mem::take(&mut self.held) {
@@ -149,9 +159,16 @@ impl<S: Store> Node<S> {
                 self.telling.waiting = waiting.into_iter().map(|(id, client)| (names.get(&id).map_or(id, |id| *id), client)).collect();
             }
             Effect::Accepted(id) => self.on_accepted(id, out),
+            Effect::Ordered(id, order) => {
+                if self.telling.waiting.get(&id).is_some_and(|waiting| waiting.durable)
+                    && let Some(call) = self.waits_no_more(id)
+                {
+                    self.telling.told.push((call, Said { id, standing: Standing::Ordered(order) }));
+                }
+            }
             Effect::Delivered(place) => {
                 out.push(Output::Event(Event::Delivered(place)));
-                self.tell_client(place.id, Some(place), out);
+                self.tell_client(place.id, Standing::Delivered(place), out);
             }
             Effect::Joined(founding) => {
                 // What was asked in the history that was left is no answer in this one.
@@ -173,7 +190,7 @@ impl<S: Store> Node<S> {
     /// Who waits for a delivery is told that the message is durable, now or when it is.
     pub(super) fn conclude_sayings(&mut self, out: &mut Outbox) {
         for (_, id) in std::mem::take(&mut self.telling.ends) {
-            self.tell_client(id, None, out);
+            self.tell_client(id, Standing::Pending, out);
         }
         self.telling.waiting.values_mut().for_each(|waiting| waiting.until = None);
     }
@@ -183,17 +200,22 @@ impl<S: Store> Node<S> {
         waiting.durable = true;
         match waiting.until {
             Some(until) => drop(self.telling.ends.insert((until, id))),
-            None => self.tell_client(id, None, out),
+            None => self.tell_client(id, Standing::Pending, out),
         }
     }
 
-    fn tell_client(&mut self, id: MessageId, place: Option<Place>, out: &mut Outbox) {
-        if let Some(waiting) = self.telling.waiting.remove(&id) {
-            if let Some(until) = waiting.until {
-                self.telling.ends.remove(&(until, id));
-            }
-            out.push(Output::Reply(waiting.call, Reply::Say(Ok(Said { id, place }))));
+    fn tell_client(&mut self, id: MessageId, standing: Standing, out: &mut Outbox) {
+        let call = self.waits_no_more(id);
+        out.extend(call.map(|call| Output::Reply(call, Reply::Say(Ok(Said { id, standing })))));
+    }
+
+    /// The client that waits for that message, which is about to be answered.
+    fn waits_no_more(&mut self, id: MessageId) -> Option<ClientCall> {
+        let waiting = self.telling.waiting.remove(&id)?;
+        if let Some(until) = waiting.until {
+            self.telling.ends.remove(&(until, id));
         }
+        Some(waiting.call)
     }
 
     pub(super) fn on_say(&mut self, now: Now, call: ClientCall, say: Say, out: &mut Outbox) {
@@ -297,7 +319,7 @@ impl<S: Store> Node<S> {
         }
         while let Some((at, id)) = self.telling.ends.first().copied().filter(|(at, _)| *at <= now.instant) {
             self.telling.ends.remove(&(at, id));
-            self.tell_client(id, None, out);
+            self.tell_client(id, Standing::Pending, out);
         }
     }
 
@@ -313,6 +335,7 @@ impl<S: Store> Node<S> {
             self.after.insert(persist.token, After::default());
             out.push(Output::Persist(persist));
         }
+        self.telling.tell(out);
     }
 
     pub(super) fn history_status(&self, now: Now) -> HistoryStatus {

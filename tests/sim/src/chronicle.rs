@@ -3,7 +3,7 @@
 //! 1. **No creation.** What is delivered was said by its origin's client, word for word.
 //! 2. **No duplication.** A node delivers a message once, restarts included, under one name, and gives every index once, in order.
 //! 3. **Causal order.** What comes before a message, by what its origin had delivered and said, is delivered before it everywhere.
-//! 4. **One order.** The same slot and number stand for the same message on every node that has it.
+//! 4. **One order.** The same slot and number stand for the same message on every node that has it, and for the one whose client was told them.
 //! 5. **Validity and uniform agreement.** After the healing everything accepted, and everything that anybody delivered, is delivered everywhere.
 //!
 //! Where two histories were founded these are the properties of each; in the end all nodes belong to one of them, and what was accepted is
@@ -25,7 +25,7 @@ use gossip_cdn_protocol::history::disk::{Founding, Order, Place};
 use gossip_cdn_protocol::history::epoch::Epoch;
 use gossip_cdn_protocol::history::memory::MemoryHistory;
 use gossip_cdn_protocol::history::message::{Body, Channel, Message, MessageId};
-use gossip_cdn_protocol::io::Said;
+use gossip_cdn_protocol::io::{Said, Standing};
 
 /// What a host has delivered of one history.
 #[derive(Debug, Default)]
@@ -58,6 +58,8 @@ pub(crate) struct Chronicle {
     accepted: BTreeMap<Vec<u8>, usize>,
     told: BTreeMap<(usize, Founding), Told>,
     order: BTreeMap<(Founding, u64), (MessageId, Order)>,
+    /// What clients were told of the places of their messages before the delivery was on disk.
+    answered: BTreeMap<(Founding, MessageId), Order>,
     /// The name of each body in each history, and the body of each name.
     delivered: BTreeMap<(Founding, Vec<u8>), MessageId>,
     names: BTreeMap<(Founding, MessageId), Vec<u8>>,
@@ -105,7 +107,18 @@ impl Chronicle {
     pub(crate) fn on_said(&mut self, host: usize, said: Said, disk: &MemoryHistory) -> Result<(), String> {
         use gossip_cdn_protocol::history::disk::HistoryStore as _;
         // What was delivered may stand in a history that the node left in the same moment.
-        let delivered = said.place.and_then(|place| disk.at(place)).map(|(_, message)| message.clone());
+        let delivered = match said.standing {
+            Standing::Delivered(place) => disk.at(place).map(|(_, message)| message.clone()),
+            Standing::Ordered(order) => {
+                let founding = disk.founding().ok_or_else(|| format!("{} was decided in no history", said.id))?;
+                self.answered.insert((founding, said.id), order);
+                if self.order.get(&(founding, order.number)).is_some_and(|known| *known != (said.id, order)) {
+                    return Err(format!("{} is said to be {}, which another one is", said.id, order.number));
+                }
+                None
+            }
+            Standing::Pending => None,
+        };
         match delivered.or_else(|| disk.message(said.id).ok().flatten()) {
             Some(message) => {
                 self.accepted.insert(message.body.bytes().to_vec(), host);
@@ -184,6 +197,9 @@ impl Chronicle {
         }
         told.take(place, message);
         if let Some(order) = place.order {
+            if self.answered.get(&(founding, id)).is_some_and(|answered| *answered != order) {
+                return fail("elsewhere than its client was told");
+            }
             let (known, at) = self.order.entry((founding, order.number)).or_insert((id, order));
             if (*known, *at) != (id, order) {
                 return fail(&format!("where {known} stands elsewhere"));

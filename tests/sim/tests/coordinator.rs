@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gossip_cdn_protocol::history::message::{Channel, MessageId};
-use gossip_cdn_protocol::io::{ClientCall, Reply};
+use gossip_cdn_protocol::io::{ClientCall, Reply, Standing};
 use gossip_cdn_sim::World;
 use gossip_cdn_sim::world::Unsynced;
 
@@ -32,7 +32,7 @@ fn say(world: &mut World, host: usize) -> ClientCall {
 
 fn is_delivered(world: &mut World, call: ClientCall) -> Option<MessageId> {
     match world.reply(call) {
-        Some(Reply::Say(Ok(said))) => said.place.map(|_| said.id),
+        Some(Reply::Say(Ok(said))) => (said.standing != Standing::Pending).then_some(said.id),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gossip_cdn_protocol::history::message::{Body, Channel};
-use gossip_cdn_protocol::io::{ClientCall, Counters, ForgetFault, Reply, Said, Say, WriteFault, Written};
+use gossip_cdn_protocol::io::{ClientCall, Counters, ForgetFault, Reply, Said, Say, Standing, WriteFault, Written};
 use gossip_cdn_protocol::{BlobId, Command, Content, MemberState, Record};
 use gossip_cdn_sim::world::Unsynced;
 use gossip_cdn_sim::{Wish, World};
@@ -234,12 +234,12 @@ fn a_node_that_is_about_to_stop_lets_nobody_wait_for_others_and_goes_on() {
     assert_eq!(reply(&mut world, concluded), Some(Reply::Concluded));
     let Some(Reply::Write(Ok(written))) = reply(&mut world, waiting) else { panic!("it waits for ever") };
     assert_eq!(written.copies, 2);
-    assert!(matches!(reply(&mut world, saying), Some(Reply::Say(Ok(Said { place: None, .. })))));
+    assert!(matches!(reply(&mut world, saying), Some(Reply::Say(Ok(Said { standing: Standing::Pending, .. })))));
     let late = world.write(0, Wish::put(Some(blob(2)), 2, 1000).copies(5, seconds(600)));
     let said = world.ask(0, say(Some(seconds(300))));
     world.run_for(seconds(1));
     assert!(matches!(reply(&mut world, late), Some(Reply::Write(Ok(Written { copies: 1, .. })))), "it does not begin to wait");
-    assert!(matches!(reply(&mut world, said), Some(Reply::Say(Ok(Said { place: None, .. })))));
+    assert!(matches!(reply(&mut world, said), Some(Reply::Say(Ok(Said { standing: Standing::Pending, .. })))));
     world.run_for(seconds(10));
     assert!(world.holds_winner(1, blob(2)), "what it took goes to others until it leaves");
     assert_eq!(world.failure(), None);

@@ -111,10 +111,9 @@ impl Ordered {
         if !self.epoch.is_majority(received) {
             return;
         }
-        // Who is told of this node's vote knows by its own that there is a majority, if two are one.
-        let knows = |voter: &NodeId| confided.contains(voter) && self.epoch.is_majority(&BTreeSet::from([self.me, *voter]));
-        let known: BTreeSet<NodeId> =
-            received.contains(&self.me).then(|| self.epoch.voters.iter().copied().filter(knows).collect()).unwrap_or_default();
+        // Who was told this node's vote knows by its own that there is a majority, if two are one.
+        let mut knowing = std::mem::take(confided);
+        knowing.retain(|voter| received.contains(&self.me) && self.epoch.is_majority(&BTreeSet::from([self.me, *voter])));
         let (slot, batch) = (*slot, batch.clone());
         let voters = self.epoch.voters.iter().copied().filter(|voter| *voter != self.me).collect();
         coordinator.phase = Phase::Steady;
@@ -124,7 +123,7 @@ impl Ordered {
         let origins: BTreeSet<NodeId> = batch.messages().map(|message| message.id.origin).collect();
         self.record(slot, batch, out);
         self.proceed(now, ready, out);
-        self.tell_some(|voter| origins.contains(voter) && !known.contains(voter), out);
+        self.tell_some(|voter| origins.contains(voter) && !knowing.contains(voter), out);
     }
 
     /// Tells what is decided to all who were not told.

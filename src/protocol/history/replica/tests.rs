@@ -175,6 +175,17 @@ impl Net {
                 assert!(HistoryStore::message(&self.hosts[from].disk.0, id).expect("reads").is_some(), "accepted is durable");
                 self.hosts[from].accepted.insert(id);
             }
+            Effect::Ordered(id, order) => {
+                let is_it = |batch: &Batch| batch.messages().any(|message| message.id == id);
+                let holds = |host: &&Host| {
+                    let decided = host.disk.0.slots(order.slot, 1).expect("reads");
+                    let accepted = host.disk.0.remembered().expect("reads").accepted;
+                    decided.iter().map(|(_, batch)| batch).chain(accepted.get(&order.slot).map(|accepted| &accepted.batch)).any(is_it)
+                };
+                let (holders, voters) = (self.hosts.iter().filter(holds).count(), self.replica(from).epoch().voters.len());
+                // The batch itself may have changed who votes, by one.
+                assert!(2 * holders > voters - 1, "{id} is said to be ordered, and {holders} of {voters} have it");
+            }
             Effect::Delivered(place) => {
                 let found = self.hosts[from].disk.0.place(place.id).expect("reads");
                 assert_eq!(found, Some(place), "delivered is durable");
