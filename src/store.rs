@@ -3,7 +3,7 @@
 //! ```text
 //!  core's Persist, payload rows ──> bounded queue ──> Writer (one thread) ──> one transaction, synchronised ──> answers
 //!                                                       │ most of the time
-//!                                                       └──> journal, one fsync ──> answers; in the tables at once, or with many others
+//!                                                       └──> journal, one fsync ──> answers; in memory until the tables have it with many others
 //!  clients' bytes ──> Upload ───────────┐
 //!  peers' bytes ────> Incoming ─────────┴──> files, durable before their rows; unlinked when nobody claims them
 //!  readers ─────────> short read transactions, open files
@@ -29,6 +29,7 @@
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
 //! | `journal`, `replay` | what is durable before the database has it so; records and payloads in it |
+//! | `fresh` | uploads that the journal has and the tables do not yet |
 //! | `base`, `overlay`, `condition`, `faults` | the database's file: opened, failed, read without being written, opened again |
 //! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
@@ -45,6 +46,7 @@ mod faults;
 #[cfg(test)]
 mod fixture;
 mod folder;
+mod fresh;
 mod history;
 mod incoming;
 mod indexes;
@@ -102,6 +104,7 @@ use base::Base;
 use damage::{Damages, Evidence};
 use faults::Faults;
 use folder::Folder;
+use fresh::{Fresh, Rows, merged};
 use pins::Pins;
 use traffic::Traffic;
 use verified::Verified;
@@ -214,6 +217,7 @@ struct Shared {
     identity: Mutex<Identity>,
     /// Replaced, never changed while somebody reads it.
     tail: Mutex<Arc<history::Tail>>,
+    fresh: Fresh,
     /// How often the store was opened since the start. What was queued in one life is not written in a later one.
     lives: AtomicU64,
     hasher: ItemHasher,
@@ -339,19 +343,22 @@ impl Store {
         gossip_cdn_protocol::Store::record(self, self.key(blob))
     }
 
-    /// What is committed at this moment: a record and its payload with one look at the database.
-    pub fn moment(&self) -> Result<Moment, StoreFault> {
-        let transaction = reading(|| self.shared.database.begin_read())?;
-        Ok(Moment { shared: Arc::clone(&self.shared), transaction })
+    /// The record of a blob as it is committed at this moment, and its payloads as of the same.
+    pub fn moment(&self, blob: BlobId) -> Result<Option<(Record, Moment)>, StoreFault> {
+        let (shared, key) = (Arc::clone(&self.shared), self.key(blob));
+        reading(|| {
+            if let Some((record, fresh)) = shared.fresh.blob(&tables::key_bytes(key))? {
+                return Ok(Some((record, Moment { fresh, transaction: None, shared })));
+            }
+            let transaction = shared.database.begin_read()?;
+            let record = record(&transaction, key)?;
+            Ok(record.map(|record| (record, Moment { fresh: None, transaction: Some(transaction), shared })))
+        })
     }
 
     /// A page of blobs.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage, ListFault> {
-        let page = || {
-            let transaction = self.shared.database.begin_read()?;
-            Ok(list::page(&transaction, &self.shared.hasher, query))
-        };
-        reading(page)?
+        reading(|| Ok(list::page(&self.shared, query)))?
     }
 
     /// A payload, if it is here and, as far as it was read, what its name says. A small one that was not read since the start is checked
@@ -448,21 +455,22 @@ impl Store {
     }
 }
 
-/// The store as of one moment. To be dropped soon: pages of that moment are not used again before.
+/// A blob as of one moment. To be dropped soon: pages of that moment are not used again before.
 pub struct Moment {
     shared: Arc<Shared>,
-    transaction: ReadTransaction,
+    /// The winner's payload, if it was fresh.
+    fresh: Option<fresh::Inline>,
+    /// `None`: the record was fresh.
+    transaction: Option<ReadTransaction>,
 }
 
 impl Moment {
-    /// The record of a blob.
-    pub fn blob(&self, blob: BlobId) -> Result<Option<Record>, StoreFault> {
-        reading(|| record(&self.transaction, self.shared.hasher.key(blob)))
-    }
-
-    /// A payload, as [`Store::payload`] gives it.
+    /// A payload of the blob, as [`Store::payload`] gives it.
     pub fn payload(self, hash: ContentHash) -> Result<Option<PayloadReader>, StoreFault> {
-        payloads::open_as_of(&self.shared, Some(self.transaction), hash)
+        match self.fresh {
+            Some((fresh, bytes)) if fresh == hash => Ok(payloads::small(&self.shared, hash, bytes)),
+            Some(_) | None => payloads::open_as_of(&self.shared, self.transaction, hash),
+        }
     }
 }
 
@@ -473,28 +481,40 @@ fn record(transaction: &ReadTransaction, key: RecordKey) -> Result<Option<Record
 
 impl gossip_cdn_protocol::Store for Store {
     fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreFault> {
+        if let Some(row) = self.shared.fresh.record(&tables::key_bytes(key)) {
+            return encoding::record_of(&row).map(Some).map_err(fault);
+        }
         reading(|| record(&self.shared.database.begin_read()?, key))
     }
 
     fn keys(&self, hash: KeyHash) -> Result<Vec<RecordKey>, StoreFault> {
         let end = |blob| tables::key_bytes(RecordKey { hash, blob: BlobId(blob) });
+        let (first, last) = (end(Uuid::nil()), end(Uuid::max()));
         let read = || -> Result<Vec<RecordKey>, Error> {
-            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
-            let rows = table.range::<&[u8; 24]>(&end(Uuid::nil())..=&end(Uuid::max()))?;
-            rows.map(|row| Ok(tables::key_of(row?.0.value()))).collect()
+            let (transaction, fresh) = self.shared.beside(|rows| rows.records.range(first..=last).map(|(key, _)| (*key, ())).collect())?;
+            let table = transaction.open_table(tables::RECORDS)?;
+            let stored = table.range::<&[u8; 24]>(&first..=&last)?.map(|row| Ok((*row?.0.value(), ())));
+            merged(fresh, stored).map(|row| Ok(tables::key_of(&row?.0))).collect()
         };
         reading(read)
     }
 
     fn items(&self, from: RecordKey, limit: usize) -> Result<Vec<(RecordKey, Item)>, StoreFault> {
         let read = || -> Result<Vec<(RecordKey, Item)>, Error> {
-            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
-            let rows = table.range::<&[u8; 24]>(&tables::key_bytes(from)..)?;
-            rows.take(limit)
+            let from = tables::key_bytes(from);
+            let state = |rows: &Rows| rows.records.range(from..).take(limit).map(|(key, row)| (*key, encoding::state_of(row))).collect();
+            let (transaction, fresh) = self.shared.beside(state)?;
+            let table = transaction.open_table(tables::RECORDS)?;
+            let stored = table.range::<&[u8; 24]>(&from..)?.map(|row| {
+                let (key, row) = row?;
+                Ok((*key.value(), encoding::state_of(row.value())))
+            });
+            merged(fresh, stored)
+                .take(limit)
                 .map(|row| {
-                    let (key, value) = row?;
-                    let key = tables::key_of(key.value());
-                    Ok((key, Item { key: key.hash, state: StateHash(encoding::state_of(value.value())?) }))
+                    let (key, state) = row?;
+                    let key = tables::key_of(&key);
+                    Ok((key, Item { key: key.hash, state: StateHash(state?) }))
                 })
                 .collect()
         };
@@ -506,7 +526,12 @@ impl gossip_cdn_protocol::Store for Store {
         let first = tables::key_bytes(RecordKey { hash: first, blob: BlobId(Uuid::nil()) });
         let last = tables::key_bytes(RecordKey { hash: last, blob: BlobId(Uuid::max()) });
         let read = || -> Result<(), Error> {
-            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            let state = |rows: &Rows| rows.records.range(first..=last).map(|(key, row)| (*key, encoding::state_of(row))).collect();
+            let (transaction, fresh) = self.shared.beside(state)?;
+            for (key, state) in fresh {
+                each(Item { key: tables::key_of(&key).hash, state: StateHash(state?) });
+            }
+            let table = transaction.open_table(tables::RECORDS)?;
             for row in table.range::<&[u8; 24]>(&first..=&last)? {
                 let (key, value) = row?;
                 each(Item { key: tables::key_of(key.value()).hash, state: StateHash(encoding::state_of(value.value())?) });
@@ -522,12 +547,19 @@ impl gossip_cdn_protocol::Store for Store {
 
     fn records(&self, from: RecordKey, limit: usize, budget: usize) -> Result<Vec<(RecordKey, Record)>, StoreFault> {
         let read = || -> Result<Vec<(RecordKey, Record)>, Error> {
-            let table = self.shared.database.begin_read()?.open_table(tables::RECORDS)?;
+            let from = tables::key_bytes(from);
+            let some = |rows: &Rows| rows.records.range(from..).take(limit).map(|(key, row)| (*key, row.clone())).collect();
+            let (transaction, fresh) = self.shared.beside(some)?;
+            let table = transaction.open_table(tables::RECORDS)?;
+            let stored = table.range::<&[u8; 24]>(&from..)?.map(|row| {
+                let (key, row) = row?;
+                Ok((*key.value(), row.value().to_vec()))
+            });
             let (mut records, mut bytes) = (Vec::new(), 0);
-            for row in table.range::<&[u8; 24]>(&tables::key_bytes(from)..)?.take(limit) {
-                let (key, value) = row?;
-                records.push((tables::key_of(key.value()), encoding::record_of(value.value())?));
-                bytes += value.value().len();
+            for row in merged(fresh, stored).take(limit) {
+                let (key, row) = row?;
+                records.push((tables::key_of(&key), encoding::record_of(&row)?));
+                bytes += row.len();
                 if bytes >= budget {
                     break;
                 }
@@ -540,6 +572,9 @@ impl gossip_cdn_protocol::Store for Store {
     fn holds(&self, hash: ContentHash) -> Result<bool, StoreFault> {
         if self.shared.damages.is_noted(hash) {
             return Ok(false);
+        }
+        if self.shared.fresh.payload(hash).is_some() {
+            return Ok(true);
         }
         let read = || -> Result<bool, Error> {
             let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
@@ -580,6 +615,11 @@ impl Shared {
         self.verified.forget(hash);
         self.damages.note(hash, evidence);
         self.queue.wake();
+    }
+
+    /// Begins to read the tables; gives beside that what `take` wants of the fresh rows that they lack.
+    fn beside<T>(&self, take: impl Fn(&Rows) -> Vec<T>) -> Result<(ReadTransaction, Vec<T>), Error> {
+        self.fresh.beside(|| self.database.begin_read(), take)
     }
 
     fn life(&self) -> Life {

@@ -110,8 +110,7 @@ async fn serve(request: &HttpRequest, context: &Context, heads: &Heads, id: &str
     let started = Instant::now();
     let blob = id.parse::<BlobId>()?;
     let wanted = query.version.as_deref().map(str::parse::<VersionId>).transpose()?;
-    let moment = context.store.moment()?;
-    let record = moment.blob(blob)?.ok_or(Fault::Unknown(blob))?;
+    let (record, moment) = context.store.moment(blob)?.ok_or(Fault::Unknown(blob))?;
     let version = choose(&record, wanted).ok_or(if wanted.is_some() { Fault::NoSuchVersion } else { Fault::Unknown(blob) })?;
     let payload = version.content.payload().ok_or(Fault::Deleted(version.id()))?;
     let save = query.download.as_deref().is_some_and(is_set);

@@ -22,6 +22,7 @@ use redb::{Error, ReadableTable, ReadableTableMetadata};
 use super::damage::Evidence;
 use super::encoding;
 use super::folder::Folder;
+use super::fresh::Rows;
 use super::indexes::Indexes;
 use super::pins::Pins;
 use super::tables::{self, KeyBytes, OwnerBytes, RetainedBytes, Tables};
@@ -292,6 +293,34 @@ impl<'txn, 'pins> Batch<'txn, 'pins> {
                 self.redirect(&key, hash, None)?;
             }
         }
+        Ok(())
+    }
+
+    /// Uploads that touch nothing that is here.
+    pub(super) fn fresh(&mut self, rows: &Rows) -> Result<(), Error> {
+        let Tables { records, newest, names, ids, payloads, inline, owners, .. } = &mut self.tables;
+        for (hash, bytes) in &rows.payloads {
+            payloads.insert(&hash.0, bytes.len() as u64)?;
+        }
+        for (hash, bytes) in &rows.payloads {
+            inline.insert(&hash.0, &bytes[..])?;
+        }
+        for (key, row) in &rows.records {
+            records.insert(key, row.as_slice())?;
+        }
+        for pair in &rows.owners {
+            owners.insert(pair, true)?;
+        }
+        for key in &rows.newest {
+            newest.insert(key, ())?;
+        }
+        for (name, id) in &rows.names {
+            names.insert((name.as_str(), id), ())?;
+        }
+        for id in &rows.ids {
+            ids.insert(id, ())?;
+        }
+        rows.count(&mut self.usage);
         Ok(())
     }
 

@@ -80,6 +80,12 @@ impl Fixture {
         self.persist(&[]).await;
     }
 
+    /// The tables have everything when this returns, and nothing is fresh.
+    pub(super) async fn fill_tables(&self) {
+        let change = Persist { contacts: Some(vec![]), ..persist(&[]) };
+        self.store.persist(change).await.await.unwrap().unwrap();
+    }
+
     /// The files below a folder of the store.
     pub(super) fn files(&self, folder: &str) -> Vec<PathBuf> {
         files(&self.dir().join(folder))

@@ -655,9 +655,10 @@ mod tests {
         for n in 0..super::super::arrivals::MAX_KEPT + 3 {
             let bytes = bytes(size, u8::try_from(n).unwrap());
             let stored = holder.upload(&bytes).await;
-            holder.settle().await;
             let record = write(&Record::default(), 1, 5, content(&bytes, None));
-            node.persist(&[(blob(n as u128), &record)]).await;
+            for store in [&holder, &node] {
+                store.persist(&[(blob(n as u128), &record)]).await;
+            }
             // One group of two: cut before the end.
             let encoded = encoded(&holder, stored.hash, 0..size);
             let incoming = begin(&node, stored.hash, size);

@@ -28,7 +28,7 @@ const BLOCK: usize = direct::ALIGNMENT;
 /// Bytes before the body of a record.
 const HEAD: usize = 28;
 /// Bytes of the file.
-pub(super) const CAPACITY: usize = 5 << 20;
+pub(super) const CAPACITY: usize = 16 << 20;
 
 /// The journal of a folder, open for appending.
 #[derive(Debug)]

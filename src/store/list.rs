@@ -3,6 +3,8 @@
 //! A cursor is the key of the last entry of a page, so a page costs a seek and its entries, however deep it lies, and changes
 //! between two pages neither repeat nor skip a blob that did not itself move.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use base64::Engine as _;
@@ -12,7 +14,9 @@ use gossip_cdn_protocol::{BlobId, Record, StoreFault};
 use redb::{Error, Key, ReadTransaction, TableDefinition};
 use uuid::Uuid;
 
-use super::{encoding, fault, tables};
+use super::fresh::{Rows, merged};
+use super::tables::{self, NameKey, StampBytes};
+use super::{Shared, encoding, fault};
 
 /// In which order blobs are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,89 +130,152 @@ impl Index {
     }
 }
 
-/// The keys of a page: what the cursor holds, and the blob.
-type Keys = Vec<(Vec<u8>, BlobId)>;
+/// A place in an index: what the cursor holds, the blob, and the row of its record where that is fresh.
+struct Place {
+    cursor: Vec<u8>,
+    blob: BlobId,
+    fresh: Option<Vec<u8>>,
+}
+
+impl Place {
+    fn new(cursor: &[u8], blob: BlobId) -> Self {
+        Self { cursor: cursor.to_vec(), blob, fresh: None }
+    }
+
+    /// Of rows that are fresh.
+    fn fresh(self, rows: &Rows, hasher: &ItemHasher) -> Self {
+        let fresh = rows.records.get(&tables::key_bytes(hasher.key(self.blob))).cloned();
+        Self { fresh, ..self }
+    }
+
+    fn of_stamp(key: &StampBytes) -> Self {
+        Self::new(key, tables::stamp_blob(key))
+    }
+
+    fn of_id(id: &[u8; 16]) -> Self {
+        Self::new(id, BlobId(Uuid::from_bytes(*id)))
+    }
+
+    fn of_name(name: &str, id: &[u8; 16]) -> Self {
+        Self::new(&[name.as_bytes(), id].concat(), BlobId(Uuid::from_bytes(*id)))
+    }
+}
+
+/// A transaction, and as many places as are asked for of an index in it and of the fresh rows beside it.
+type Places = (ReadTransaction, Vec<Place>);
 
 /// Reads a page.
-pub(super) fn page(transaction: &ReadTransaction, hasher: &ItemHasher, query: &ListQuery) -> Result<ListPage, ListFault> {
+pub(super) fn page(shared: &Shared, query: &ListQuery) -> Result<ListPage, ListFault> {
     let index = Index::of(query)?;
     let after = query.after.as_deref().map(|cursor| index.key(cursor)).transpose()?;
     let limit = query.limit.max(1);
     let stored = |error: Error| ListFault::Store(fault(error));
     // One more than asked for tells whether there is a next page.
-    let mut keys = match index {
-        Index::Newest => by_stamp(transaction, tables::NEWEST, after, limit + 1)?,
-        Index::Tombstones => by_stamp(transaction, tables::TOMBSTONES, after, limit + 1)?,
-        Index::Conflicts => by_stamp(transaction, tables::CONFLICTS, after, limit + 1)?,
-        Index::Id => by_id(transaction, after, limit + 1)?,
-        Index::Name => by_name(transaction, query.name_prefix.as_deref().unwrap_or_default(), after, limit + 1)?,
+    let (transaction, mut places) = match index {
+        Index::Newest => by_stamp(shared, tables::NEWEST, |rows| Some(&rows.newest), after, limit + 1)?,
+        // Nothing of these is ever fresh.
+        Index::Tombstones => by_stamp(shared, tables::TOMBSTONES, |_| None, after, limit + 1)?,
+        Index::Conflicts => by_stamp(shared, tables::CONFLICTS, |_| None, after, limit + 1)?,
+        Index::Id => by_id(shared, after, limit + 1)?,
+        Index::Name => by_name(shared, query.name_prefix.as_deref().unwrap_or_default(), after, limit + 1)?,
     };
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let next = keys.last().filter(|_| more).map(|(key, _)| index.cursor(key));
-    let mut entries = Vec::with_capacity(keys.len());
+    let more = places.len() > limit;
+    places.truncate(limit);
+    let next = places.last().filter(|_| more).map(|place| index.cursor(&place.cursor));
+    let mut entries = Vec::with_capacity(places.len());
     let records = transaction.open_table(tables::RECORDS).map_err(|error| stored(error.into()))?;
-    for (_, blob) in keys {
-        let Some(row) = records.get(&tables::key_bytes(hasher.key(blob))).map_err(|error| stored(error.into()))? else { continue };
-        entries.push((blob, encoding::record_of(row.value()).map_err(stored)?));
+    for Place { blob, fresh, .. } in places {
+        let record = match fresh {
+            Some(row) => encoding::record_of(&row),
+            None => match records.get(&tables::key_bytes(shared.hasher.key(blob))).map_err(|error| stored(error.into()))? {
+                Some(row) => encoding::record_of(row.value()),
+                None => continue,
+            },
+        };
+        entries.push((blob, record.map_err(stored)?));
     }
     Ok(ListPage { entries, next })
 }
 
+/// The first places of both, in the order of their keys.
+fn first<K: Ord>(
+    count: usize,
+    fresh: Vec<(K, Place)>,
+    stored: impl Iterator<Item = Result<(K, Place), Error>>,
+) -> Result<Vec<Place>, Error> {
+    merged(fresh, stored).take(count).map(|row| row.map(|(_, place)| place)).collect()
+}
+
 fn by_stamp(
-    transaction: &ReadTransaction,
-    table: TableDefinition<'_, &'static [u8; 24], ()>,
+    shared: &Shared,
+    table: TableDefinition<'_, &'static StampBytes, ()>,
+    fresh: impl Fn(&Rows) -> Option<&BTreeSet<StampBytes>>,
     after: Option<Vec<u8>>,
     count: usize,
-) -> Result<Keys, ListFault> {
-    let before: Option<[u8; 24]> = exactly(after)?;
+) -> Result<Places, ListFault> {
+    let before: Option<StampBytes> = exactly(after)?;
     let end = before.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let read = || -> Result<Keys, Error> {
+    let young = |rows: &Rows| -> Vec<_> {
+        let keys = fresh(rows).into_iter().flat_map(|keys| keys.range::<StampBytes, _>((Bound::Unbounded, end)).rev());
+        keys.take(count).map(|key| (Reverse(*key), Place::of_stamp(key).fresh(rows, &shared.hasher))).collect()
+    };
+    let read = || -> Result<Places, Error> {
+        let (transaction, fresh) = shared.beside(young)?;
         let table = transaction.open_table(table)?;
-        let rows = table.range::<&[u8; 24]>((Bound::Unbounded, end))?;
-        rows.rev().take(count).map(|row| row_key(row, |key| (key.to_vec(), tables::stamp_blob(key)))).collect()
+        let rows = table.range::<&StampBytes>((Bound::Unbounded, end))?.rev();
+        let places = first(count, fresh, rows.map(|row| row_key(row, |key| (Reverse(*key), Place::of_stamp(key)))))?;
+        Ok((transaction, places))
     };
     read().map_err(|error| fault(error).into())
 }
 
-fn by_id(transaction: &ReadTransaction, after: Option<Vec<u8>>, count: usize) -> Result<Keys, ListFault> {
+fn by_id(shared: &Shared, after: Option<Vec<u8>>, count: usize) -> Result<Places, ListFault> {
     let after: Option<[u8; 16]> = exactly(after)?;
     let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let read = || -> Result<Keys, Error> {
+    let young = |rows: &Rows| -> Vec<_> {
+        let ids = rows.ids.range::<[u8; 16], _>((start, Bound::Unbounded)).take(count);
+        ids.map(|id| (*id, Place::of_id(id).fresh(rows, &shared.hasher))).collect()
+    };
+    let read = || -> Result<Places, Error> {
+        let (transaction, fresh) = shared.beside(young)?;
         let table = transaction.open_table(tables::IDS)?;
         let rows = table.range::<&[u8; 16]>((start, Bound::Unbounded))?;
-        rows.take(count).map(|row| row_key(row, |key| (key.to_vec(), BlobId(Uuid::from_bytes(*key))))).collect()
+        let places = first(count, fresh, rows.map(|row| row_key(row, |id| (*id, Place::of_id(id)))))?;
+        Ok((transaction, places))
     };
     read().map_err(|error| fault(error).into())
 }
 
-fn by_name(transaction: &ReadTransaction, prefix: &str, after: Option<Vec<u8>>, count: usize) -> Result<Keys, ListFault> {
+fn by_name(shared: &Shared, prefix: &str, after: Option<Vec<u8>>, count: usize) -> Result<Places, ListFault> {
     let after = after.map(name_key).transpose()?;
     // Below the prefix there is nothing to list, whatever the cursor says.
-    let start = match &after {
-        Some((name, id)) if name.as_str() >= prefix => Bound::Excluded((name.as_str(), id)),
-        Some(_) | None => Bound::Included((prefix, &[0; 16])),
+    let (from, is_behind) = match after {
+        Some(after) if after.0.as_str() >= prefix => (after, true),
+        Some(_) | None => ((prefix.to_owned(), [0; 16]), false),
     };
-    let read = || -> Result<Keys, Error> {
+    let young = |rows: &Rows| -> Vec<_> {
+        let start = if is_behind { Bound::Excluded(&from) } else { Bound::Included(&from) };
+        let names = rows.names.range::<NameKey, _>((start, Bound::Unbounded)).take_while(|(name, _)| name.starts_with(prefix)).take(count);
+        names.map(|(name, id)| ((name.clone(), *id), Place::of_name(name, id).fresh(rows, &shared.hasher))).collect()
+    };
+    let read = || -> Result<Places, Error> {
+        let (transaction, fresh) = shared.beside(young)?;
         let table = transaction.open_table(tables::NAMES)?;
-        let mut keys = Vec::new();
-        for row in table.range::<(&str, &[u8; 16])>((start, Bound::Unbounded))?.take(count) {
-            let (key, ()) = row.map(|(key, _)| (key, ()))?;
-            let (name, id) = key.value();
-            if !name.starts_with(prefix) {
-                break;
-            }
-            keys.push(([name.as_bytes(), id].concat(), BlobId(Uuid::from_bytes(*id))));
-        }
-        Ok(keys)
+        let key = (from.0.as_str(), &from.1);
+        let start = if is_behind { Bound::Excluded(key) } else { Bound::Included(key) };
+        let rows = table.range::<(&str, &[u8; 16])>((start, Bound::Unbounded))?;
+        let rows = rows.map(|row| row_key(row, |(name, id)| ((name.to_owned(), *id), Place::of_name(name, id))));
+        let rows = rows.take_while(|row| row.as_ref().map_or(true, |((name, _), _)| name.starts_with(prefix)));
+        let places = first(count, fresh, rows)?;
+        Ok((transaction, places))
     };
     read().map_err(|error| fault(error).into())
 }
 
-fn row_key<K: Key + 'static>(
+fn row_key<K: Key + 'static, T>(
     row: Result<(redb::AccessGuard<'_, K>, redb::AccessGuard<'_, ()>), redb::StorageError>,
-    read: impl FnOnce(K::SelfType<'_>) -> (Vec<u8>, BlobId),
-) -> Result<(Vec<u8>, BlobId), Error> {
+    read: impl FnOnce(K::SelfType<'_>) -> T,
+) -> Result<T, Error> {
     let (key, _) = row?;
     Ok(read(key.value()))
 }

@@ -24,6 +24,7 @@ use super::base::{self, Base};
 use super::damage::Damages;
 use super::faults::Faults;
 use super::folder::{Folder, Partial, at};
+use super::fresh::Fresh;
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pins;
@@ -65,6 +66,7 @@ pub(super) fn open(dir: &Path, options: Options, faults: Faults) -> Result<(Shar
         opened: tokio::time::Instant::now(),
         usage: usage.into(),
         tail: Mutex::default(),
+        fresh: Fresh::default(),
         commits: 0.into(),
         lives: 0.into(),
         identity: identity.into(),
@@ -95,7 +97,8 @@ pub(super) fn reopen(shared: &Shared) -> Result<Journal, Error> {
     found.journal.restart();
     base.put(database);
     shared.damages.count_rows(mended);
-    // Behind the database: what leaves the tail is in the tables.
+    // Behind the database: what leaves the tail is in the tables, and so are fresh rows.
+    shared.fresh.clear();
     *lock(&shared.tail) = std::sync::Arc::default();
     *lock(&shared.usage) = usage;
     *lock(&shared.identity) = identity;
@@ -175,11 +178,15 @@ fn not_replayed(bodies: Vec<(u64, Vec<u8>)>, replayed: u64) -> Vec<Vec<u8>> {
 
 /// Lets what the journal has of records and payloads be read in a database that writes nothing to the disk.
 pub(super) fn read_on(database: &Database, bodies: Vec<(u64, Vec<u8>)>) -> Result<(), Error> {
+    let until = bodies.last().map(|(sequence, _)| sequence + 1);
     let rows = not_replayed(bodies, tables::replayed(&database.begin_read()?)?);
     let usage = tables::meta(&database.begin_read()?, tables::USAGE)?.unwrap_or_default();
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::None)?;
     replay::replay(&transaction, &rows, usage)?;
+    if let Some(until) = until {
+        tables::note_replayed(&transaction, until)?;
+    }
     Ok(transaction.commit()?)
 }
 
@@ -225,8 +232,7 @@ fn begin_life(database: &Database, options: &Options, found: &Found, hasher: &It
         None => (options.fresh_key, 0),
     };
     let identity = Identity::new(secret, lives.saturating_add(1));
-    let usage = tables.meta.get(tables::USAGE)?.map(|row| tables::from_json(row.value())).transpose()?;
-    let mut usage: Usage = usage.unwrap_or_default();
+    let mut usage = tables.usage()?;
     let mut mended = Mended::default();
     if !damaged.is_empty() {
         mended = rows::mend(&mut tables, hasher, &damaged, &mut usage)?;

@@ -194,11 +194,16 @@ pub(super) fn open_as_of(
     if shared.damages.is_noted(hash) {
         return Ok(None);
     }
+    if moment.is_none()
+        && let Some(bytes) = shared.fresh.payload(hash)
+    {
+        return Ok(small(shared, hash, bytes));
+    }
     for _ in 0..LOOKS {
         let moment = moment.take();
         let size = match reading(|| look(&moment.map_or_else(|| shared.database.begin_read(), Ok)?, hash))? {
             None => return Ok(None),
-            Some(Row::Inline(bytes)) => return Ok(check(shared, hash, bytes).map(PayloadReader::Inline)),
+            Some(Row::Inline(bytes)) => return Ok(small(shared, hash, bytes)),
             Some(Row::File(size)) => size,
         };
         let opened = match File::open(shared.folder.payload(hash)) {
@@ -215,7 +220,10 @@ pub(super) fn open_as_of(
 }
 
 /// A small payload, if it is what its name says.
-fn check(shared: &Shared, hash: ContentHash, bytes: Bytes) -> Option<Bytes> {
+pub(super) fn small(shared: &Shared, hash: ContentHash, bytes: Bytes) -> Option<PayloadReader> {
+    if shared.damages.is_noted(hash) {
+        return None;
+    }
     if !shared.verified.is_whole(hash) {
         if ContentHash::of(&bytes) != hash {
             shared.note_damage(hash, Evidence::Inline);
@@ -223,7 +231,7 @@ fn check(shared: &Shared, hash: ContentHash, bytes: Bytes) -> Option<Bytes> {
         }
         shared.verified.add(hash);
     }
-    Some(bytes)
+    Some(PayloadReader::Inline(bytes))
 }
 
 enum Row {
@@ -388,6 +396,7 @@ mod tests {
         let record = fixture.store.blob(blob(1)).unwrap().unwrap();
         assert!(matches!(fixture.store.payload(hash).unwrap(), Some(PayloadReader::File { .. } | PayloadReader::Inline(_))));
         fixture.persist(&[(blob(2), &record)]).await;
+        fixture.fill_tables().await;
         spoil(&fixture);
         (fixture.reopened(), hash)
     }
@@ -541,8 +550,9 @@ mod tests {
         assert_eq!((fixture.store.usage().damaged, fixture.store.damage().replaced), (0, 1));
         // A client that brings the same bytes brings a good copy, too.
         let (fixture, _) = restarted(&bytes, spoil).await;
-        drop(fixture.upload(&bytes).await);
-        fixture.settle().await;
+        let stored = fixture.upload(&bytes).await;
+        fixture.persist(&[(blob(3), &write(&Record::default(), 1, 9, content(&bytes, None)))]).await;
+        drop(stored);
         assert_eq!(fixture.reopened().bytes(hash), Some(bytes));
     }
 

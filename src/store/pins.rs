@@ -4,15 +4,20 @@
 //! 2. While a payload is condemned (its row is being removed, its file unlinked) no file of that name is put in place: otherwise the
 //!    unlink would take the new file. [`Pins::wait_until_spared`] is where the placing waits.
 //! 3. A payload that was spared only because of a pin is looked at again when its last pin goes.
+//! 4. The bytes of a small upload wait here for their record, so that both are one change; with their last pin they are gone.
 //!
-//! Bounded by the uploads and transfers under way.
+//! Bounded by the uploads and transfers under way, and by [`MOST_WAITING`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use bytes::Bytes;
 use gossip_cdn_protocol::ContentHash;
 
 use super::{Shared, lock};
+
+/// Most payloads that wait for their records; what comes then goes its own way. As many as a queue of the writer has places.
+const MOST_WAITING: usize = 2048;
 
 #[derive(Default)]
 struct State {
@@ -24,6 +29,8 @@ struct State {
     spared: BTreeSet<ContentHash>,
     /// Of the spared, those whose last pin is gone: the writer looks at them next.
     released: BTreeSet<ContentHash>,
+    /// The bytes of pinned payloads that are nowhere else yet.
+    waiting: BTreeMap<ContentHash, Bytes>,
 }
 
 /// Who is pinned and who is condemned.
@@ -39,6 +46,21 @@ impl Pins {
     /// Pins that let nothing be condemned.
     pub(super) fn sparing() -> Self {
         Self { spares_all: true, ..Self::default() }
+    }
+
+    /// Lets the bytes of a payload, which is pinned, wait for a record that claims them. They are given back where too many wait.
+    pub(super) fn await_record(&self, hash: ContentHash, bytes: Bytes) -> Result<(), Bytes> {
+        let mut state = lock(&self.state);
+        if state.waiting.len() >= MOST_WAITING {
+            return Err(bytes);
+        }
+        state.waiting.insert(hash, bytes);
+        Ok(())
+    }
+
+    /// The bytes that waited for the record that is about to be written.
+    pub(super) fn take_waiting(&self, hash: ContentHash) -> Option<Bytes> {
+        lock(&self.state).waiting.remove(&hash)
     }
 
     /// Condemns a payload that nobody claims, unless it is pinned.
@@ -139,6 +161,7 @@ impl Drop for Pin {
             return;
         }
         state.counts.remove(&self.hash);
+        state.waiting.remove(&self.hash);
         if state.spared.remove(&self.hash) {
             state.released.insert(self.hash);
             drop(state);
@@ -181,17 +204,40 @@ mod tests {
     #[tokio::test]
     async fn a_payload_pinned_again_before_its_collection_is_spared() {
         let fixture = Fixture::new();
-        let stored = fixture.upload(b"x").await;
+        let bytes = noise(100_000, 1);
+        let stored = fixture.upload(&bytes).await;
         let again = Pin::new(&fixture.store.shared, stored.hash);
         let hash = stored.hash;
         drop(stored);
         fixture.settle().await;
         assert!(fixture.bytes(hash).is_some());
-        let record = write(&Record::default(), 1, 5, content(b"x", None));
+        let record = write(&Record::default(), 1, 5, content(&bytes, None));
         fixture.persist(&[(blob(1), &record)]).await;
         drop(again);
         fixture.settle().await;
         assert!(fixture.bytes(hash).is_some(), "and a record claims it now");
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_record_is_gone_with_its_last_pin_and_is_bounded() {
+        let fixture = Fixture::new();
+        let pins = &fixture.store.shared.pins;
+        let hash = |n: usize| ContentHash::of(&n.to_le_bytes());
+        let mut held = Vec::new();
+        for n in 0..MOST_WAITING {
+            held.push([Pin::new(&fixture.store.shared, hash(n)), Pin::new(&fixture.store.shared, hash(n))]);
+            assert_eq!(pins.await_record(hash(n), Bytes::from_static(b"x")), Ok(()));
+        }
+        let _pin = Pin::new(&fixture.store.shared, hash(MOST_WAITING));
+        assert!(pins.await_record(hash(MOST_WAITING), Bytes::from_static(b"y")).is_err(), "there is no room");
+        let [one, other] = held.remove(0);
+        drop(one);
+        assert!(pins.await_record(hash(MOST_WAITING), Bytes::from_static(b"y")).is_err(), "it is pinned still");
+        drop(other);
+        assert_eq!(pins.take_waiting(hash(0)), None);
+        assert_eq!(pins.await_record(hash(MOST_WAITING), Bytes::from_static(b"y")), Ok(()));
+        assert_eq!(pins.take_waiting(hash(1)).as_deref(), Some(&b"x"[..]));
+        assert_eq!(pins.take_waiting(hash(1)), None, "it is taken once");
     }
 
     #[tokio::test]

@@ -24,8 +24,8 @@ use super::Usage;
 use super::commit::Batch;
 use super::encoding::{self, Rest, write_number};
 use super::pins::Pins;
-use super::tables::{self, Tables};
-use super::writer::{PayloadRow, Request};
+use super::tables::{self, KeyBytes, Tables};
+use super::writer::Request;
 
 /// What a body begins with.
 const ROWS: u8 = u8::MAX;
@@ -46,33 +46,39 @@ pub(super) fn to_bytes(batch: &[Request]) -> Option<Vec<u8>> {
             Request::Persist(..) | Request::Key(..) | Request::Scrub(..) | Request::Reopen(_) => return None,
         }
     }
-    let mut bytes = Vec::new();
     if payloads.is_empty() && persists.iter().all(|persist| persist.records.is_empty()) {
-        return Some(bytes);
+        return Some(Vec::new());
     }
-    bytes.push(ROWS);
+    let payloads = payloads.into_iter().map(|row| (row.hash, row.size, row.inline.as_deref()));
+    let changes = persists.into_iter().flat_map(|persist| &persist.records);
+    Some(body(payloads, changes.map(|change| (tables::key_bytes(change.key), encoding::row(change.state.0, &change.record)))))
+}
+
+/// The body of these payloads, each with its size and the bytes that are inline, and of these rows of records.
+pub(super) fn body<'row>(
+    payloads: impl ExactSizeIterator<Item = (ContentHash, u64, Option<&'row [u8]>)>,
+    records: impl Iterator<Item = (KeyBytes, impl AsRef<[u8]>)>,
+) -> Vec<u8> {
+    let mut bytes = vec![ROWS];
     write_number(&mut bytes, payloads.len() as u64);
-    payloads.into_iter().for_each(|row| write_payload(&mut bytes, row));
-    for change in persists.into_iter().flat_map(|persist| &persist.records) {
-        let row = encoding::row(change.state.0, &change.record);
-        bytes.extend_from_slice(&tables::key_bytes(change.key));
-        write_number(&mut bytes, row.len() as u64);
-        bytes.extend_from_slice(&row);
+    for (hash, size, inline) in payloads {
+        bytes.extend_from_slice(&hash.0);
+        write_number(&mut bytes, size);
+        bytes.push(u8::from(inline.is_some()));
+        bytes.extend_from_slice(inline.unwrap_or_default());
     }
-    Some(bytes)
+    for (key, row) in records {
+        bytes.extend_from_slice(&key);
+        write_number(&mut bytes, row.as_ref().len() as u64);
+        bytes.extend_from_slice(row.as_ref());
+    }
+    bytes
 }
 
 /// Members, contacts and the incarnation change too seldom to be worth a place in the journal, and history has bodies of its own.
-fn is_records_alone(persist: &Persist) -> bool {
+pub(super) fn is_records_alone(persist: &Persist) -> bool {
     let Persist { token: _, records: _, members, incarnation, contacts, history } = persist;
     members.is_empty() && incarnation.is_none() && contacts.is_none() && history.is_empty()
-}
-
-fn write_payload(bytes: &mut Vec<u8>, row: &PayloadRow) {
-    bytes.extend_from_slice(&row.hash.0);
-    write_number(bytes, row.size);
-    bytes.push(u8::from(row.inline.is_some()));
-    bytes.extend_from_slice(row.inline.as_deref().unwrap_or_default());
 }
 
 /// A payload of a body.
@@ -125,11 +131,13 @@ pub(super) fn replay(transaction: &WriteTransaction, bodies: &[Vec<u8>], usage: 
 
 #[cfg(test)]
 mod tests {
-    use gossip_cdn_protocol::{Content, Record, Store as _};
+    use gossip_cdn_protocol::{BlobId, Content, Record, Store as _};
     use proptest::prelude::*;
+    use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
     use super::super::fixture::{Fixture, blob, content, noise, options, persist, write};
     use super::super::pins::Pin;
+    use super::super::writer::PayloadRow;
     use super::super::{INLINE_MAX, ListQuery, Order, Store, Which};
     use super::*;
 
@@ -214,15 +222,13 @@ mod tests {
             Step::Upload(size, seed) => {
                 let bytes = noise(size, seed);
                 let stored = fixture.upload(&bytes).await;
-                fixture.persist(&[(blob(n), &write(&known, 1, 5, content(&bytes, None)))]).await;
+                let name = (seed % 2 == 0).then_some("name");
+                fixture.persist(&[(blob(n), &write(&known, 1, 5, content(&bytes, name)))]).await;
                 drop(stored);
             }
             Step::Heard(seed) => fixture.persist(&[(blob(n), &write(&known, 2, 5, content(&noise(100, seed), None)))]).await,
             Step::Delete => fixture.persist(&[(blob(n), &write(&known, 3, 5, Content::Tombstone))]).await,
-            Step::Settle => {
-                let change = Persist { contacts: Some(vec![]), ..persist(&[]) };
-                fixture.store.persist(change).await.await.unwrap().unwrap();
-            }
+            Step::Settle => fixture.fill_tables().await,
         }
         fixture.settle().await;
     }
@@ -234,12 +240,55 @@ mod tests {
             .flat_map(|seed| [0, 100, INLINE_MAX, INLINE_MAX + 1].map(|size| ContentHash::of(&noise(size, seed))))
             .map(|hash| (store.holds(hash).unwrap(), super::super::fixture::bytes(store, hash).map(|bytes| ContentHash::of(&bytes))))
             .collect();
-        let lists = [Which::Live, Which::Deleted, Which::Conflicts].map(|which| {
-            let query = ListQuery { which, order: Order::Newest, name_prefix: None, after: None, limit: 10 };
-            format!("{:?}", store.list(&query).unwrap())
-        });
-        let items = store.items(gossip_cdn_protocol::records::first_key(gossip_cdn_protocol::item::KeyHash(0)), 10).unwrap();
-        format!("{records:?} {payloads:?} {lists:?} {items:?} {:?} {:?}", store.usage(), store.missing(None, 10).unwrap())
+        let orders = [Order::Newest, Order::Name, Order::Id].map(|order| (Which::Live, order));
+        let others = [Which::Deleted, Which::Conflicts].map(|which| (which, Order::Newest));
+        let lists: Vec<_> = orders.into_iter().chain(others).map(|(which, order)| listed(store, which, order)).collect();
+        let first = gossip_cdn_protocol::records::first_key(gossip_cdn_protocol::item::KeyHash(0));
+        let items = [1, 10].map(|limit| store.items(first, limit).unwrap());
+        let pages = [(1, 1 << 20), (10, 1), (10, 1 << 20)].map(|(limit, budget)| store.records(first, limit, budget).unwrap());
+        let keys: Vec<_> = items[1].iter().map(|(key, _)| store.keys(key.hash).unwrap()).collect();
+        let mut scanned = Vec::new();
+        store.scan(0..=u8::MAX, &mut |item| scanned.push(item)).unwrap();
+        scanned.sort_unstable();
+        let hashes: Vec<_> =
+            std::iter::successors(store.next_payload(None).unwrap(), |last| store.next_payload(Some(*last)).unwrap()).collect();
+        let moments: Vec<_> = (0..4).map(|n| read_at_once(store, n)).collect();
+        format!(
+            "{records:?} {payloads:?} {lists:?} {items:?} {pages:?} {keys:?} {scanned:?} {hashes:?} {moments:?} {:?} {:?}",
+            store.usage(),
+            // Of the records that name one, any is told.
+            store.missing(None, 10).unwrap().into_iter().map(|missing| (missing.hash, missing.size)).collect::<Vec<_>>()
+        )
+    }
+
+    /// A list, two entries a page.
+    fn listed(store: &Store, which: Which, order: Order) -> Vec<(BlobId, Record)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list(&ListQuery { which, order, name_prefix: None, after, limit: 2 }).unwrap();
+            all.extend(page.entries);
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
+    /// A record, and the bytes of its winner as of the same moment.
+    fn read_at_once(store: &Store, n: u128) -> Option<(Record, Option<u64>)> {
+        let (record, moment) = store.moment(blob(n)).unwrap()?;
+        let hash = record.winner().and_then(|winner| winner.content.payload()).map(|payload| payload.hash);
+        let size = hash.and_then(|hash| moment.payload(hash).unwrap()).map(|payload| payload.size());
+        Some((record, size))
+    }
+
+    /// The rows that no reader asks for: who claims what.
+    fn claims(store: &Store) -> String {
+        let transaction = store.shared.database.begin_read().unwrap();
+        let owners = transaction.open_table(tables::OWNERS).unwrap();
+        let owners: Vec<_> = owners.iter().unwrap().map(|row| row.map(|(pair, live)| (*pair.value(), live.value())).unwrap()).collect();
+        let (inline, unowned) = (transaction.open_table(tables::INLINE).unwrap(), transaction.open_table(tables::UNOWNED).unwrap());
+        format!("{owners:?} {} {}", inline.len().unwrap(), unowned.len().unwrap())
     }
 
     proptest! {
@@ -256,6 +305,12 @@ mod tests {
                 let crashed = fixture.after_a_crash();
                 assert_eq!(seen(&crashed.store), seen(&fixture.store));
                 assert_eq!(crashed.files("payloads").len(), fixture.files("payloads").len());
+                let fresh = seen(&fixture.store);
+                for store in [&fixture, &crashed] {
+                    store.fill_tables().await;
+                    assert_eq!(seen(&store.store), fresh, "wherever it is read from");
+                }
+                assert_eq!(claims(&fixture.store), claims(&crashed.store));
             });
         }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::damage::Evidence;
+use super::fresh::Rows;
 use super::payloads::{self, FirstReading, PayloadReader, ReadFault};
 use super::verified::Groups;
 use super::writer::Request;
@@ -76,9 +77,13 @@ impl Store {
     pub fn next_payload(&self, behind: Option<ContentHash>) -> Result<Option<ContentHash>, StoreFault> {
         let start = behind.as_ref().map_or(Bound::Unbounded, |hash| Bound::Excluded(&hash.0));
         reading(|| {
-            let table = self.shared.database.begin_read()?.open_table(tables::PAYLOADS)?;
-            let next = table.range::<&[u8; 32]>((start, Bound::Unbounded))?.next().transpose()?;
-            Ok(next.map(|(hash, _)| ContentHash(*hash.value())))
+            let bound = behind.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = |rows: &Rows| rows.payloads.range((bound, Bound::Unbounded)).next().map(|(hash, _)| *hash).into_iter().collect();
+            let (transaction, fresh) = self.shared.beside(next)?;
+            let table = transaction.open_table(tables::PAYLOADS)?;
+            let stored = table.range::<&[u8; 32]>((start, Bound::Unbounded))?.next().transpose()?;
+            let stored = stored.map(|(hash, _)| ContentHash(*hash.value()));
+            Ok(fresh.into_iter().chain(stored).min())
         })
     }
 

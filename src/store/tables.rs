@@ -6,15 +6,17 @@
 
 use gossip_cdn_protocol::item::{KeyHash, RecordKey};
 use gossip_cdn_protocol::{BlobId, ContentHash, Stamp};
-use redb::{Error, ReadTransaction, Table, TableDefinition, WriteTransaction};
+use redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
-use super::Identity;
+use super::{Identity, Usage};
 
 /// A [`RecordKey`]: 8 bytes of hash, 16 of GUID.
 pub(super) type KeyBytes = [u8; 24];
 /// A stamp of 8 bytes and a GUID of 16.
 pub(super) type StampBytes = [u8; 24];
+/// A file name and a GUID.
+pub(super) type NameKey = (String, [u8; 16]);
 /// A content hash and a record key.
 pub(super) type OwnerBytes = [u8; 56];
 /// A record key, the hash waited for, the hash retained.
@@ -121,6 +123,12 @@ impl<'txn> Tables<'txn> {
 }
 
 impl Tables<'_> {
+    /// The counters as of the rows.
+    pub(super) fn usage(&self) -> Result<Usage, Error> {
+        let usage = self.meta.get(USAGE)?.map(|row| from_json(row.value())).transpose()?;
+        Ok(usage.unwrap_or_default())
+    }
+
     /// Who this node is, from this commit on.
     pub(super) fn write_identity(&mut self, identity: &Identity) -> Result<(), Error> {
         self.meta.insert(SECRET, &identity.secret[..])?;
@@ -220,6 +228,17 @@ pub(super) fn journaled(transaction: &ReadTransaction) -> Result<u64, Error> {
 /// The sequence of the first record of the journal whose rows the tables do not have.
 pub(super) fn replayed(transaction: &ReadTransaction) -> Result<u64, Error> {
     sequence(transaction, REPLAYED)
+}
+
+/// The tables have the rows of the journal up to that record.
+pub(super) fn note_replayed(transaction: &WriteTransaction, sequence: u64) -> Result<(), Error> {
+    transaction.open_table(META)?.insert(REPLAYED, &sequence.to_be_bytes()[..])?;
+    Ok(())
+}
+
+/// The same, also if that was told with all that the journal had.
+pub(super) fn rows_until(transaction: &ReadTransaction) -> Result<u64, Error> {
+    Ok(journaled(transaction)?.max(replayed(transaction)?))
 }
 
 fn sequence(transaction: &ReadTransaction, name: &str) -> Result<u64, Error> {

@@ -2,8 +2,8 @@
 //!
 //! 1. Memory does not follow size: a block is collected while the one before it is hashed and written on the blocking pool.
 //! 2. Nothing is left of an upload that is dropped, fails, or is never finished.
-//! 3. When [`Upload::finish`] returns, the payload's row is queued, behind its durable file if it has one: a record that is
-//!    persisted afterwards is never durable without its payload.
+//! 3. When [`Upload::finish`] returns, the payload waits for its record, to be durable with it, or its row is queued, behind its durable file if it has one:
+//!    a record that is persisted afterwards is never durable without its payload.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct Stored {
     pub sha256: Sha256Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// In which its row was queued: a record may name it in this life, for if the store fails now the row may be lost.
+    /// In which it was stored: a record may name it in this life, for if the store fails now it may be lost.
     pub life: Life,
     /// To be held until the record that names the payload is committed, or will never be.
     pub pin: Pin,
@@ -130,7 +130,7 @@ impl Upload {
         result.map_err(io::Error::other)?.map(Some)
     }
 
-    /// No more bytes: makes the payload's file durable, if it is large, and queues its row.
+    /// No more bytes: makes the payload's file durable and queues its row, if it is large; lets it wait for its record, if it is small.
     pub async fn finish(mut self) -> io::Result<Stored> {
         let landed = self.landed().await?;
         let Self { shared, collected, size, .. } = self;
@@ -147,8 +147,10 @@ impl Upload {
         let hash = ContentHash::of(&bytes);
         let sha256 = Sha256Digest(Sha256::digest(&bytes).into());
         let (pin, life) = (Pin::new(&shared, hash), shared.life());
-        let row = PayloadRow { hash, size, inline: Some(bytes.into()), _pin: Pin::new(&shared, hash) };
-        shared.queue.send(Request::Payload(row, None)).await.map_err(io::Error::other)?;
+        if let Err(bytes) = shared.pins.await_record(hash, bytes.into()) {
+            let row = PayloadRow { hash, size, inline: Some(bytes), _pin: Pin::new(&shared, hash) };
+            shared.queue.send(Request::Payload(row, None)).await.map_err(io::Error::other)?;
+        }
         Ok(Stored { hash, sha256, size, life, pin })
     }
 }
@@ -269,7 +271,8 @@ mod tests {
             let fixture = Fixture::new();
             let stored = fixture.upload(&noise(size, 1)).await;
             fixture.settle().await;
-            assert_eq!(fixture.store.usage().payload_bytes, size as u64, "kept while it is pinned");
+            let is_large = size > INLINE_MAX;
+            assert_eq!(fixture.store.usage().payload_bytes, if is_large { size as u64 } else { 0 }, "a small one only waits");
             let hash = stored.hash;
             drop(stored);
             fixture.settle().await;

@@ -1,8 +1,8 @@
 //! The one writer: takes requests from a bounded queue, commits them in batches, then answers them all (group commit).
 //!
-//! A batch goes into the journal: one of messages is then read from memory, one of records and payloads is committed without waiting for the disk. The
-//! database has it durably with many others: when the journal has become long, when a batch comes that does not fit into it or has something that
-//! the journal does not take ([`super::replay`]), and at the end.
+//! A batch goes into the journal. One of messages is then read from memory, and so is one of uploads of which nothing was known ([`super::fresh`]); one of
+//! other records and payloads is committed without waiting for the disk. The database has it durably with many others: when the journal has become long, when
+//! a batch comes that does not fit into it or has something that the journal does not take ([`super::replay`]), and at the end.
 //!
 //! 1. Requests are made durable in the order in which they were queued: a commit covers a prefix of the queue.
 //! 2. A request is answered only after its commit is on disk. Then readers see it.
@@ -24,11 +24,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::commit::{Batch, Damaged, Outcome};
 use super::condition::Ailment;
 use super::damage::Noted;
+use super::fresh::Rows;
 use super::history::{self, Front};
 use super::journal::{CAPACITY, Journal};
 use super::pins::Pin;
 use super::tables::{self, Tables};
-use super::{Shared, Usage, fault, lock, opening, replay, unless_damaged};
+use super::{Shared, fault, lock, opening, replay, unless_damaged};
 
 /// Most requests in the queue; who finds it full waits. Two full batches: one being committed, one behind it.
 const QUEUE: usize = 2048;
@@ -37,7 +38,9 @@ const MAX_REQUESTS: usize = 1024;
 /// A batch takes no more requests once it holds about this many bytes.
 const MAX_BYTES: usize = 16 << 20;
 /// The database takes what the journal has once that is so long: the more at once, the less each costs, and the longer does it take.
-const LONG: usize = 4 << 20;
+const LONG: usize = 15 << 20;
+/// The same where messages are among it: rows of the history are neighbours anyway, and its readers and voters wait for less.
+const LONG_HISTORY: usize = 4 << 20;
 /// A record of the journal that is longer goes into the database at once: it is in few pieces there anyway.
 const MAX_RECORD: usize = 1 << 20;
 const _: () = assert!(LONG + MAX_RECORD == CAPACITY, "every record fits behind what is not long yet, and nothing is left over");
@@ -201,15 +204,19 @@ impl Writer {
                 let batch = self.gather(first);
                 self.write(batch);
                 if self.fault.is_none()
-                    && self.journal.taken() >= LONG
-                    && let Err(error) = self.settle()
+                    && self.journal.taken() >= self.long()
+                    && let Err(error) = unless_damaged(|| self.settle())
                 {
                     self.fail(&error);
                 }
             }
         }
         // After a fault the next opening finds what the journal has.
-        if self.fault.is_some() { Ok(()) } else { self.settle().map_err(fault) }
+        if self.fault.is_some() { Ok(()) } else { unless_damaged(|| self.settle()).map_err(fault) }
+    }
+
+    fn long(&self) -> usize {
+        if lock(&self.shared.tail).changes().next().is_some() { LONG_HISTORY } else { LONG }
     }
 
     /// Nothing more is written; what is here can be read.
@@ -218,7 +225,11 @@ impl Writer {
         shared.database.condition().ail(Ailment::of(error));
         // What was condemned is not collected, and who waits for that goes on to be refused.
         shared.pins.spare_all();
-        let journaled = |database: &Database| opening::read_on(database, self.journal.bodies().map_err(Error::Io)?);
+        let journaled = |database: &Database| {
+            opening::read_on(database, self.journal.bodies().map_err(Error::Io)?)?;
+            shared.fresh.clear();
+            Ok(())
+        };
         shared.database.read_on(shared.folder.database(), journaled);
         let why = shared.database.condition().ailment().map_or_else(|| error.to_string(), |ailment| ailment.why);
         self.fault = Some(StoreFault(why));
@@ -242,29 +253,45 @@ impl Writer {
     /// What is queued, as far as it is one kind: of the history alone, which goes into the journal, or not. Where the kinds alternate a commit for
     /// each turn would cost more than to have all of it in the database: then it is one batch.
     fn gather(&mut self, first: Request) -> Vec<Request> {
-        let (mut weight, mut batch, mut turns) = (first.weight(), vec![first], Vec::new());
-        while batch.len() < MAX_REQUESTS && weight < MAX_BYTES {
-            let Some(request) = self.held.pop_front().or_else(|| self.requests.try_recv().ok()) else { break };
+        let (mut weight, mut batch, mut turns) = (0, Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(request) = next {
             if matches!(request, Request::Reopen(_)) {
                 self.held.push_front(request);
                 break;
             }
-            let is_turn = !matches!(request, Request::Wake)
-                && batch
-                    .iter()
-                    .rfind(|before| !matches!(before, Request::Wake))
-                    .is_some_and(|before| before.is_history_alone() != request.is_history_alone());
-            if is_turn {
-                turns.push(batch.len());
+            for request in self.claimed(&request).into_iter().chain([request]) {
+                let is_turn = !matches!(request, Request::Wake)
+                    && batch
+                        .iter()
+                        .rfind(|before| !matches!(before, Request::Wake))
+                        .is_some_and(|before: &Request| before.is_history_alone() != request.is_history_alone());
+                if is_turn {
+                    turns.push(batch.len());
+                }
+                weight += request.weight();
+                batch.push(request);
             }
-            weight += request.weight();
-            batch.push(request);
+            let is_full = batch.len() >= MAX_REQUESTS || weight >= MAX_BYTES;
+            next = if is_full { None } else { self.held.pop_front().or_else(|| self.requests.try_recv().ok()) };
         }
         if let [turn] = turns[..] {
             let behind = batch.split_off(turn);
             behind.into_iter().rev().for_each(|request| self.held.push_front(request));
         }
         batch
+    }
+
+    /// The payloads that waited for the records of a request.
+    fn claimed(&self, request: &Request) -> Vec<Request> {
+        let Request::Persist(Persist { records, .. }, _) = request else { return Vec::new() };
+        let pins = &self.shared.pins;
+        let payloads = records.iter().flat_map(|change| change.record.versions()).filter_map(|version| version.content.payload());
+        let rows = payloads.filter_map(|payload| {
+            let (hash, bytes) = (payload.hash, pins.take_waiting(payload.hash)?);
+            Some(PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) })
+        });
+        rows.map(|row| Request::Payload(row, None)).collect()
     }
 
     fn write(&mut self, mut batch: Vec<Request>) {
@@ -274,7 +301,12 @@ impl Writer {
         if idle {
             return;
         }
-        let written = match self.journal(&mut batch, released.is_empty() && noted.is_empty()) {
+        let nothing_else = released.is_empty() && noted.is_empty();
+        let journaled = match self.journal(&mut batch, nothing_else) {
+            Ok(false) if nothing_else => unless_damaged(|| self.journal_fresh(&batch)),
+            journaled => journaled,
+        };
+        let written = match journaled {
             Ok(true) => Ok(None),
             Ok(false) => unless_damaged(|| self.commit(&batch, released, &noted)).map(Some),
             Err(error) => Err(error),
@@ -328,13 +360,35 @@ impl Writer {
         Ok(true)
     }
 
+    /// Puts uploads of which nothing was known into the journal, where they are fresh. False: something was known, or they do not fit; nothing was
+    /// written.
+    fn journal_fresh(&mut self, batch: &[Request]) -> Result<bool, Error> {
+        if !fits(batch) {
+            return Ok(false);
+        }
+        let Some(rows) = self.shared.fresh.of_batch(batch, || self.shared.database.begin_read())? else { return Ok(false) };
+        let bytes = rows.to_bytes();
+        if bytes.len() > MAX_RECORD || !self.journal.append(&bytes)? {
+            return Ok(false);
+        }
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        rows.payloads.keys().for_each(|hash| self.shared.verified.add(*hash));
+        rows.count(&mut lock(&self.shared.usage));
+        self.shared.fresh.add(rows, self.journal.sequence());
+        Ok(true)
+    }
+
     /// Puts what the journal has into the database.
     fn settle(&mut self) -> Result<(), Error> {
         if self.journal.taken() == 0 {
             return Ok(());
         }
+        let fresh = self.shared.fresh.leave();
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
+        if !fresh.is_empty() {
+            self.change(&transaction, &[], &fresh, BTreeSet::new(), &Noted::new())?;
+        }
         self.write_history(&transaction, &[])?;
         transaction.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -352,25 +406,27 @@ impl Writer {
     /// The database has everything.
     fn on_settled(&mut self) {
         *lock(&self.shared.tail) = Arc::default();
+        self.shared.fresh.left();
         self.journal.restart();
         self.front = None;
     }
 
     fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>, noted: &Noted) -> Result<Outcome, Error> {
+        let fresh = self.shared.fresh.leave();
         let mut transaction = self.shared.database.begin_write()?;
-        let usage = lock(&self.shared.usage).clone();
         let is_asked_for = released.is_empty() && noted.is_empty();
-        let outcome = if released.is_empty() && noted.is_empty() && batch.iter().all(Request::is_history_alone) {
+        let outcome = if is_asked_for && fresh.is_empty() && batch.iter().all(Request::is_history_alone) {
             // The other tables are left alone.
-            Outcome { usage, ..Outcome::default() }
+            Outcome { usage: lock(&self.shared.usage).clone(), ..Outcome::default() }
         } else {
-            self.change(&transaction, batch, usage, released, noted)?
+            self.change(&transaction, batch, &fresh, released, noted)?
         };
         // What is collected must not come back from the journal.
         if is_asked_for && outcome.collected.is_empty() && self.journal_rows(batch)? {
             transaction.set_durability(Durability::None)?;
-            transaction.open_table(tables::META)?.insert(tables::REPLAYED, &self.journal.sequence().to_be_bytes()[..])?;
+            tables::note_replayed(&transaction, self.journal.sequence())?;
             transaction.commit()?;
+            self.shared.fresh.left();
         } else {
             transaction.set_quick_repair(true);
             self.write_history(&transaction, batch)?;
@@ -383,8 +439,7 @@ impl Writer {
 
     /// Puts the records and payloads of a batch into the journal. False: it has something else, or does not fit; nothing was written.
     fn journal_rows(&mut self, batch: &[Request]) -> Result<bool, Error> {
-        // Before they are put into one piece.
-        if batch.iter().map(Request::weight).sum::<usize>() > MAX_RECORD {
+        if !fits(batch) {
             return Ok(false);
         }
         let Some(bytes) = replay::to_bytes(batch) else { return Ok(false) };
@@ -396,16 +451,19 @@ impl Writer {
         Ok(is_there)
     }
 
-    /// What a batch changes beside the history.
+    /// What a batch changes beside the history, behind what is fresh.
     fn change(
         &self,
         transaction: &WriteTransaction,
         batch: &[Request],
-        usage: Usage,
+        fresh: &Rows,
         released: BTreeSet<ContentHash>,
         noted: &Noted,
     ) -> Result<Outcome, Error> {
-        let mut changes = Batch::new(Tables::open(transaction)?, &self.shared.pins, usage, released);
+        let tables = Tables::open(transaction)?;
+        let usage = tables.usage()?;
+        let mut changes = Batch::new(tables, &self.shared.pins, usage, released);
+        changes.fresh(fresh)?;
         // Before any copy that comes now.
         for (hash, (_, evidence)) in noted {
             changes.damaged(*hash, evidence, &self.shared.folder)?;
@@ -475,6 +533,11 @@ impl Writer {
     }
 }
 
+/// Whether a batch may be put into one piece, to be a record of the journal.
+fn fits(batch: &[Request]) -> bool {
+    batch.iter().map(Request::weight).sum::<usize>() <= MAX_RECORD
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         // Nothing is collected any more, whatever was condemned when the writing ended: nobody may wait for it.
@@ -523,16 +586,20 @@ mod tests {
         assert_eq!(writer.gather(head).len(), MAX_REQUESTS);
         let head = writer.requests.try_recv().unwrap();
         assert_eq!(writer.gather(head).len(), 10);
+        let mut pinned = Vec::new();
         for n in 0..=u8::MAX {
             for m in 0..2 {
+                let bytes = noise(super::super::INLINE_MAX - m, n);
                 let mut upload = store.upload();
-                upload.write(noise(super::super::INLINE_MAX - m, n).into()).await.unwrap();
-                drop(upload.finish().await.unwrap());
+                upload.write(bytes.clone().into()).await.unwrap();
+                pinned.push(upload.finish().await.unwrap());
+                let record = write(&Record::default(), 1, 5, content(&bytes, None));
+                drop(store.persist(persist(&[(blob(u128::from(n)), &record)])).await);
             }
         }
         let head = writer.requests.try_recv().unwrap();
         let batch = writer.gather(head);
-        assert!(batch.iter().map(Request::weight).sum::<usize>() < MAX_BYTES + super::super::INLINE_MAX);
+        assert!(batch.iter().map(Request::weight).sum::<usize>() < MAX_BYTES + super::super::INLINE_MAX + RECORD_BYTES);
         assert!(batch.len() > 250, "{}", batch.len());
     }
 
@@ -667,13 +734,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_is_never_durable_before_its_payload() {
-        for size in [10, 300_000] {
+        for (size, is_large) in [(10, false), (300_000, true)] {
             let Uploaded { dir, store, mut writer, bytes, stored, record, durable } = uploaded(size).await;
             // The power goes after a commit of the first request alone: the shortest prefix.
             let first = writer.requests.try_recv().unwrap();
-            writer.write(vec![first]);
+            let batch = if is_large { vec![first] } else { writer.gather(first) };
+            writer.write(batch);
             assert!(gossip_cdn_protocol::Store::holds(&store, stored.hash).unwrap());
-            assert_eq!(store.blob(blob(1)).unwrap(), None);
+            assert_eq!(store.blob(blob(1)).unwrap().is_none(), is_large);
             store.close();
             start(writer).join().unwrap().unwrap();
             assert_eq!(durable.await.unwrap(), Ok(()));
@@ -687,21 +755,42 @@ mod tests {
 
     #[tokio::test]
     async fn a_payload_and_its_record_come_back_from_two_records_of_the_journal() {
-        for size in [10, 300_000] {
-            let Uploaded { dir, store: _store, mut writer, bytes, stored, record, durable } = uploaded(size).await;
-            let mut crashes = Vec::new();
-            for _ in 0..2 {
-                let request = writer.requests.try_recv().unwrap();
-                writer.write(vec![request]);
-                let copy = tempfile::tempdir().unwrap();
-                copy_dir(dir.path(), copy.path());
-                crashes.push(Fixture::at(copy).unwrap());
-            }
-            assert_eq!((durable.await.unwrap(), writer.journal.bodies().unwrap().len()), (Ok(()), 2));
-            assert_eq!(crashes[0].bytes(stored.hash), None, "nobody claimed it");
-            assert!(crashes[0].files("payloads").is_empty());
-            assert_eq!((crashes[1].bytes(stored.hash), crashes[1].store.blob(blob(1)).unwrap()), (Some(bytes), Some(record)));
+        let Uploaded { dir, store: _store, mut writer, bytes, stored, record, durable } = uploaded(300_000).await;
+        let mut crashes = Vec::new();
+        for _ in 0..2 {
+            let request = writer.requests.try_recv().unwrap();
+            writer.write(vec![request]);
+            let copy = tempfile::tempdir().unwrap();
+            copy_dir(dir.path(), copy.path());
+            crashes.push(Fixture::at(copy).unwrap());
         }
+        assert_eq!((durable.await.unwrap(), writer.journal.bodies().unwrap().len()), (Ok(()), 2));
+        assert_eq!(crashes[0].bytes(stored.hash), None, "nobody claimed it");
+        assert!(crashes[0].files("payloads").is_empty());
+        assert_eq!((crashes[1].bytes(stored.hash), crashes[1].store.blob(blob(1)).unwrap()), (Some(bytes), Some(record)));
+    }
+
+    #[tokio::test]
+    async fn a_small_upload_is_one_record_of_the_journal_and_no_commit_of_the_database() {
+        let Uploaded { dir, store, mut writer, bytes, stored, record, durable } = uploaded(10).await;
+        assert!(!gossip_cdn_protocol::Store::holds(&store, stored.hash).unwrap(), "it waits for its record");
+        let database = std::fs::read(dir.path().join("store.redb")).unwrap();
+        let head = writer.requests.try_recv().unwrap();
+        let batch = writer.gather(head);
+        assert!(matches!(batch[..], [Request::Payload(..), Request::Persist(..)]));
+        writer.write(batch);
+        assert_eq!((durable.await.unwrap(), writer.journal.bodies().unwrap().len()), (Ok(()), 1));
+        assert!(std::fs::read(dir.path().join("store.redb")).unwrap() == database);
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        let crashed = Fixture::at(copy).unwrap();
+        for store in [&store, &crashed.store] {
+            assert_eq!(store.blob(blob(1)).unwrap(), Some(record.clone()));
+            assert_eq!(super::super::fixture::bytes(store, stored.hash), Some(bytes.clone()));
+        }
+        writer.settle().unwrap();
+        assert!(writer.journal.bodies().unwrap().is_empty() && store.commits() == 2);
+        assert_eq!((store.blob(blob(1)).unwrap(), store.usage()), (Some(record), crashed.store.usage()));
     }
 
     #[tokio::test]
