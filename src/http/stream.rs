@@ -1,7 +1,7 @@
 //! Payload bytes on their way to a client.
 //!
-//! 1. Memory does not follow size: one chunk is in flight per reader, small at first and growing to 1 MiB while the reader keeps up,
-//!    so that many slow readers hold little.
+//! 1. Memory does not follow size: one chunk is in flight per reader, small at first and growing while the reader keeps up, to 128 KiB of what the
+//!    system has in memory and to 1 MiB of what a disk has to be waited for; so many slow readers hold little.
 //! 2. What the system has in memory is read on the worker; what would wait for a disk is read on the blocking pool.
 //! 3. What was not read since the start is checked on the blocking pool before it leaves. Where it is not right the body goes on with what
 //!    another node sends, at the same byte.
@@ -21,8 +21,10 @@ use crate::store::{Arriving, FirstReading, PayloadReader, ReadFault};
 
 /// The first chunk of a body.
 const FIRST_CHUNK: u64 = 64 << 10;
-/// The largest.
+/// The largest, read from a disk: each costs a turn on the blocking pool.
 const MAX_CHUNK: u64 = 1 << 20;
+/// The largest of what is in memory: with the copy that the framework makes it stays in the caches of the processor.
+const MAX_CACHED: usize = 128 << 10;
 
 /// Where bytes come from.
 enum Source {
@@ -120,10 +122,12 @@ async fn elsewhere(wanted: Wanted, offset: u64) -> io::Result<Source> {
 
 /// Reads up to `length` bytes, at least one. The file ending early is an error: its length was announced.
 async fn read(file: Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = Buffer::new(length);
+    let mut buffer = Buffer::new(length.min(MAX_CACHED));
     if let Some(found) = read_cached(&file, offset, buffer.room()) {
         return Ok(buffer.filled(found));
     }
+    drop(buffer);
+    let mut buffer = Buffer::new(length);
     let read = move || file.read_exact_at(buffer.room(), offset).map(|()| buffer);
     web::block(read).await.map_err(io::Error::other)?.map(|buffer| buffer.filled(length))
 }
@@ -161,8 +165,8 @@ mod tests {
         let chunks: Vec<Bytes> = of_file(file, 3, (5 << 20) - 7).try_collect().await.unwrap();
         assert_eq!(chunks.concat(), bytes[3..(5 << 20) - 7]);
         assert_eq!(chunks[0].len(), 64 << 10);
-        assert!(chunks.iter().any(|chunk| chunk.len() == 1 << 20));
-        assert!(chunks.iter().all(|chunk| !chunk.is_empty()));
+        assert!(chunks.iter().any(|chunk| chunk.len() >= MAX_CACHED));
+        assert!(chunks.iter().all(|chunk| (1..=1 << 20).contains(&chunk.len())));
     }
 
     #[actix_web::test]
