@@ -10,10 +10,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use gossip_cdn_cluster::interruption::go_on;
 use gossip_cdn_cluster::send;
 use tempfile::TempDir;
 
-use crate::interruption::go_on;
 use crate::load::Load;
 use crate::nginx::Nginx;
 use crate::rows::{ROWS, SMALL, Work};

@@ -14,9 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use gossip_cdn_cluster::interruption::go_on;
 use tempfile::TempDir;
 
-use crate::interruption::go_on;
 use crate::plain;
 use crate::served::Served;
 use crate::table::{Failed, remark};
@@ -287,7 +287,7 @@ impl Others {
             let mut done = Ok(());
             while begin.elapsed() < length && done.is_ok() {
                 std::thread::sleep(Duration::from_millis(50));
-                done = go_on().and_then(|()| meanwhile());
+                done = go_on().map_err(Failed::from).and_then(|()| meanwhile());
             }
             over.store(true, Ordering::Relaxed);
             let mut waits = Vec::new();

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::interruption::go_on;
+use gossip_cdn_cluster::interruption::go_on;
+
 use crate::table::Failed;
 
 /// What is the same for both.

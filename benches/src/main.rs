@@ -9,7 +9,6 @@
 
 mod bytes;
 mod connections;
-mod interruption;
 mod load;
 mod memory;
 mod nginx;
@@ -74,7 +73,7 @@ pub(crate) struct Bytes {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    interruption::heed();
+    gossip_cdn_cluster::interruption::heed();
     let measured = catch_unwind(|| match arguments.what {
         What::Bytes(bytes) => bytes::measure(&bytes).and_then(|table| table.print()),
         What::Connections(connections) => connections::measure(&connections),

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{ScopedJoinHandle, scope, sleep};
 use std::time::Duration;
 
+use gossip_cdn_cluster::interruption::go_on;
 use tempfile::TempDir;
 
-use crate::interruption::go_on;
 use crate::plain;
 use crate::served::Served;
 use crate::table::{Failed, remark};

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::interruption::go_on;
+use gossip_cdn_cluster::interruption::go_on;
+
 use crate::table::Failed;
 
 /// How long it may take to begin.

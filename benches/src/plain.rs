@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::interruption::go_on;
+use gossip_cdn_cluster::interruption::go_on;
+
 use crate::table::Failed;
 
 /// What is moved with one system call.

@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![expect(clippy::disallowed_methods, reason = "waiting needs a clock")]
 
+pub mod interruption;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gossip_cdn_cluster::interruption::go_on;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::interruption::{go_on, wait};
 use crate::report::{Broken, claim};
+use crate::waiting::wait;
 
 /// What every node must answer in the end, by path: these bytes, or that it is deleted.
 pub(crate) type Expected = BTreeMap<String, Option<Vec<u8>>>;

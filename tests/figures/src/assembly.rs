@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use crate::agreement::PATIENCE;
 use crate::client::Client;
 use crate::histories::voters;
-use crate::interruption::wait;
 use crate::report::Broken;
+use crate::waiting::wait;
 
 /// A bootstrap node and voters, up to seven.
 pub(crate) struct Assembly {

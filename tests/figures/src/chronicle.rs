@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use crate::agreement::{PATIENCE, acquainted, introduce};
 use crate::histories::{check, read, settle, voters};
-use crate::interruption::{pause, wait};
 use crate::namespaces::Places;
 use crate::report::{Amount, Broken, Report};
 use crate::voices::{Manner, Tally, speak_all};
+use crate::waiting::{pause, wait};
 
 const NODES: usize = 5;
 

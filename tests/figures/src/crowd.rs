@@ -10,8 +10,8 @@ use gossip_cdn_cluster::Network;
 use crate::agreement::{PATIENCE, check, number, same_records};
 use crate::client::Client;
 use crate::filling::bytes;
-use crate::interruption::{pause, wait};
 use crate::report::{Amount, Broken, Report};
+use crate::waiting::{pause, wait};
 
 const WRITERS: usize = 4;
 const SIZE: usize = 1024;

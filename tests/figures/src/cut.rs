@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::Node;
+use gossip_cdn_cluster::interruption::go_on;
 use tempfile::TempDir;
 
 use crate::agreement::{Expected, PATIENCE, acquainted, check, introduce, root, same_records, settled};
 use crate::client::Client;
 use crate::filling::{bytes, upload};
-use crate::interruption::{go_on, pause, wait};
 use crate::namespaces::Places;
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::{pause, wait};
 
 const SIZE: usize = 1024;
 /// One in so many changes of a side is the delete of a blob that both sides had.

@@ -9,14 +9,16 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use gossip_cdn_cluster::interruption::go_on;
+
 use crate::agreement::counter;
 use crate::assembly::Assembly;
 use crate::client::Client;
 use crate::etcd::Etcd;
-use crate::interruption::{go_on, pause};
 use crate::processes::processor_time;
 use crate::report::{Amount, Broken, Report, claim, quantile};
 use crate::speakers;
+use crate::waiting::pause;
 
 const NODES: usize = 3;
 /// Bytes of a message, and of a value.

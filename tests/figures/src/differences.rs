@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::agreement::{counter, number};
 use crate::filling::Giver;
 use crate::idle::listen;
-use crate::interruption::pause;
 use crate::pair::Pair;
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::pause;
 
 /// How long it is listened to what nothing costs, in seconds.
 const IDLE: u64 = 30;

@@ -9,15 +9,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use gossip_cdn_cluster::interruption::go_on;
 use h2::client::SendRequest;
 use http::Request;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::agreement::PATIENCE;
-use crate::interruption::{go_on, wait};
 use crate::load;
 use crate::report::{Broken, claim};
+use crate::waiting::wait;
 
 /// Clients that share a connection.
 const SHARED: usize = 8;

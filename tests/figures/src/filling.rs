@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gossip_cdn_cluster::interruption::go_on;
 use gossip_cdn_cluster::noise;
 use gossip_cdn_protocol::records::MAX_PENDING;
 use gossip_cdn_protocol::wire::{Entry, Envelope, MAX_RECORDS, VERSION};
@@ -14,7 +15,6 @@ use gossip_cdn_protocol::{BlobId, Content, ContentHash, NodeId, Payload, Record,
 
 use crate::agreement::number;
 use crate::client::Client;
-use crate::interruption::go_on;
 use crate::report::{Broken, claim, remark};
 
 /// The node takes 256 uploads at once unless told otherwise.

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gossip_cdn_cluster::interruption::go_on;
 use serde_json::Value;
 
 use crate::agreement::PATIENCE;
 use crate::client::Client;
-use crate::interruption::{go_on, wait};
 use crate::report::{Broken, claim};
+use crate::waiting::wait;
 
 /// The most that a node gives at once.
 const PAGE: usize = 1000;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::agreement::counter;
-use crate::interruption::pause;
 use crate::pair::Pair;
 use crate::report::{Amount, Broken, Report};
+use crate::waiting::pause;
 
 pub(crate) fn measure(records: &[u64], seconds: u64) -> Result<Report, Broken> {
     let mut report = Report::default();

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::Node;
+use gossip_cdn_cluster::interruption::go_on;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::agreement::number;
 use crate::client::Client;
-use crate::interruption::go_on;
 use crate::namespaces::{Place, Places};
 use crate::report::{Amount, Broken, Report, claim, quantile};
 

@@ -8,10 +8,10 @@ use crate::agreement::PATIENCE;
 use crate::assembly::Assembly;
 use crate::client::Client;
 use crate::histories::{check, read, settle};
-use crate::interruption::wait;
 use crate::processes::processor_time;
 use crate::report::{Amount, Broken, Report, claim};
 use crate::voices::{Manner, Tally, speak_all};
+use crate::waiting::wait;
 
 const NODES: usize = 5;
 const CLIENTS: usize = 100;

@@ -20,7 +20,6 @@ mod etcd;
 mod filling;
 mod histories;
 mod idle;
-mod interruption;
 mod lan;
 mod latecomer;
 mod load;
@@ -38,6 +37,7 @@ mod start;
 mod succession;
 mod tombstones;
 mod voices;
+mod waiting;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -196,7 +196,7 @@ fn measure(what: What) -> Result<Report, Broken> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    interruption::heed();
+    gossip_cdn_cluster::interruption::heed();
     // What the harness cannot go on from is a panic; it has been told on standard error by then, and all is ended on the way here.
     let broken = match catch_unwind(|| measure(arguments.what)) {
         Ok(Ok(report)) => report.print(),

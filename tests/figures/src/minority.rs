@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::assembly::Assembly;
 use crate::client::Client;
 use crate::histories::{Posted, check, read, settle};
-use crate::interruption::pause;
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::pause;
 
 const NODES: usize = 3;
 /// Those that are killed, the first ones.

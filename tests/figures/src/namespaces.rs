@@ -18,11 +18,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use gossip_cdn_cluster::interruption::go_on;
 use gossip_cdn_cluster::{Node, Start};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::client::Client;
-use crate::interruption::go_on;
 use crate::report::Broken;
 
 /// The port of every node: each has a network of its own.

@@ -9,8 +9,8 @@ use crate::agreement::{number, root};
 use crate::client::Client;
 use crate::cost;
 use crate::filling::Giver;
-use crate::interruption::wait;
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::wait;
 
 const PATIENCE: Duration = Duration::from_secs(900);
 

@@ -9,9 +9,9 @@ use crate::agreement::{acquainted, introduce, same_records};
 use crate::client::Client;
 use crate::filling::Giver;
 use crate::histories::voters;
-use crate::interruption::{pause, wait};
 use crate::namespaces::{Flow, Places};
 use crate::report::{Broken, claim, remark};
+use crate::waiting::{pause, wait};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long the nodes are left to themselves before they are listened to: members and bytes are through by then.

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use gossip_cdn_cluster::interruption::go_on;
 use gossip_cdn_cluster::{Node, noise};
 use tempfile::TempDir;
 
 use crate::agreement::{PATIENCE, acquainted, introduce, number, settled};
 use crate::client::Client;
-use crate::interruption::{go_on, wait};
 use crate::namespaces::{Place, Places};
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::wait;
 
 const HOLDERS: usize = 3;
 const NEWCOMERS: u8 = 2;

@@ -5,12 +5,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::Network;
+use gossip_cdn_cluster::interruption::go_on;
 
 use crate::agreement::{Expected, PATIENCE, acquainted, check, settled};
 use crate::client::Client;
 use crate::filling::{bytes, upload};
-use crate::interruption::{go_on, wait};
 use crate::report::{Amount, Broken, Report, claim};
+use crate::waiting::wait;
 
 const SIZE: usize = 1024;
 /// How many blobs are written before the copy is made, and how many after it.

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::Network;
+use gossip_cdn_cluster::interruption::go_on;
 
 use crate::client::Client;
 use crate::filling::bytes;
-use crate::interruption::go_on;
 use crate::report::{Amount, Broken, Report, claim, quantile};
 
 /// Between two looks at a node that does not have it yet; so much may be added to a figure, and a GET.

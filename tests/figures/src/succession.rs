@@ -9,9 +9,9 @@ use crate::agreement::PATIENCE;
 use crate::assembly::Assembly;
 use crate::client::Client;
 use crate::histories::{check, read, settle};
-use crate::interruption::{pause, wait};
 use crate::report::{Amount, Broken, Report, claim, quantile};
 use crate::voices::{Manner, Tally, speak_all};
+use crate::waiting::{pause, wait};
 
 const NODES: usize = 3;
 const CLIENTS: usize = 6;

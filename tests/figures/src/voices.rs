@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use gossip_cdn_cluster::interruption::go_on;
 use serde_json::Value;
 
 use crate::client::Client;
 use crate::histories::{Posted, page};
-use crate::interruption::go_on;
 use crate::report::{Broken, claim};
 
 /// How long a client that got no answer waits before it connects again.
