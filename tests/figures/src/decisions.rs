@@ -4,12 +4,19 @@
 //! 2. Both are asked by as many clients, each of which waits for its answer before it asks again, spread over all three processes.
 //! 3. What asks is as cheap for the one as for the other: one thread, and what comes at once is read at once.
 //! 4. They take turns, and what is compared are medians.
+//! 5. What one client waits for is compared with what it is made of, each measured as the nodes do it: a synchronous append to a journal, and a call between
+//!    nodes that does nothing. The client's own call and what threads wait for each other are not allowed for.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::interruption::go_on;
+use gossip_cdn_protocol::NodeId;
+use gossip_cdn_protocol::wire::{Envelope, PayloadsRequest, VERSION};
+use rustix::fs::OFlags;
 
 use crate::agreement::counter;
 use crate::assembly::Assembly;
@@ -27,6 +34,11 @@ const SIZE: usize = 256;
 const WARMING: Duration = Duration::from_secs(2);
 /// How many are asked one after the other for the latency.
 const ALONE: usize = 600;
+/// Bytes of a block of a node's journal.
+const BLOCK: usize = 4096;
+/// How many blocks are written, and how many calls made, for the median of each.
+const APPENDS: usize = 500;
+const CALLS: usize = 1000;
 
 /// One turn of one of the two.
 #[derive(Debug, Clone, Copy)]
@@ -129,28 +141,54 @@ fn one_after_the_other(urls: &[String]) -> Result<Vec<Duration>, Broken> {
     Ok(took)
 }
 
-/// How long it takes to add a page to a file durably, median.
+/// How long it takes to add a block to a file as a node's journal does, median: its size is given, and the block goes around the page cache,
+/// where the file system can do that.
 fn fsync() -> Result<Duration, Broken> {
-    let mut file = tempfile::tempfile()?;
-    let took = (0..200).map(|_| {
-        let begin = Instant::now();
-        file.write_all(&[1; 4096])?;
-        file.sync_data()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("journal");
+    let mut file = File::create(&path)?;
+    file.write_all(&vec![0; APPENDS * BLOCK])?;
+    file.sync_all()?;
+    let around = OFlags::DIRECT | OFlags::DSYNC;
+    let direct = File::options().write(true).custom_flags(around.bits().cast_signed()).open(&path).ok();
+    // Such writes come from a multiple of a block.
+    let memory = vec![1; 2 * BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+    let block = &memory[start..start + BLOCK];
+    let took = (0..APPENDS).map(|n| {
+        let (begin, offset) = (Instant::now(), (n * BLOCK) as u64);
+        if direct.as_ref().is_none_or(|direct| direct.write_all_at(block, offset).is_err()) {
+            file.write_all_at(block, offset)?;
+            file.sync_data()?;
+        }
         Ok(begin.elapsed())
     });
     Ok(quantile(&mut took.collect::<Result<Vec<_>, std::io::Error>>()?, 500))
 }
 
-/// How long a request takes that does nothing, median.
+/// How long a call takes that one node makes of another and that does nothing, median: a question for no payload, by the client that nodes have, over a
+/// connection that is kept.
 fn round_trip() -> Result<Duration, Broken> {
     let node = gossip_cdn_cluster::Node::alone();
-    let mut client = Client::new(&node.server.url)?;
-    let took = (0..500).map(|_| {
-        let begin = Instant::now();
-        client.send("GET", "/healthz", &[])?;
-        Ok(begin.elapsed())
-    });
-    Ok(quantile(&mut took.collect::<Result<Vec<_>, std::io::Error>>()?, 500))
+    let body = PayloadsRequest { hashes: vec![] };
+    let sender = NodeId::from_public_key(&[1; 32]);
+    let call = serde_json::to_vec(&Envelope { version: VERSION, cluster: "gossip-cdn".into(), sender, incarnation: 1, body })
+        .map_err(|fault| Broken::new(fault.to_string()))?;
+    let url = node.url("/gossip/payloads");
+    let mut took = actix_rt::System::new().block_on(async {
+        let client = awc::Client::builder().disable_redirects().no_default_headers().finish();
+        let mut took = Vec::new();
+        for _ in 0..CALLS {
+            let begin = Instant::now();
+            let sent = client.post(&url).content_type("application/json").no_decompress().send_body(call.clone()).await;
+            let mut answer = sent.map_err(|fault| Broken::new(fault.to_string()))?;
+            claim(answer.status().is_success(), || format!("a call was answered with {}", answer.status()))?;
+            answer.body().await.map_err(|fault| Broken::new(fault.to_string()))?;
+            took.push(begin.elapsed());
+        }
+        Ok::<_, Broken>(took)
+    })?;
+    Ok(quantile(&mut took, 500))
 }
 
 #[cfg(test)]
