@@ -95,7 +95,9 @@ pub struct Inbox {
     exchanged: Exchanged,
 }
 
-/// How many persists the core asked for, and how many of them are durable or never will be.
+/// How many changes of the message history the core asked for, and how many of them are durable or never will be.
+///
+/// A reader of messages does not wait for uploads.
 #[derive(Debug, Clone, Copy, Default)]
 struct Settling {
     asked: u64,
@@ -205,7 +207,7 @@ impl Handle {
         self.delivered.clone()
     }
 
-    /// Resolves when everything that the core has asked for by now is on disk, and so to be read, or never will be.
+    /// Resolves when everything that the core has asked for by now of the message history is on disk, and so to be read, or never will be.
     pub async fn settled(&self) {
         let mut settling = self.settling.clone();
         let asked = settling.borrow().asked;
@@ -278,10 +280,17 @@ enum Done {
     /// One input.
     Input(Box<Input>),
     /// These persists are durable, or never will be.
-    Persisted(Vec<Token>, Result<(), StoreFault>),
+    Persisted(Submitted, Result<(), StoreFault>),
 }
 
-type Submission = LocalBoxFuture<'static, (Vec<Token>, oneshot::Receiver<Result<(), StoreFault>>)>;
+/// What was handed to the writer as one.
+struct Submitted {
+    tokens: Vec<Token>,
+    /// How many changes of the message history are in it.
+    history: u64,
+}
+
+type Submission = LocalBoxFuture<'static, (Submitted, oneshot::Receiver<Result<(), StoreFault>>)>;
 
 impl Driver {
     /// A driver of the core that `build` gives, which reads from `store` and, where there is a `lan`, hears and is heard there.
@@ -351,8 +360,8 @@ impl Driver {
                 told = self.changes.of_persist(&persist);
                 let mut submission = self.submit(tokens, persist);
                 // Nearly always there is room in the queue. What follows from the commit is awaited before anything later is heard of.
-                if let Some((tokens, durable)) = (&mut submission).now_or_never() {
-                    self.await_commit(tokens, durable, std::mem::take(&mut told));
+                if let Some((submitted, durable)) = (&mut submission).now_or_never() {
+                    self.await_commit(submitted, durable, std::mem::take(&mut told));
                 } else {
                     submitting = Some(submission).into();
                     idle_submission = false;
@@ -367,9 +376,9 @@ impl Driver {
             let tick = self.node.deadline().map_or(Duration::from_secs(1), |deadline| self.clock.until(deadline));
             tokio::select! {
                 Some(done) = self.actions.next() => self.on_done(done),
-                Some((tokens, durable)) = &mut submitting, if !idle_submission => {
+                Some((submitted, durable)) = &mut submitting, if !idle_submission => {
                     idle_submission = true;
-                    self.await_commit(tokens, durable, std::mem::take(&mut told));
+                    self.await_commit(submitted, durable, std::mem::take(&mut told));
                 }
                 message = messages.recv(), if !self.leaving => match message {
                     Some(message) => self.on_messages(message, &mut messages),
@@ -461,17 +470,18 @@ impl Driver {
 
     fn submit(&self, tokens: Vec<Token>, persist: Persist) -> Submission {
         let store = self.store.clone();
-        Box::pin(async move { (tokens, store.persist(persist).await) })
+        let submitted = Submitted { tokens, history: persist.history.len() as u64 };
+        Box::pin(async move { (submitted, store.persist(persist).await) })
     }
 
     /// These persists are in the writer's queue; what changed with them is told when they are durable.
-    fn await_commit(&mut self, tokens: Vec<Token>, durable: oneshot::Receiver<Result<(), StoreFault>>, told: Vec<Change>) {
+    fn await_commit(&mut self, submitted: Submitted, durable: oneshot::Receiver<Result<(), StoreFault>>, told: Vec<Change>) {
         let changes = self.changes.clone();
         self.unwritten += 1;
         self.actions.push(Box::pin(async move {
             let result = durable.await.unwrap_or_else(|_| Err(StoreFault("the writer has ended".into())));
             changes.tell(told.into_iter().filter(|_| result.is_ok()));
-            Done::Persisted(tokens, result)
+            Done::Persisted(submitted, result)
         }));
     }
 
@@ -500,9 +510,9 @@ impl Driver {
     fn take(&mut self, done: Done) {
         match done {
             Done::Input(input) => self.handle(*input),
-            Done::Persisted(tokens, result) => {
+            Done::Persisted(Submitted { tokens, history }, result) => {
                 self.unwritten -= 1;
-                self.settling.send_modify(|settling| settling.done += tokens.len() as u64);
+                self.settling.send_modify(|settling| settling.done += history);
                 tokens.into_iter().for_each(|token| self.handle(Input::Persisted(token, result.clone())));
             }
         }
@@ -577,7 +587,8 @@ impl Driver {
                 self.act(async move { Input::Joined(call, answer.await) });
             }
             Output::Persist(persist) => {
-                self.settling.send_modify(|settling| settling.asked += 1);
+                let changes = persist.history.len() as u64;
+                self.settling.send_modify(|settling| settling.asked += changes);
                 self.persists.push_back(persist);
             }
             Output::Fetch(fetch) => {
