@@ -8,10 +8,11 @@
 //! bytes that somebody else had stored can pass for a record.
 //!
 //! 1. A record that was appended is on disk. The file has its size, written with zeros, before the first: an append changes no metadata.
-//! 2. What was appended is written over only when the database has it durably ([`Journal::restart`]): a record begins a block of its own.
+//! 2. What was appended is written over only when the database has it durably ([`Journal::restart`], [`Journal::release`]): a record begins a block of its own.
 //! 3. What is read at a start is a prefix of what was appended, and everything whose appending was reported. A record that is cut or damaged is the
 //!    last one, which was reported to nobody; one behind which another follows was whole once, and is an error.
-//! 4. The file is bounded. What does not fit is refused, and goes into the database.
+//! 4. The file is bounded. What does not fit is refused, and goes into the database. Appending goes on in one half of it while the database takes
+//!    what the other has.
 //! 5. A record goes around the page cache, if the file system can do that: nobody reads it before the next start, and neither a copy of it nor
 //!    the bookkeeping of dirty pages stands between the write and the disk.
 
@@ -27,8 +28,10 @@ use super::faults::{Faults, Operation};
 const BLOCK: usize = direct::ALIGNMENT;
 /// Bytes before the body of a record.
 const HEAD: usize = 28;
+/// Bytes of half of the file.
+pub(super) const HALF: usize = 8 << 20;
 /// Bytes of the file.
-pub(super) const CAPACITY: usize = 16 << 20;
+pub(super) const CAPACITY: usize = 2 * HALF;
 
 /// The journal of a folder, open for appending.
 #[derive(Debug)]
@@ -41,6 +44,12 @@ pub(super) struct Journal {
     sequence: u64,
     /// Where it goes; a multiple of [`BLOCK`].
     offset: usize,
+    /// Where the half begins that it goes into.
+    start: usize,
+    /// The first sequence of that half.
+    turned: u64,
+    /// The first sequence that the database does not have.
+    first: u64,
     /// Whether the file has its size.
     is_sized: bool,
     capacity: usize,
@@ -58,15 +67,30 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (direct, is_sized) = (direct::open_synchronous(path), bytes.len() >= capacity);
-        let mut journal = Self { file, direct, key, sequence, offset: 0, is_sized, capacity, record: Vec::new(), faults };
-        let mut bodies = Vec::new();
-        while let Some(body) = journal.body_at(&bytes, journal.offset, journal.sequence..=journal.sequence) {
-            bodies.push(body.to_vec());
-            journal.offset += blocks(body.len());
-            journal.sequence += 1;
-        }
+        let (start, record) = (0, Vec::new());
+        let (turned, first) = (sequence, sequence);
+        let mut journal = Self { file, direct, key, sequence, offset: 0, start, turned, first, is_sized, capacity, record, faults };
+        let bodies = journal.chain(&bytes, sequence);
+        journal.sequence += bodies.len() as u64;
         journal.expect_nothing_behind(&bytes)?;
         Ok((journal, bodies))
+    }
+
+    /// The bodies of the records from that sequence on. Behind one follows the next, or the beginning of the other half.
+    fn chain(&self, bytes: &[u8], from: u64) -> Vec<Vec<u8>> {
+        let (mut bodies, mut offset, mut sequence) = (Vec::new(), 0, from);
+        loop {
+            let places = [offset, 0, self.half()];
+            let found = places.into_iter().find_map(|place| Some((place, self.body_at(bytes, place, sequence..=sequence)?)));
+            let Some((place, body)) = found else { return bodies };
+            bodies.push(body.to_vec());
+            offset = place + blocks(body.len());
+            sequence += 1;
+        }
+    }
+
+    fn half(&self) -> usize {
+        self.capacity / 2
     }
 
     /// The body of a whole record of one of these sequences that begins there.
@@ -91,7 +115,7 @@ impl Journal {
     /// the database is older than its journal: it was put back without it.
     fn expect_nothing_behind(&self, bytes: &[u8]) -> io::Result<()> {
         let later = self.sequence + 1..=u64::MAX;
-        let damaged = (self.offset..bytes.len()).step_by(BLOCK).any(|offset| self.body_at(bytes, offset, later.clone()).is_some());
+        let damaged = (0..bytes.len()).step_by(BLOCK).any(|offset| self.body_at(bytes, offset, later.clone()).is_some());
         if damaged {
             Err(io::Error::new(io::ErrorKind::InvalidData, "a record of the journal is damaged, or the database is older than it"))
         } else {
@@ -103,7 +127,7 @@ impl Journal {
     pub(super) fn append(&mut self, body: &[u8]) -> io::Result<bool> {
         let Ok(length) = u32::try_from(body.len()) else { return Ok(false) };
         let size = blocks(body.len());
-        if self.offset + size > self.capacity {
+        if self.offset + size > self.start + self.half() {
             return Ok(false);
         }
         self.make_room()?;
@@ -156,20 +180,30 @@ impl Journal {
 
     /// The bodies of what was appended since the restart, with their sequences.
     pub(super) fn bodies(&self) -> io::Result<Vec<(u64, Vec<u8>)>> {
-        let mut bytes = vec![0; self.offset];
+        let mut bytes = vec![0; usize::try_from(self.file.metadata()?.len()).unwrap_or(self.capacity)];
         self.file.read_exact_at(&mut bytes, 0)?;
-        let (mut bodies, mut offset) = (Vec::new(), 0);
-        while let Some(body) = self.body_at(&bytes, offset, 0..=self.sequence) {
-            let sequence = bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_be_bytes(*bytes));
-            bodies.push((sequence, body.to_vec()));
-            offset += blocks(body.len());
+        Ok((self.first..self.sequence).zip(self.chain(&bytes, self.first)).collect())
+    }
+
+    /// What follows goes into the other half. False: the database does not have all that is there yet.
+    pub(super) fn turn(&mut self) -> bool {
+        if self.first < self.turned {
+            return false;
         }
-        Ok(bodies)
+        self.start = self.half() - self.start;
+        (self.offset, self.turned) = (self.start, self.sequence);
+        true
+    }
+
+    /// Everything before that sequence is durable elsewhere: its half may be written over.
+    pub(super) fn release(&mut self, sequence: u64) {
+        self.first = self.first.max(sequence);
     }
 
     /// Everything appended so far is durable elsewhere: what follows is written over it.
     pub(super) fn restart(&mut self) {
-        self.offset = 0;
+        (self.offset, self.start) = (0, 0);
+        (self.turned, self.first) = (self.sequence, self.sequence);
     }
 
     /// The sequence of the next record: those before it are what is to be in the database for a restart.
@@ -177,9 +211,14 @@ impl Journal {
         self.sequence
     }
 
-    /// Bytes that are taken.
+    /// Bytes that are taken of the half that is written.
     pub(super) fn taken(&self) -> usize {
-        self.offset
+        self.offset - self.start
+    }
+
+    /// Whether the database has everything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == self.sequence
     }
 }
 
@@ -241,7 +280,7 @@ mod tests {
     fn what_does_not_fit_is_refused_and_leaves_nothing() {
         let (_folder, path) = folder();
         let (mut journal, _) = open(&path, 1);
-        assert!(journal.append(&vec![1; SMALL - HEAD - BLOCK]).unwrap());
+        assert!(journal.append(&vec![1; SMALL / 2 - HEAD - BLOCK]).unwrap());
         assert!(!journal.append(&[2; BLOCK]).unwrap());
         assert!(journal.append(b"fits").unwrap() && !journal.append(b"full").unwrap());
         assert_eq!(open(&path, 1).1.last().unwrap(), b"fits");
@@ -256,6 +295,26 @@ mod tests {
         assert!(open(&path, 4).1.is_empty(), "older ones are left behind it");
         assert!(journal.append(b"4").unwrap());
         assert_eq!(open(&path, 4).1, [b"4"]);
+    }
+
+    #[test]
+    fn one_half_is_written_while_the_database_takes_the_other() {
+        let (_folder, path) = folder();
+        let (mut journal, _) = open(&path, 1);
+        fill(&mut journal, &[b"1", b"2"]);
+        assert!(journal.turn() && journal.taken() == 0);
+        fill(&mut journal, &[b"3", &[4; SMALL / 2 - 3 * BLOCK]]);
+        assert!(!journal.turn(), "the database does not have the first half yet");
+        assert_eq!(open(&path, 1).1.len(), 4);
+        journal.release(3);
+        let sequences = |journal: &Journal| journal.bodies().unwrap().into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
+        assert_eq!(sequences(&journal), [3, 4]);
+        assert!(journal.turn());
+        fill(&mut journal, &[b"5"]);
+        assert_eq!((sequences(&journal), open(&path, 3).1.len()), (vec![3, 4, 5], 3));
+        assert_eq!(Journal::open(&path, KEY, 1, SMALL, Faults::default()).unwrap_err().kind(), io::ErrorKind::InvalidData, "it is older");
+        journal.restart();
+        assert!(journal.is_empty() && open(&path, 6).1.is_empty());
     }
 
     #[test]
@@ -288,30 +347,40 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
-        /// Appends, restarts, and a crash in the middle of an append, of whose blocks any may be on disk.
+        /// Appends, restarts, turns, and a crash in the middle of an append, of whose blocks any may be on disk.
         #[test]
         fn a_start_reads_what_was_reported_and_at_most_one_more(
             around in any::<bool>(),
-            lives in prop::collection::vec((prop::collection::vec((0..9000usize, any::<bool>()), 0..12), 0..9000usize, any::<u8>()), 1..4),
+            lives in prop::collection::vec((prop::collection::vec((0..9000usize, 0..6u8), 0..16), 0..9000usize, any::<u8>()), 1..4),
         ) {
             let (_folder, path) = folder();
             let (mut database, mut appended) = (1, Vec::new());
-            for (appends, torn, landed) in lives {
+            for (steps, torn, landed) in lives {
                 let (mut journal, found) = open(&path, database);
                 journal.direct = journal.direct.filter(|_| around);
                 prop_assert!(found == appended || found.split_last().is_some_and(|(_, before)| before == appended));
                 database = journal.sequence();
                 journal.restart();
                 appended.clear();
-                for (length, restarts) in appends {
+                // What is before that the database is about to have.
+                let mut settling = None;
+                for (length, step) in steps {
                     let body = vec![journal.sequence().to_be_bytes()[7]; length];
-                    if restarts || !journal.append(&body).unwrap() {
+                    if step == 0 && journal.turn() {
+                        settling = Some(journal.sequence());
+                    } else if step == 1 && let Some(until) = settling.take() {
+                        journal.release(until);
+                        appended.drain(..usize::try_from(until - database).unwrap());
+                        database = until;
+                    } else if step == 2 || !journal.append(&body).unwrap() {
                         database = journal.sequence();
                         journal.restart();
                         appended.clear();
+                        settling = None;
                     } else {
                         appended.push(body);
                     }
+                    prop_assert!(journal.bodies().unwrap().into_iter().map(|(_, body)| body).eq(appended.iter().cloned()));
                 }
                 // The last append: some of its blocks reach the disk, in any order.
                 let before = std::fs::read(&path).unwrap();

@@ -10,10 +10,13 @@
 //!    wish ([`super::Store::reopen`]). What was queued before that wish is not written after it.
 //! 4. Files are unlinked only after the commit that removed their rows, on disk in the database itself.
 //! 5. The database takes what the journal has in its order: every commit that is on disk takes all that is before it.
+//! 6. While a long journal of uploads goes into the database beside, on a thread that ends with that commit, later batches go into the journal's other
+//!    half. Whatever else needs the database waits for that commit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, Scope};
 
 use bytes::Bytes;
 use gossip_cdn_protocol::history::disk::Change;
@@ -26,7 +29,7 @@ use super::condition::Ailment;
 use super::damage::Noted;
 use super::fresh::Rows;
 use super::history::{self, Front};
-use super::journal::{CAPACITY, Journal};
+use super::journal::{HALF, Journal};
 use super::pins::Pin;
 use super::tables::{self, Tables};
 use super::{Shared, fault, lock, opening, replay, unless_damaged};
@@ -38,12 +41,11 @@ const MAX_REQUESTS: usize = 1024;
 /// A batch takes no more requests once it holds about this many bytes.
 const MAX_BYTES: usize = 16 << 20;
 /// The database takes what the journal has once that is so long: the more at once, the less each costs, and the longer does it take.
-const LONG: usize = 15 << 20;
+const LONG: usize = HALF - MAX_RECORD;
 /// The same where messages are among it: rows of the history are neighbours anyway, and its readers and voters wait for less.
 const LONG_HISTORY: usize = 4 << 20;
 /// A record of the journal that is longer goes into the database at once: it is in few pieces there anyway.
 const MAX_RECORD: usize = 1 << 20;
-const _: () = assert!(LONG + MAX_RECORD == CAPACITY, "every record fits behind what is not long yet, and nothing is left over");
 /// What a record weighs in a batch: about its rows.
 const RECORD_BYTES: usize = 1024;
 
@@ -185,15 +187,27 @@ pub struct Writer {
     held: VecDeque<Request>,
     /// Why nothing is written, since a fault.
     fault: Option<StoreFault>,
+    settling: Option<Settling>,
+}
+
+/// Half of the journal on its way into the database, beside.
+struct Settling {
+    /// The sequence behind its last record.
+    until: u64,
+    settled: std::sync::mpsc::Receiver<Result<(), Error>>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, journal: Journal) -> Self {
-        Self { shared, requests, journal, front: None, held: VecDeque::new(), fault: None }
+        Self { shared, requests, journal, front: None, held: VecDeque::new(), fault: None, settling: None }
     }
 
     /// Writes until [`super::Store::close`] is called and the queue is empty. Blocks: give it a thread.
     pub fn run(mut self) -> Result<(), StoreFault> {
+        thread::scope(|scope| self.run_in(scope))
+    }
+
+    fn run_in<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) -> Result<(), StoreFault> {
         while let Some(first) = self.held.pop_front().or_else(|| self.requests.blocking_recv()) {
             if let Request::Reopen(_) = first {
                 let reopened = self.reopen();
@@ -204,8 +218,7 @@ impl Writer {
                 let batch = self.gather(first);
                 self.write(batch);
                 if self.fault.is_none()
-                    && self.journal.taken() >= self.long()
-                    && let Err(error) = unless_damaged(|| self.settle())
+                    && let Err(error) = unless_damaged(|| self.shorten(scope))
                 {
                     self.fail(&error);
                 }
@@ -215,12 +228,51 @@ impl Writer {
         if self.fault.is_some() { Ok(()) } else { unless_damaged(|| self.settle()).map_err(fault) }
     }
 
-    fn long(&self) -> usize {
-        if lock(&self.shared.tail).changes().next().is_some() { LONG_HISTORY } else { LONG }
+    /// Has what is in the journal put into the database where it has become long: at once if messages are among it, else beside.
+    fn shorten<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) -> Result<(), Error> {
+        let has_history = lock(&self.shared.tail).changes().next().is_some();
+        if has_history && self.journal.taken() >= LONG_HISTORY {
+            return self.settle();
+        }
+        if self.journal.taken() < LONG {
+            return Ok(());
+        }
+        self.await_settled()?;
+        if !self.journal.turn() {
+            return self.settle();
+        }
+        let (shared, fresh, until) = (Arc::clone(&self.shared), self.shared.fresh.leave(), self.journal.sequence());
+        let (done, settled) = std::sync::mpsc::sync_channel(1);
+        let settling = move || done.send(unless_damaged(|| settle_fresh(&shared, &fresh, until)));
+        thread::Builder::new().name("store-settler".into()).spawn_scoped(scope, settling)?;
+        self.settling = Some(Settling { until, settled });
+        Ok(())
+    }
+
+    /// Waits until nobody writes the database beside.
+    fn await_settled(&mut self) -> Result<(), Error> {
+        let Some(Settling { until, settled }) = self.settling.take() else { return Ok(()) };
+        settled.recv().unwrap_or_else(|_| Err(Error::Io(std::io::Error::other("the thread is gone"))))?;
+        self.journal.release(until);
+        Ok(())
+    }
+
+    /// The same, if that is over already.
+    fn note_settled(&mut self) -> Result<(), Error> {
+        let Some(Settling { until, settled }) = &self.settling else { return Ok(()) };
+        let Ok(result) = settled.try_recv() else { return Ok(()) };
+        let until = *until;
+        self.settling = None;
+        result?;
+        self.journal.release(until);
+        Ok(())
     }
 
     /// Nothing more is written; what is here can be read.
     fn fail(&mut self, error: &Error) {
+        if let Err(error) = self.await_settled() {
+            tracing::debug!(%error, "what was put into the database beside failed too");
+        }
         let shared = &self.shared;
         shared.database.condition().ail(Ailment::of(error));
         // What was condemned is not collected, and who waits for that goes on to be refused.
@@ -236,6 +288,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> Result<(), StoreFault> {
+        if let Err(error) = self.await_settled() {
+            self.fail(&error);
+        }
         match opening::reopen(&self.shared) {
             Ok(journal) => {
                 (self.journal, self.front, self.fault) = (journal, None, None);
@@ -302,7 +357,7 @@ impl Writer {
             return;
         }
         let nothing_else = released.is_empty() && noted.is_empty();
-        let journaled = match self.journal(&mut batch, nothing_else) {
+        let journaled = match self.note_settled().and_then(|()| self.journal(&mut batch, nothing_else)) {
             Ok(false) if nothing_else => unless_damaged(|| self.journal_fresh(&batch)),
             journaled => journaled,
         };
@@ -380,15 +435,14 @@ impl Writer {
 
     /// Puts what the journal has into the database.
     fn settle(&mut self) -> Result<(), Error> {
-        if self.journal.taken() == 0 {
+        self.await_settled()?;
+        if self.journal.is_empty() {
             return Ok(());
         }
         let fresh = self.shared.fresh.leave();
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
-        if !fresh.is_empty() {
-            self.change(&transaction, &[], &fresh, BTreeSet::new(), &Noted::new())?;
-        }
+        write_fresh(&self.shared, &transaction, &fresh)?;
         self.write_history(&transaction, &[])?;
         transaction.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -412,6 +466,7 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &[Request], released: BTreeSet<ContentHash>, noted: &Noted) -> Result<Outcome, Error> {
+        self.await_settled()?;
         let fresh = self.shared.fresh.leave();
         let mut transaction = self.shared.database.begin_write()?;
         let is_asked_for = released.is_empty() && noted.is_empty();
@@ -533,6 +588,30 @@ impl Writer {
     }
 }
 
+/// Puts what is fresh into the tables.
+fn write_fresh(shared: &Shared, transaction: &WriteTransaction, fresh: &Rows) -> Result<(), Error> {
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let tables = Tables::open(transaction)?;
+    let usage = tables.usage()?;
+    let mut changes = Batch::new(tables, &shared.pins, usage, BTreeSet::new());
+    changes.fresh(fresh)?;
+    changes.finish().map(drop)
+}
+
+/// Lets the database have what the journal has before that record: no messages, and of rows only these are not in the tables yet.
+fn settle_fresh(shared: &Shared, fresh: &Rows, until: u64) -> Result<(), Error> {
+    let mut transaction = shared.database.begin_write()?;
+    transaction.set_quick_repair(true);
+    write_fresh(shared, &transaction, fresh)?;
+    history::note_journaled(&transaction, until)?;
+    transaction.commit()?;
+    shared.commits.fetch_add(1, Ordering::Relaxed);
+    shared.fresh.left();
+    Ok(())
+}
+
 /// Whether a batch may be put into one piece, to be a record of the journal.
 fn fits(batch: &[Request]) -> bool {
     batch.iter().map(Request::weight).sum::<usize>() <= MAX_RECORD
@@ -547,6 +626,7 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use gossip_cdn_protocol::history::disk::{Founding, HistoryStore as _};
     use gossip_cdn_protocol::history::message::{Body, Channel, Frontier, Message, MessageId};
     use gossip_cdn_protocol::{Content, Record, WallTime};
@@ -791,6 +871,67 @@ mod tests {
         writer.settle().unwrap();
         assert!(writer.journal.bodies().unwrap().is_empty() && store.commits() == 2);
         assert_eq!((store.blob(blob(1)).unwrap(), store.usage()), (Some(record), crashed.store.usage()));
+    }
+
+    /// Uploads of so many bytes, in the queue.
+    async fn queue_uploads(store: &Store, numbers: std::ops::Range<u8>) -> Vec<(Vec<u8>, super::super::Stored)> {
+        let mut uploads = Vec::new();
+        for n in numbers {
+            let bytes = noise(60_000, n);
+            let mut upload = store.upload();
+            upload.write(bytes.clone().into()).await.unwrap();
+            let stored = upload.finish().await.unwrap();
+            let record = write(&Record::default(), 1, 5, content(&bytes, None));
+            drop(store.persist(persist(&[(blob(n.into()), &record)])).await);
+            uploads.push((bytes, stored));
+        }
+        uploads
+    }
+
+    /// Writes what is queued, a batch for each request.
+    fn write_queued(writer: &mut Writer) {
+        while let Ok(head) = writer.requests.try_recv() {
+            let batch = writer.gather(head);
+            writer.write(batch);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_journal_goes_into_the_database_while_later_batches_go_into_its_other_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let mut uploads = Vec::new();
+        for n in 0..12 {
+            uploads.extend(queue_uploads(&store, n * 10..(n + 1) * 10).await);
+            write_queued(&mut writer);
+        }
+        assert!(writer.journal.taken() >= LONG - MAX_RECORD, "all of it went there");
+        uploads.extend(queue_uploads(&store, 120..135).await);
+        write_queued(&mut writer);
+        // Nobody can write the database, as if the commit took long.
+        let held = store.shared.database.begin_write().unwrap();
+        thread::scope(|scope| {
+            writer.shorten(scope).unwrap();
+            assert!(writer.settling.is_some() && writer.journal.taken() == 0);
+            uploads.extend(queue_uploads(&store, 135..140).now_or_never().unwrap());
+            write_queued(&mut writer);
+            assert!(writer.settling.is_some() && writer.journal.taken() > 0, "they did not wait");
+            let crashes = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            copy_dir(dir.path(), crashes[0].path());
+            drop(held);
+            writer.await_settled().unwrap();
+            copy_dir(dir.path(), crashes[1].path());
+            assert_eq!(writer.journal.bodies().unwrap().len(), 1);
+            for crashed in crashes.map(|crash| Fixture::at(crash).unwrap()) {
+                for store in [&store, &crashed.store] {
+                    assert_eq!((store.usage().live_blobs, store.usage().payloads), (140, 140));
+                    for (n, (bytes, stored)) in (0..).zip(&uploads) {
+                        assert!(super::super::fixture::bytes(store, stored.hash).as_ref() == Some(bytes));
+                        assert!(store.blob(blob(n)).unwrap().is_some());
+                    }
+                }
+            }
+        });
     }
 
     #[tokio::test]
