@@ -29,7 +29,7 @@
 //! | `list` | pages of blobs |
 //! | `history` | messages: what is kept, decided and delivered |
 //! | `journal`, `replay` | what is durable before the database has it so; records and payloads in it |
-//! | `fresh` | uploads that the journal has and the tables do not yet |
+//! | `fresh`, `settling` | uploads that the journal has and the tables do not yet; how they come there |
 //! | `base`, `overlay`, `condition`, `faults` | the database's file: opened, failed, read without being written, opened again |
 //! | `opening`, `counting` | the first transaction: identity, incarnation, sweep; the summary of the records at start |
 
@@ -59,6 +59,7 @@ mod pins;
 mod replay;
 mod rows;
 mod scrub;
+mod settling;
 mod tables;
 mod traffic;
 mod tree;

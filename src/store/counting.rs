@@ -4,7 +4,7 @@
 //! a record; the partitions are divided between the processors, and the sums of their shares are joined.
 //!
 //! 1. Every record is in exactly one share, so what is joined is what one pass over all would find.
-//! 2. The threads made here end before the count is given: with those of [`super::rows`] the only ones that [`crate::app`] does not make.
+//! 2. The threads made here end before the count is given: with those of [`super::rows`] and [`super::settling`] the only ones that [`crate::app`] does not make.
 
 use std::num::NonZero;
 use std::ops::RangeInclusive;

@@ -31,6 +31,7 @@ use super::fresh::Rows;
 use super::history::{self, Front};
 use super::journal::{HALF, Journal};
 use super::pins::Pin;
+use super::settling::{self, Settling};
 use super::tables::{self, Tables};
 use super::{Shared, fault, lock, opening, replay, unless_damaged};
 
@@ -190,13 +191,6 @@ pub struct Writer {
     settling: Option<Settling>,
 }
 
-/// Half of the journal on its way into the database, beside.
-struct Settling {
-    /// The sequence behind its last record.
-    until: u64,
-    settled: std::sync::mpsc::Receiver<Result<(), Error>>,
-}
-
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Receiver<Request>, journal: Journal) -> Self {
         Self { shared, requests, journal, front: None, held: VecDeque::new(), fault: None, settling: None }
@@ -241,31 +235,22 @@ impl Writer {
         if !self.journal.turn() {
             return self.settle();
         }
-        let (shared, fresh, until) = (Arc::clone(&self.shared), self.shared.fresh.leave(), self.journal.sequence());
-        let (done, settled) = std::sync::mpsc::sync_channel(1);
-        let settling = move || done.send(unless_damaged(|| settle_fresh(&shared, &fresh, until)));
-        thread::Builder::new().name("store-settler".into()).spawn_scoped(scope, settling)?;
-        self.settling = Some(Settling { until, settled });
+        let (shared, fresh) = (Arc::clone(&self.shared), self.shared.fresh.leave());
+        self.settling = Some(Settling::begin(scope, shared, fresh, self.journal.sequence())?);
         Ok(())
     }
 
     /// Waits until nobody writes the database beside.
     fn await_settled(&mut self) -> Result<(), Error> {
-        let Some(Settling { until, settled }) = self.settling.take() else { return Ok(()) };
-        settled.recv().unwrap_or_else(|_| Err(Error::Io(std::io::Error::other("the thread is gone"))))?;
-        self.journal.release(until);
+        if let Some(settling) = self.settling.take() {
+            self.journal.release(settling.wait()?);
+        }
         Ok(())
     }
 
     /// The same, if that is over already.
     fn note_settled(&mut self) -> Result<(), Error> {
-        let Some(Settling { until, settled }) = &self.settling else { return Ok(()) };
-        let Ok(result) = settled.try_recv() else { return Ok(()) };
-        let until = *until;
-        self.settling = None;
-        result?;
-        self.journal.release(until);
-        Ok(())
+        if self.settling.as_ref().is_some_and(Settling::is_over) { self.await_settled() } else { Ok(()) }
     }
 
     /// Nothing more is written; what is here can be read.
@@ -442,7 +427,7 @@ impl Writer {
         let fresh = self.shared.fresh.leave();
         let mut transaction = self.shared.database.begin_write()?;
         transaction.set_quick_repair(true);
-        write_fresh(&self.shared, &transaction, &fresh)?;
+        settling::write_fresh(&self.shared, &transaction, &fresh)?;
         self.write_history(&transaction, &[])?;
         transaction.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -586,30 +571,6 @@ impl Writer {
         }
         self.shared.pins.spare(&outcome.collected);
     }
-}
-
-/// Puts what is fresh into the tables.
-fn write_fresh(shared: &Shared, transaction: &WriteTransaction, fresh: &Rows) -> Result<(), Error> {
-    if fresh.is_empty() {
-        return Ok(());
-    }
-    let tables = Tables::open(transaction)?;
-    let usage = tables.usage()?;
-    let mut changes = Batch::new(tables, &shared.pins, usage, BTreeSet::new());
-    changes.fresh(fresh)?;
-    changes.finish().map(drop)
-}
-
-/// Lets the database have what the journal has before that record: no messages, and of rows only these are not in the tables yet.
-fn settle_fresh(shared: &Shared, fresh: &Rows, until: u64) -> Result<(), Error> {
-    let mut transaction = shared.database.begin_write()?;
-    transaction.set_quick_repair(true);
-    write_fresh(shared, &transaction, fresh)?;
-    history::note_journaled(&transaction, until)?;
-    transaction.commit()?;
-    shared.commits.fetch_add(1, Ordering::Relaxed);
-    shared.fresh.left();
-    Ok(())
 }
 
 /// Whether a batch may be put into one piece, to be a record of the journal.
