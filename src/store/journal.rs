@@ -303,7 +303,7 @@ mod tests {
         let (mut journal, _) = open(&path, 1);
         fill(&mut journal, &[b"1", b"2"]);
         assert!(journal.turn() && journal.taken() == 0);
-        fill(&mut journal, &[b"3", &[4; SMALL / 2 - 3 * BLOCK]]);
+        fill(&mut journal, &[b"3", &vec![4; SMALL / 2 - 3 * BLOCK]]);
         assert!(!journal.turn(), "the database does not have the first half yet");
         assert_eq!(open(&path, 1).1.len(), 4);
         journal.release(3);
