@@ -286,7 +286,9 @@ fn head(context: &Context, heads: &Heads, selected: &Selected<'_>, started: Inst
 
 #[cfg(test)]
 mod tests {
-    use gossip_cdn_protocol::{ContentHash, NodeId, Sha256Digest, Stamp, WallTime};
+    use gossip_cdn_protocol::io::RecordChange;
+    use gossip_cdn_protocol::item::StateHash;
+    use gossip_cdn_protocol::{Content, ContentHash, NodeId, Persist, Sha256Digest, Stamp, VectorClock, WallTime};
     use uuid::Uuid;
 
     use super::super::wanted::FIRST_BYTE;
@@ -305,19 +307,31 @@ mod tests {
         (Context::new(store, driver, Settings::default(), tasks, || WallTime(0)), writer, inbox)
     }
 
-    /// Stores bytes that no record names.
+    /// What a record says of those bytes, or of so many others.
+    fn payload(hash: ContentHash, size: u64) -> Payload {
+        Payload { hash, sha256: Sha256Digest([0; 32]), size, media_type: "text/plain".into(), file_name: None }
+    }
+
+    /// Stores bytes, and a record that names them.
     async fn stored(context: &Context, writer: Writer, bytes: &[u8]) -> Pin {
         let mut upload = context.store.upload();
         upload.write(Bytes::copy_from_slice(bytes)).await.unwrap();
-        let pin = upload.finish().await.unwrap().pin;
+        let stored = upload.finish().await.unwrap();
+        let (stamp, origin) = (Stamp(1), NodeId::from_public_key(&[1; 32]));
+        let content = Content::Payload(payload(stored.hash, stored.size));
+        let version = Version { stamp, origin, content, clock: VectorClock::from_iter([(origin, stamp)]) };
+        let key = context.store.key(BlobId(Uuid::from_u128(1)));
+        let change = RecordChange { key, record: Record::from(vec![version]), state: StateHash(0) };
+        let durable = context.store.persist(Persist { records: vec![change], ..Persist::default() }).await;
         context.store.close();
         actix_web::rt::task::spawn_blocking(|| writer.run()).await.unwrap().unwrap();
-        pin
+        assert_eq!(durable.await.unwrap(), Ok(()));
+        stored.pin
     }
 
     /// What is found of a payload for a record that says it has `size` bytes.
     async fn found(context: &Context, hash: ContentHash, size: u64) -> Result<Found, Fault> {
-        let payload = Payload { hash, sha256: Sha256Digest([0; 32]), size, media_type: "text/plain".into(), file_name: None };
+        let payload = payload(hash, size);
         let version = VersionId { stamp: Stamp(1), origin: NodeId::from_public_key(&[1; 32]) };
         let record = Record::default();
         let blob = BlobId(Uuid::nil());
