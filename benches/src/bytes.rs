@@ -18,7 +18,7 @@ use crate::load::Load;
 use crate::nginx::Nginx;
 use crate::rows::{ROWS, SMALL, Work};
 use crate::served::Served;
-use crate::table::{Failed, Row, Table, remark};
+use crate::table::{Failed, Row, Table, Unit, median, remark};
 use crate::{Bytes, plain};
 
 /// Measures the rows that are asked for.
@@ -177,7 +177,18 @@ impl GetLarge {
         ours()?;
         theirs()?;
         self.node.forget_peak()?;
-        Ok((in_turn(how.pairs, |_| ours(), |_| theirs())?, self.node.peak()?))
+        let (file, mut limits) = (self.nginx.files.join("large"), Vec::new());
+        let turns = in_turn(
+            how.pairs,
+            |_| ours(),
+            |_| {
+                limits.push(plain::get_from_a_loop(&file, self.size)?);
+                theirs()
+            },
+        )?;
+        let limit = Unit::Bytes.show(median(limits.into_iter()));
+        remark(&format!("a loop that reads that file and writes it to the connection, and does nothing else: {limit}"));
+        Ok((turns, self.node.peak()?))
     }
 }
 

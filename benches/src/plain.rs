@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -34,6 +34,30 @@ pub(crate) fn get(authority: &str, path: &str, size: u64) -> Result<f64, Failed>
         return Err(Failed(format!("{path} of {authority}: status {status}, {came} of {size} bytes")));
     }
     Ok(rate(size, begin))
+}
+
+/// The same of a server that reads a file and writes it to the connection, and does nothing else: the limit of whoever copies.
+pub(crate) fn get_from_a_loop(file: &Path, size: u64) -> Result<f64, Failed> {
+    /// What a node reads at once of what is in memory.
+    const PIECE: usize = 128 << 10;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let authority = listener.local_addr()?.to_string();
+    let mut file = File::open(file)?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            head(&mut BufReader::new(&stream))?;
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")?;
+            let mut buffer = vec![0; PIECE];
+            loop {
+                let piece = file.read(&mut buffer)?;
+                let Some(bytes) = buffer.get(..piece).filter(|bytes| !bytes.is_empty()) else { return Ok::<_, io::Error>(()) };
+                stream.write_all(bytes)?;
+            }
+        });
+        // A loop that fails sends too little.
+        get(&authority, "/", size)
+    })
 }
 
 /// Puts a file under a path; how many bytes a second it took to the answer.

@@ -23,7 +23,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Requests if value >= 10_000.0 => format!("{:.1}k/s", value / 1e3),
             Self::Requests => format!("{value:.0}/s"),
@@ -91,7 +91,7 @@ impl Table {
 }
 
 /// The middle one, or the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     match (values.get(values.len().saturating_sub(1) / 2), values.get(values.len() / 2)) {
