@@ -319,10 +319,12 @@ impl Store {
         read().map(Option::unwrap_or_default).map_err(fault)
     }
 
-    /// Queues one atomic change behind all earlier ones; waits while the queue is full. The receiver yields when it is on disk.
+    /// Queues one atomic change behind all earlier ones, and with it the bytes that waited for its records; waits while the queue is full. The receiver
+    /// yields when it is on disk.
     pub async fn persist(&self, persist: Persist) -> oneshot::Receiver<Result<(), StoreFault>> {
         let (reply, durable) = oneshot::channel();
-        if let Err(fault) = self.shared.queue.send(Request::Persist(persist, reply)).await {
+        let payloads = self.shared.take_waiting(&persist);
+        if let Err(fault) = self.shared.queue.send(Request::Persist(persist, payloads, reply)).await {
             // The request was answered with it.
             tracing::debug!(%fault, "a persist was refused");
         }
@@ -616,6 +618,17 @@ impl Shared {
         self.verified.forget(hash);
         self.damages.note(hash, evidence);
         self.queue.wake();
+    }
+
+    /// The payloads that waited for these records: from here on they go where the records go, whoever lets go of their pins.
+    fn take_waiting(self: &Arc<Self>, persist: &Persist) -> Vec<PayloadRow> {
+        let versions = persist.records.iter().flat_map(|change| change.record.versions());
+        let payloads = versions.filter_map(|version| version.content.payload());
+        let rows = payloads.filter_map(|payload| {
+            let (hash, bytes) = (payload.hash, self.pins.take_waiting(payload.hash)?);
+            Some(PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(self, hash) })
+        });
+        rows.collect()
     }
 
     /// Begins to read the tables; gives beside that what `take` wants of the fresh rows that they lack.

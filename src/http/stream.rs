@@ -169,6 +169,18 @@ mod tests {
         assert!(chunks.iter().all(|chunk| (1..=1 << 20).contains(&chunk.len())));
     }
 
+    #[cfg(target_os = "linux")]
+    #[actix_web::test]
+    async fn what_is_in_memory_comes_in_chunks_that_stay_in_the_caches() {
+        let (file, bytes) = file(1 << 20);
+        let mut buffer = vec![0; 1 << 20];
+        // In memory it is, for it was just written; where the folder is on a disk that cannot tell, there is nothing to claim.
+        if read_cached(&file, 0, &mut buffer).is_some() {
+            let chunk = read(file, 0, 1 << 20).await.unwrap();
+            assert!(chunk.len() <= MAX_CACHED && chunk[..] == bytes[..chunk.len()]);
+        }
+    }
+
     #[actix_web::test]
     async fn a_file_that_ends_early_is_an_error_not_a_short_body() {
         let (file, _) = file(10);

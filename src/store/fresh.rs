@@ -48,7 +48,7 @@ impl Rows {
         for request in batch {
             match request {
                 Request::Payload(PayloadRow { hash, inline: Some(bytes), .. }, _) => drop(rows.payloads.insert(*hash, bytes.clone())),
-                Request::Persist(persist, _) if replay::is_records_alone(persist) => {
+                Request::Persist(persist, ..) if replay::is_records_alone(persist) => {
                     persist.records.iter().try_for_each(|change| rows.add_record(change))?;
                 }
                 Request::Wake => (),

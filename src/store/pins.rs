@@ -6,7 +6,7 @@
 //! 3. A payload that was spared only because of a pin is looked at again when its last pin goes.
 //! 4. The bytes of a small upload wait here for their record, so that both are one change; with their last pin they are gone.
 //!
-//! Bounded by the uploads and transfers under way, and by [`MOST_WAITING`].
+//! Bounded by the uploads and transfers under way, and by [`MOST_WAITING`] and [`WAITING_BYTES`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,6 +18,8 @@ use super::{Shared, lock};
 
 /// Most payloads that wait for their records; what comes then goes its own way. As many as a queue of the writer has places.
 const MOST_WAITING: usize = 2048;
+/// And most bytes of them: a form keeps those of its files until its end, however slowly that comes.
+const WAITING_BYTES: usize = 16 << 20;
 
 #[derive(Default)]
 struct State {
@@ -31,6 +33,16 @@ struct State {
     released: BTreeSet<ContentHash>,
     /// The bytes of pinned payloads that are nowhere else yet.
     waiting: BTreeMap<ContentHash, Bytes>,
+    /// How many they are.
+    waiting_bytes: usize,
+}
+
+impl State {
+    fn take_waiting(&mut self, hash: ContentHash) -> Option<Bytes> {
+        let bytes = self.waiting.remove(&hash)?;
+        self.waiting_bytes -= bytes.len();
+        Some(bytes)
+    }
 }
 
 /// Who is pinned and who is condemned.
@@ -51,16 +63,19 @@ impl Pins {
     /// Lets the bytes of a payload, which is pinned, wait for a record that claims them. They are given back where too many wait.
     pub(super) fn await_record(&self, hash: ContentHash, bytes: Bytes) -> Result<(), Bytes> {
         let mut state = lock(&self.state);
-        if state.waiting.len() >= MOST_WAITING {
+        if state.waiting.len() >= MOST_WAITING || state.waiting_bytes + bytes.len() > WAITING_BYTES {
             return Err(bytes);
         }
+        // The same bytes may have come twice.
+        state.take_waiting(hash);
+        state.waiting_bytes += bytes.len();
         state.waiting.insert(hash, bytes);
         Ok(())
     }
 
     /// The bytes that waited for the record that is about to be written.
     pub(super) fn take_waiting(&self, hash: ContentHash) -> Option<Bytes> {
-        lock(&self.state).waiting.remove(&hash)
+        lock(&self.state).take_waiting(hash)
     }
 
     /// Condemns a payload that nobody claims, unless it is pinned.
@@ -161,7 +176,7 @@ impl Drop for Pin {
             return;
         }
         state.counts.remove(&self.hash);
-        state.waiting.remove(&self.hash);
+        drop(state.take_waiting(self.hash));
         if state.spared.remove(&self.hash) {
             state.released.insert(self.hash);
             drop(state);
@@ -228,7 +243,7 @@ mod tests {
             held.push([Pin::new(&fixture.store.shared, hash(n)), Pin::new(&fixture.store.shared, hash(n))]);
             assert_eq!(pins.await_record(hash(n), Bytes::from_static(b"x")), Ok(()));
         }
-        let _pin = Pin::new(&fixture.store.shared, hash(MOST_WAITING));
+        let last = Pin::new(&fixture.store.shared, hash(MOST_WAITING));
         assert!(pins.await_record(hash(MOST_WAITING), Bytes::from_static(b"y")).is_err(), "there is no room");
         let [one, other] = held.remove(0);
         drop(one);
@@ -238,6 +253,16 @@ mod tests {
         assert_eq!(pins.await_record(hash(MOST_WAITING), Bytes::from_static(b"y")), Ok(()));
         assert_eq!(pins.take_waiting(hash(1)).as_deref(), Some(&b"x"[..]));
         assert_eq!(pins.take_waiting(hash(1)), None, "it is taken once");
+        drop((held, last));
+        let bytes = Bytes::from(vec![7; WAITING_BYTES / 2]);
+        let _pins: Vec<Pin> = (0..3).map(|n| Pin::new(&fixture.store.shared, hash(n))).collect();
+        assert!(pins.await_record(hash(0), bytes.clone()).is_ok() && pins.await_record(hash(1), bytes).is_ok());
+        assert!(pins.await_record(hash(2), Bytes::from_static(b"x")).is_err(), "they are bytes enough");
+        assert!(pins.take_waiting(hash(0)).is_some());
+        for _ in 0..2 {
+            assert_eq!(pins.await_record(hash(2), Bytes::from_static(b"x")), Ok(()), "the same bytes count once");
+        }
+        assert_eq!(lock(&pins.state).waiting_bytes, WAITING_BYTES / 2 + 1);
     }
 
     #[tokio::test]

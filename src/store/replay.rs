@@ -41,7 +41,7 @@ pub(super) fn to_bytes(batch: &[Request]) -> Option<Vec<u8>> {
     for request in batch {
         match request {
             Request::Payload(row, _) => payloads.push(row),
-            Request::Persist(persist, _) if is_records_alone(persist) => persists.push(persist),
+            Request::Persist(persist, ..) if is_records_alone(persist) => persists.push(persist),
             Request::Wake => (),
             Request::Persist(..) | Request::Key(..) | Request::Scrub(..) | Request::Reopen(_) => return None,
         }
@@ -156,7 +156,7 @@ mod tests {
             let all = [(blob(1), &record), (blob(2), &deleted), (blob(1), &deleted)];
             persist(&all[..count])
         };
-        let asked = |change| Request::Persist(change, tokio::sync::oneshot::channel().0);
+        let asked = |change| Request::Persist(change, vec![], tokio::sync::oneshot::channel().0);
         let batch = [row(b""), asked(records(3)), row(&noise(1000, 1)), Request::Wake, row(&noise(100_000, 2)), asked(records(1))];
         let bytes = to_bytes(&batch).unwrap();
         assert!(is_rows(&bytes));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_more_than_records_and_payloads_is_no_body() {
-        let asked = |change| [Request::Persist(change, tokio::sync::oneshot::channel().0)];
+        let asked = |change| [Request::Persist(change, vec![], tokio::sync::oneshot::channel().0)];
         let empty = persist(&[]);
         assert_eq!(to_bytes(&asked(empty.clone())), Some(vec![]));
         assert_eq!(to_bytes(&[Request::Wake]), Some(vec![]));

@@ -134,7 +134,7 @@ impl Upload {
     pub async fn finish(mut self) -> io::Result<Stored> {
         let landed = self.landed().await?;
         let Self { shared, collected, size, .. } = self;
-        let bytes = match collected {
+        let mut bytes = match collected {
             Collected::Few(bytes) => bytes,
             Collected::Block(block) => {
                 let finish = move || match landed {
@@ -147,6 +147,8 @@ impl Upload {
         let hash = ContentHash::of(&bytes);
         let sha256 = Sha256Digest(Sha256::digest(&bytes).into());
         let (pin, life) = (Pin::new(&shared, hash), shared.life());
+        // They stay in memory until thousands of them go into the tables.
+        bytes.shrink_to_fit();
         if let Err(bytes) = shared.pins.await_record(hash, bytes.into()) {
             let row = PayloadRow { hash, size, inline: Some(bytes), _pin: Pin::new(&shared, hash) };
             shared.queue.send(Request::Payload(row, None)).await.map_err(io::Error::other)?;

@@ -63,7 +63,8 @@ pub(super) struct PayloadRow {
 }
 
 pub(super) enum Request {
-    Persist(Persist, Reply),
+    /// With the payloads that waited for its records.
+    Persist(Persist, Vec<PayloadRow>, Reply),
     Payload(PayloadRow, Option<Reply>),
     /// This node takes that Ed25519 seed for a key and begins its lives anew.
     Key([u8; 32], Reply),
@@ -78,7 +79,7 @@ pub(super) enum Request {
 impl Request {
     fn weight(&self) -> usize {
         match self {
-            Self::Persist(persist, _) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
+            Self::Persist(persist, ..) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
             Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => 0,
         }
@@ -87,7 +88,7 @@ impl Request {
     /// Whether it changes nothing but the message history, if anything.
     fn is_history_alone(&self) -> bool {
         match self {
-            Self::Persist(persist, _) => persist.is_history_alone(),
+            Self::Persist(persist, ..) => persist.is_history_alone(),
             Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) => false,
             Self::Wake => true,
         }
@@ -96,21 +97,30 @@ impl Request {
     /// What it changes of the message history.
     fn history(&self) -> &[Change] {
         match self {
-            Self::Persist(persist, _) => &persist.history,
+            Self::Persist(persist, ..) => &persist.history,
             Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => &[],
         }
     }
 
     fn take_history(&mut self) -> Vec<Change> {
         match self {
-            Self::Persist(persist, _) => std::mem::take(&mut persist.history),
+            Self::Persist(persist, ..) => std::mem::take(&mut persist.history),
             Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => vec![],
         }
     }
 
+    /// The payloads that come with it, each as a request of its own.
+    fn take_payloads(&mut self) -> Vec<Self> {
+        let rows = match self {
+            Self::Persist(_, rows, _) => std::mem::take(rows),
+            Self::Payload(..) | Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => vec![],
+        };
+        rows.into_iter().map(|row| Self::Payload(row, None)).collect()
+    }
+
     fn reply(self) -> Option<Reply> {
         match self {
-            Self::Persist(_, reply) | Self::Key(_, reply) | Self::Scrub(_, reply) | Self::Reopen(reply) => Some(reply),
+            Self::Persist(.., reply) | Self::Key(_, reply) | Self::Scrub(_, reply) | Self::Reopen(reply) => Some(reply),
             Self::Payload(_, reply) => reply,
             Self::Wake => None,
         }
@@ -295,12 +305,12 @@ impl Writer {
     fn gather(&mut self, first: Request) -> Vec<Request> {
         let (mut weight, mut batch, mut turns) = (0, Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(request) = next {
+        while let Some(mut request) = next {
             if matches!(request, Request::Reopen(_)) {
                 self.held.push_front(request);
                 break;
             }
-            for request in self.claimed(&request).into_iter().chain([request]) {
+            for request in request.take_payloads().into_iter().chain([request]) {
                 let is_turn = !matches!(request, Request::Wake)
                     && batch
                         .iter()
@@ -320,18 +330,6 @@ impl Writer {
             behind.into_iter().rev().for_each(|request| self.held.push_front(request));
         }
         batch
-    }
-
-    /// The payloads that waited for the records of a request.
-    fn claimed(&self, request: &Request) -> Vec<Request> {
-        let Request::Persist(Persist { records, .. }, _) = request else { return Vec::new() };
-        let pins = &self.shared.pins;
-        let payloads = records.iter().flat_map(|change| change.record.versions()).filter_map(|version| version.content.payload());
-        let rows = payloads.filter_map(|payload| {
-            let (hash, bytes) = (payload.hash, pins.take_waiting(payload.hash)?);
-            Some(PayloadRow { hash, size: bytes.len() as u64, inline: Some(bytes), _pin: Pin::new(&self.shared, hash) })
-        });
-        rows.map(|row| Request::Payload(row, None)).collect()
     }
 
     fn write(&mut self, mut batch: Vec<Request>) {
@@ -512,7 +510,7 @@ impl Writer {
         // All becomes durable at once, so the bytes may as well come first: then no record of this commit misses them.
         for request in batch {
             match request {
-                Request::Persist(persist, _) => persists.push(persist),
+                Request::Persist(persist, ..) => persists.push(persist),
                 Request::Payload(row, _) => changes.payload(row.hash, row.size, row.inline.as_deref())?,
                 Request::Key(secret, _) => key = Some(*secret),
                 Request::Scrub(state, _) => changes.scrub(state)?,
@@ -809,6 +807,21 @@ mod tests {
         assert_eq!(crashes[0].bytes(stored.hash), None, "nobody claimed it");
         assert!(crashes[0].files("payloads").is_empty());
         assert_eq!((crashes[1].bytes(stored.hash), crashes[1].store.blob(blob(1)).unwrap()), (Some(bytes), Some(record)));
+    }
+
+    #[tokio::test]
+    async fn a_payload_goes_with_its_record_whoever_lets_go_of_it() {
+        for size in [10, 300_000] {
+            let Uploaded { dir: _dir, store, mut writer, bytes, stored, record, durable } = uploaded(size).await;
+            // As after a fault that ended the core: nobody waits for the write any more.
+            drop(stored);
+            drop(durable);
+            let head = writer.requests.try_recv().unwrap();
+            let batch = writer.gather(head);
+            writer.write(batch);
+            assert_eq!(store.blob(blob(1)).unwrap(), Some(record));
+            assert!(super::super::fixture::bytes(&store, ContentHash::of(&bytes)) == Some(bytes), "{size}");
+        }
     }
 
     #[tokio::test]

@@ -159,6 +159,8 @@ impl<S: Store> Node<S> {
                 self.telling.waiting = waiting.into_iter().map(|(id, client)| (names.get(&id).map_or(id, |id| *id), client)).collect();
             }
             Effect::Accepted(id) => self.on_accepted(id, out),
+            // What is decided is not written any more once the key is another's.
+            Effect::Ordered(..) if self.renounced.is_some() => {}
             Effect::Ordered(id, order) => {
                 if self.telling.waiting.get(&id).is_some_and(|waiting| waiting.durable)
                     && let Some(call) = self.waits_no_more(id)
