@@ -180,7 +180,8 @@ impl Handle {
         Ok(result)
     }
 
-    /// Takes a message into the history; resolves when it is durable here, or, where it waits, when it is delivered or its time is over.
+    /// Takes a message into the history; resolves when it is durable here, or, where it waits, when it is delivered,
+    /// ordered (a majority has the decision, readers here wait for it), or its time is over.
     pub async fn say(&self, say: Say) -> Result<Said, SayFault> {
         match self.command(Command::Say(say)).await {
             Ok(Reply::Say(result)) => result,

@@ -1,6 +1,6 @@
 //! Downloads and uploads, row by row: the same load for the node and for its peer, in turn.
 //!
-//! 1. Both have what they serve in the system's memory: it was just written.
+//! 1. Both have what they serve in the system's memory when it is measured: it is read once before.
 //! 2. The turns of a pair follow each other at once, and who begins alternates.
 //! 3. Every turn of uploads begins with an empty folder, on a disk that has everything that was written before: nobody waits for another's writes.
 //! 4. Small files stay until all rows are measured. ext4 looks for a free inode among those freed in the last minutes, one by one: thousands of files

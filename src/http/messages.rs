@@ -174,7 +174,7 @@ pub(super) fn index_of(cursor: &str, me: NodeId) -> Result<u64, Fault> {
 
 /// Takes a message.
 #[utoipa::path(tag = "messages", params(Manner), request_body(content = String, content_type = "*/*", description = "The message, up to 64 KiB"),
-    responses((status = 201, description = "Delivered here", body = Taken), (status = 202, description = "Durable here, and pending", body = Taken),
+    responses((status = 201, description = "Delivered here; an ordered one: decided, and read here as delivered", body = Taken), (status = 202, description = "Durable here, and pending", body = Taken),
         (status = 400, description = "Unknown channel, or no UTF-8 where text is claimed", content_type = "application/problem+json"),
         (status = 413, description = "Larger than 64 KiB", content_type = "application/problem+json"),
         (status = 503, description = "Too many messages wait to be delivered", content_type = "application/problem+json")))]

@@ -152,7 +152,9 @@ mod tests {
     fn a_file_holds_what_was_appended_whatever_the_way() {
         let folders = [std::env::temp_dir(), "/dev/shm".into()];
         for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
-            for pieces in [&[1][..], &[ALIGNMENT], &[3 * ALIGNMENT, 2 * ALIGNMENT + 5], &[2 * ALIGNMENT, 0, 4 * ALIGNMENT, 1], &[5, ALIGNMENT, 7]] {
+            for pieces in
+                [&[1][..], &[ALIGNMENT], &[3 * ALIGNMENT, 2 * ALIGNMENT + 5], &[2 * ALIGNMENT, 0, 4 * ALIGNMENT, 1], &[5, ALIGNMENT, 7]]
+            {
                 let file = tempfile::NamedTempFile::new_in(&folder).unwrap();
                 let mut appended = Appended::new(Arc::new(file.reopen().unwrap()), Faults::default());
                 let mut expected = Vec::new();

@@ -62,7 +62,7 @@ mod planned {
             lock(&self.plan).count
         }
 
-        /// A write that fails is done in part. A sync that fails loses what it was to make durable, as a system does that gives up on it.
+        /// As in memory, where tests of this keep their folders: a disk would not take parts of pages around its cache. A write that fails is done in part. A sync that fails loses what it was to make durable, as a system does that gives up on it.
         pub(in crate::store) fn strike(&self, file: &File, operation: Operation<'_>) -> io::Result<()> {
             let mut plan = lock(&self.plan);
             if let Operation::Read = operation {

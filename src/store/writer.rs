@@ -79,7 +79,9 @@ pub(super) enum Request {
 impl Request {
     fn weight(&self) -> usize {
         match self {
-            Self::Persist(persist, ..) => (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history),
+            Self::Persist(persist, ..) => {
+                (persist.records.len() + persist.members.len()) * RECORD_BYTES + history::weight(&persist.history)
+            }
             Self::Payload(row, _) => row.inline.as_ref().map_or(0, Bytes::len),
             Self::Key(..) | Self::Scrub(..) | Self::Reopen(_) | Self::Wake => 0,
         }
