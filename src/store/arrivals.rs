@@ -38,7 +38,7 @@ pub(super) struct State {
     pub(super) holders: Vec<NodeId>,
     /// Transfers at it.
     pub(super) transfers: usize,
-    /// The payload is here, or nobody misses it: who reads it may go on.
+    /// The payload is here, or nobody misses it, or nothing came and nobody is at it: who reads it may go on.
     pub(super) over: bool,
     /// How many transfers of any payload had begun when the last one let go of it.
     let_go: u64,
@@ -208,6 +208,8 @@ impl Arrivals {
         if idle && (empty || over) {
             arrival.discard(&state, shared);
         }
+        // The next transfer begins another arrival: who reads this one looks for that.
+        state.over |= idle && empty;
         drop(state);
         arrival.stirred();
         if idle && empty && known.arriving.get(&arrival.hash).is_some_and(|kept| Arc::ptr_eq(kept, arrival)) {
