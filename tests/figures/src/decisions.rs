@@ -5,21 +5,18 @@
 //! 3. What asks is as cheap for the one as for the other: one thread, and what comes at once is read at once.
 //! 4. They take turns, and what is compared are medians.
 //! 5. What one client waits for is compared with what it is made of, each measured as the nodes do it: a synchronous append to a journal, and a call between
-//!    nodes that does nothing. The client's own call and what threads wait for each other are not allowed for.
+//!    nodes that does nothing. What threads wait for each other is not allowed for; how much that is [`bare`] tells.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gossip_cdn_cluster::interruption::go_on;
 use gossip_cdn_protocol::NodeId;
 use gossip_cdn_protocol::wire::{Envelope, PayloadsRequest, VERSION};
-use rustix::fs::OFlags;
 
 use crate::agreement::counter;
 use crate::assembly::Assembly;
+use crate::bare::{self, Journal};
 use crate::client::Client;
 use crate::etcd::Etcd;
 use crate::processes::processor_time;
@@ -34,8 +31,6 @@ const SIZE: usize = 256;
 const WARMING: Duration = Duration::from_secs(2);
 /// How many are asked one after the other for the latency.
 const ALONE: usize = 600;
-/// Bytes of a block of a node's journal.
-const BLOCK: usize = 4096;
 /// How many blocks are written, and how many calls made, for the median of each.
 const APPENDS: usize = 500;
 const CALLS: usize = 1000;
@@ -72,6 +67,12 @@ pub(crate) fn measure(clients: usize, duration: Duration, turns: usize) -> Resul
     report.note("commits of the three for one message", &format!("{:.3}", median(&ours, |turn| turn.commits)));
     let what = format!("one client, median: 3 fsyncs of {} + 2 round trips of {}", Amount::Time(fsync), Amount::Time(round_trip));
     report.row(&what, alone, Amount::Time(3 * fsync + 2 * round_trip));
+    let folder = tempfile::tempdir()?;
+    let least = quantile(&mut bare::one_after_the_other(folder.path(), ALONE, SIZE)?, 500);
+    report.note(
+        "three writes and two round trips one after the other, by servers that do nothing else, median",
+        &Amount::Time(least).to_string(),
+    );
     report.note("one client of etcd, median", &theirs_alone.to_string());
     Ok(report)
 }
@@ -141,29 +142,17 @@ fn one_after_the_other(urls: &[String]) -> Result<Vec<Duration>, Broken> {
     Ok(took)
 }
 
-/// How long it takes to add a block to a file as a node's journal does, median: its size is given, and the block goes around the page cache,
-/// where the file system can do that.
+/// How long it takes to add a block to a file as a node's journal does, median.
 fn fsync() -> Result<Duration, Broken> {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("journal");
-    let mut file = File::create(&path)?;
-    file.write_all(&vec![0; APPENDS * BLOCK])?;
-    file.sync_all()?;
-    let around = OFlags::DIRECT | OFlags::DSYNC;
-    let direct = File::options().write(true).custom_flags(around.bits().cast_signed()).open(&path).ok();
-    // Such writes come from a multiple of a block.
-    let memory = vec![1; 2 * BLOCK];
-    let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
-    let block = &memory[start..start + BLOCK];
-    let took = (0..APPENDS).map(|n| {
-        let (begin, offset) = (Instant::now(), (n * BLOCK) as u64);
-        if direct.as_ref().is_none_or(|direct| direct.write_all_at(block, offset).is_err()) {
-            file.write_all_at(block, offset)?;
-            file.sync_data()?;
-        }
-        Ok(begin.elapsed())
-    });
-    Ok(quantile(&mut took.collect::<Result<Vec<_>, std::io::Error>>()?, 500))
+    let mut journal = Journal::new(&folder.path().join("journal"))?;
+    let mut took = Vec::with_capacity(APPENDS);
+    for _ in 0..APPENDS {
+        let begin = Instant::now();
+        journal.append()?;
+        took.push(begin.elapsed());
+    }
+    Ok(quantile(&mut took, 500))
 }
 
 /// How long a call takes that one node makes of another and that does nothing, median: a question for no payload, by the client that nodes have, over a

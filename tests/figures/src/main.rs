@@ -9,6 +9,7 @@
 
 mod agreement;
 mod assembly;
+mod bare;
 mod chronicle;
 mod client;
 mod cost;
