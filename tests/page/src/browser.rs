@@ -43,10 +43,7 @@ impl Browser {
 
     /// A browser that is looked through in that way.
     pub fn through(glass: Glass) -> Self {
-        let started =
-            Command::new("chromedriver").arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut driver = started.expect("chromedriver starts: it is in the package chromium-driver, and tests/run installs it");
-        let port = port(&mut driver);
+        let (driver, port) = driver();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         // 0 is dark, 1 is light.
         let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!glass.dark));
@@ -165,12 +162,28 @@ impl Drop for Browser {
     }
 }
 
-/// The port that a driver says it listens on. The rest of what it says is read and dropped, or it would stop.
-fn port(driver: &mut Child) -> u16 {
+/// A driver, and the port it listens on. It picks one of its own that is free for one family of addresses; where it is not for the other it ends,
+/// and the next picks another.
+fn driver() -> (Child, u16) {
+    let start = || {
+        let mut command = Command::new("chromedriver");
+        let started = command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut driver = started.expect("chromedriver starts: it is in the package chromium-driver, and tests/run installs it");
+        let port = port(&mut driver);
+        if port.is_none() {
+            drop(driver.wait());
+        }
+        port.map(|port| (driver, port))
+    };
+    std::iter::repeat_with(start).take(5).flatten().next().expect("a driver says where it listens")
+}
+
+/// The port that a driver says it listens on; `None`: it has ended. The rest of what it says is read and dropped, or it would stop.
+fn port(driver: &mut Child) -> Option<u16> {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
     let port = lines.by_ref().find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
     std::thread::spawn(move || lines.for_each(drop));
-    port.expect("the driver says where it listens")
+    port
 }
 
 /// A text as XPath writes it, which knows no escapes.
