@@ -7,6 +7,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
 use gossip_cdn_protocol::{ContentHash, Sha256Digest};
@@ -203,9 +204,14 @@ impl Spill {
 
     fn absorb(&mut self, shared: &Shared, block: &Block) -> io::Result<()> {
         shared.require_room(block.bytes().len() as u64)?;
-        self.appended.append(block)?;
-        self.sha256.update(block.bytes());
-        self.tree.update(block.bytes())
+        let Self { appended, sha256, tree, .. } = self;
+        // The disk works while the processor does.
+        thread::scope(|scope| {
+            let written = thread::Builder::new().name("upload-writer".into()).spawn_scoped(scope, || appended.append(block))?;
+            sha256.update(block.bytes());
+            tree.update(block.bytes())?;
+            written.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes is gone")))
+        })
     }
 
     fn finish(mut self, shared: &Arc<Shared>, last: &Block, size: u64) -> io::Result<Stored> {
